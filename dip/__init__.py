@@ -1,0 +1,52 @@
+"""Deep Image Prior: restore one degraded image by fitting an untrained network to it."""
+
+from dip import (
+    averaging,
+    callbacks,
+    codes,
+    degradations,
+    devices,
+    files,
+    images,
+    losses,
+    metrics,
+    networks,
+    operators,
+    presets,
+    stopping,
+)
+from dip._version import __version__
+from dip.checkpoint import CheckpointError
+from dip.guard import DivergenceError
+from dip.restore import denoise, inpaint, reconstruct, super_resolve
+from dip.solver import Fit, fit
+from dip.tasks import Denoise, Inpaint, Reconstruct, SuperResolve
+
+__all__ = [
+    "CheckpointError",
+    "Denoise",
+    "DivergenceError",
+    "Fit",
+    "Inpaint",
+    "Reconstruct",
+    "SuperResolve",
+    "__version__",
+    "averaging",
+    "callbacks",
+    "codes",
+    "degradations",
+    "denoise",
+    "devices",
+    "files",
+    "fit",
+    "images",
+    "inpaint",
+    "losses",
+    "metrics",
+    "networks",
+    "operators",
+    "presets",
+    "reconstruct",
+    "stopping",
+    "super_resolve",
+]

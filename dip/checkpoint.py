@@ -1,0 +1,156 @@
+"""Checkpoints: the whole state of a fit in one file.
+
+The format is safetensors (arrays and text, nothing that could be executed): the tensors of a nested state, and the rest
+of it, with the fingerprint of the fit, as JSON in the header.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dip import files
+
+FORMAT = 1
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be read, or belongs to another fit."""
+
+
+def save(path: str | os.PathLike[str], state: dict[str, Any], fingerprint: dict[str, Any]) -> Path:
+    """Write a checkpoint, whole or not at all.
+
+    A process that is killed at any moment leaves the earlier checkpoint or the new one (`dip.files.write_bytes`).
+
+    Parameters
+    ----------
+    path : path
+        The file; one that exists is replaced.
+    state : dict
+        Nested dicts and lists of tensors, numbers, strings, booleans and None.
+    fingerprint : dict
+        What `load` is to compare, of plain JSON types.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written.
+    """
+    from safetensors.torch import save as to_bytes
+
+    tensors: dict[str, Tensor] = {}
+    header = {"format": FORMAT, "fingerprint": fingerprint, "state": _pack(state, "", tensors)}
+    data = to_bytes(tensors, metadata={"dip": json.dumps(header)})
+    return files.write_bytes(path, data)
+
+
+def load(path: str | os.PathLike[str], fingerprint: dict[str, Any]) -> dict[str, Any]:
+    """Read a checkpoint back.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    fingerprint : dict
+        What the file's has to be equal to.
+
+    Returns
+    -------
+    dict
+        The state as it was saved, tensors on the CPU.
+
+    Raises
+    ------
+    CheckpointError
+        The file is damaged, no checkpoint, of another format version, or from a fit of another image, network, task or
+        setting; the message says what differs.
+    FileNotFoundError
+        There is no such file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint {str(path)!r}; without resume a fit starts anew")
+    try:
+        with safe_open(str(path), framework="pt", device="cpu") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if "dip" not in metadata:
+            raise CheckpointError(f"{str(path)!r} is a safetensors file, but not a checkpoint of dip")
+        header = json.loads(metadata["dip"])
+        if header["format"] != FORMAT:
+            raise CheckpointError(
+                f"{str(path)!r} has checkpoint format {header['format']}, this version of dip reads {FORMAT}; resume "
+                f"it with the version that wrote it (dip {header['fingerprint'].get('dip', 'unknown')})"
+            )
+        saved = header["fingerprint"]
+        state = _unpack(header["state"], tensors)
+    except CheckpointError:
+        raise
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{str(path)!r} is not a readable checkpoint ({str(error).splitlines()[0] if str(error) else error!r}); "
+            "give the file that checkpoint= wrote"
+        ) from error
+    differences = [
+        f"{key}: {_brief(saved.get(key))} in the file, {_brief(fingerprint.get(key))} here"
+        for key in {**saved, **fingerprint}
+        if saved.get(key) != json.loads(json.dumps(fingerprint.get(key)))
+    ]
+    if differences:
+        raise CheckpointError(
+            f"{str(path)!r} belongs to another fit; " + "; ".join(differences) + ". "
+            "Resume with the same image and settings, or start anew without resume"
+        )
+    return state
+
+
+def digest(*parts: Tensor | str | None) -> str:
+    """Return a short hash of tensors (values, shape and dtype) and strings."""
+    hasher = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Tensor):
+            hasher.update(f"{part.dtype}{tuple(part.shape)}".encode())
+            flat = part.detach().cpu().contiguous()
+            hasher.update((torch.view_as_real(flat) if flat.is_complex() else flat).numpy().tobytes())
+        else:
+            hasher.update(repr(part).encode())
+    return hasher.hexdigest()[:16]
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """Put the tensors of a nested state into `tensors` and return the rest, with their names in their places."""
+    if isinstance(value, Tensor):
+        tensors[name] = value.detach().cpu().contiguous().clone()
+        return {"tensor": name}
+    if isinstance(value, dict):
+        return {"dict": [[key, _pack(item, f"{name}/{key}", tensors)] for key, item in value.items()]}
+    if isinstance(value, (list, tuple)):
+        return {"list": [_pack(item, f"{name}/{i}", tensors) for i, item in enumerate(value)]}
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return {"value": value}
+    raise TypeError(f"a checkpoint cannot hold {type(value).__name__} (at {name})")
+
+
+def _unpack(skeleton: Any, tensors: dict[str, Tensor]) -> Any:
+    ((kind, content),) = skeleton.items()
+    if kind == "tensor":
+        return tensors[content]
+    if kind == "dict":
+        return {key: _unpack(item, tensors) for key, item in content}
+    if kind == "list":
+        return [_unpack(item, tensors) for item in content]
+    return content

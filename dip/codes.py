@@ -1,0 +1,286 @@
+"""The code z that the network turns into the image, and its jitter.
+
+A code is drawn once, before the fit; the jitter is fresh noise that is added to it at every iteration.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dip import images
+from dip.errors import positive_float, positive_int, unknown
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where the image lies in what the network makes: the network's size, and the image's window in it."""
+
+    height: int
+    width: int
+    top: int
+    left: int
+    inner_height: int
+    inner_width: int
+
+    @classmethod
+    def around(cls, size: tuple[int, int], padded: tuple[int, int]) -> Frame:
+        """Centre an image of `size` (H, W) in `padded` (H, W)."""
+        return cls(*padded, (padded[0] - size[0]) // 2, (padded[1] - size[1]) // 2, *size)
+
+    def crop(self, x: Tensor) -> Tensor:
+        """Cut the image's window out of (..., height, width)."""
+        if (self.height, self.width) == (self.inner_height, self.inner_width):
+            return x
+        return x[..., self.top : self.top + self.inner_height, self.left : self.left + self.inner_width]
+
+
+@runtime_checkable
+class Code(Protocol):
+    """What can be a code: it has a number of channels and can be drawn at a size."""
+
+    @property
+    def channels(self) -> int:
+        """Number of channels of the code."""
+
+    def draw(self, frame: Frame, generator: torch.Generator) -> Tensor:
+        """Return z, float32 of shape (1, channels, frame.height, frame.width), on the CPU."""
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Independent uniform noise, z ~ U(0, scale): the code of most of the paper's experiments.
+
+    Parameters
+    ----------
+    channels : int, default 32
+        Channels of the code.
+    scale : float, default 0.1
+        Upper end of the range.
+    """
+
+    channels: int = 32
+    scale: float = 0.1
+
+    def __post_init__(self) -> None:
+        positive_int(self.channels, "channels")
+        positive_float(self.scale, "scale")
+
+    def draw(self, frame: Frame, generator: torch.Generator) -> Tensor:
+        """Return z (see `Code.draw`)."""
+        return torch.rand(1, self.channels, frame.height, frame.width, generator=generator).mul_(self.scale)
+
+
+@dataclass(frozen=True)
+class Normal:
+    """Independent normal noise, z ~ N(0, scale²).
+
+    Parameters
+    ----------
+    channels : int, default 32
+        Channels of the code.
+    scale : float, default 0.1
+        Standard deviation.
+    """
+
+    channels: int = 32
+    scale: float = 0.1
+
+    def __post_init__(self) -> None:
+        positive_int(self.channels, "channels")
+        positive_float(self.scale, "scale")
+
+    def draw(self, frame: Frame, generator: torch.Generator) -> Tensor:
+        """Return z (see `Code.draw`)."""
+        return torch.randn(1, self.channels, frame.height, frame.width, generator=generator).mul_(self.scale)
+
+
+@dataclass(frozen=True)
+class Meshgrid:
+    """The coordinates (x, y) of each pixel, from 0 to 1 over the image: the paper's code for large holes."""
+
+    @property
+    def channels(self) -> int:
+        """Always 2: x and y."""
+        return 2
+
+    def draw(self, frame: Frame, generator: torch.Generator) -> Tensor:
+        """Return z (see `Code.draw`)."""
+        y, x = _coordinates(frame)
+        return torch.stack([x.expand(frame.height, -1), y[:, None].expand(-1, frame.width)])[None].contiguous()
+
+
+@dataclass(frozen=True)
+class FourierFeatures:
+    r"""Random Fourier features of the coordinates: cos(2π B v), sin(2π B v) with rows of B from N(0, frequency²).
+
+    Parameters
+    ----------
+    channels : int, default 32
+        Channels of the code, an even number: half are cosines, half sines.
+    frequency : float, default 10
+        Standard deviation of the frequencies, in cycles across the image.
+    scale : float, default 0.1
+        Amplitude.
+
+    References
+    ----------
+    Tancik et al., "Fourier features let networks learn high frequency functions in low dimensional domains",
+    NeurIPS 2020.
+    """
+
+    channels: int = 32
+    frequency: float = 10.0
+    scale: float = 0.1
+
+    def __post_init__(self) -> None:
+        if positive_int(self.channels, "channels") % 2:
+            raise ValueError(f"channels={self.channels}: Fourier features come in pairs; take an even number")
+        positive_float(self.frequency, "frequency")
+        positive_float(self.scale, "scale")
+
+    def draw(self, frame: Frame, generator: torch.Generator) -> Tensor:
+        """Return z (see `Code.draw`)."""
+        y, x = _coordinates(frame)
+        b = torch.randn(self.channels // 2, 2, generator=generator) * self.frequency
+        angle = 2 * math.pi * (b[:, 0, None, None] * x + b[:, 1, None, None] * y[:, None])
+        return torch.cat([angle.cos(), angle.sin()])[None].mul_(self.scale)
+
+
+class Image:
+    """An image as the code, such as the flash photograph for the picture taken without flash.
+
+    Parameters
+    ----------
+    image : ndarray or Tensor
+        A picture of the same height and width as the one to restore, in any layout that `dip.denoise` takes.
+    data_range, channel_axis
+        As in `dip.denoise`.
+
+    Raises
+    ------
+    ValueError
+        The picture has not the size of the image to restore, or its values are not what they should be.
+    """
+
+    def __init__(
+        self,
+        image: Any,
+        *,
+        data_range: float | tuple[float, float] | None = None,
+        channel_axis: int | None = None,
+    ) -> None:
+        layout = images.describe(image, channel_axis=channel_axis, data_range=data_range, name="code image")
+        self._pixels = images.to_tensor(image, layout, name="code image")
+
+    @property
+    def channels(self) -> int:
+        """Channels of the picture."""
+        return self._pixels.shape[1]
+
+    def __repr__(self) -> str:
+        return f"Image(shape={tuple(self._pixels.shape[1:])})"
+
+    def draw(self, frame: Frame, generator: torch.Generator) -> Tensor:
+        """Return z (see `Code.draw`); beyond the image's border its edge pixels go on."""
+        given, needed = tuple(self._pixels.shape[2:]), (frame.inner_height, frame.inner_width)
+        if given != needed:
+            raise ValueError(
+                f"the code image has {given[0]} x {given[1]} pixels and the image to restore {needed[0]} x "
+                f"{needed[1]}; resize the code image"
+            )
+        right = frame.width - frame.left - frame.inner_width
+        bottom = frame.height - frame.top - frame.inner_height
+        return F.pad(self._pixels, (frame.left, right, frame.top, bottom), mode="replicate")
+
+
+class Jitter:
+    """Fresh normal noise added to the code at each iteration, from a seeded generator on the code's device.
+
+    Parameters
+    ----------
+    std : float
+        Standard deviation; 0 = no jitter.
+    seed : int
+        Seed of the generator.
+    device : torch.device
+        Where the code is.
+    """
+
+    def __init__(self, std: float, seed: int, device: torch.device) -> None:
+        self.std = std
+        self._generator = torch.Generator(device).manual_seed(seed)
+        self._noise: Tensor | None = None
+
+    def draw(self, z: Tensor) -> None:
+        """Draw the noise for the next iteration."""
+        if not self.std:
+            return
+        if self._noise is None:
+            # PyTorch draws eight times as fast into a flat buffer as into one in channels-last order; the
+            # order does not matter to noise.
+            self._noise = torch.empty(z.numel(), device=z.device)
+        self._noise.normal_(generator=self._generator)
+
+    def add(self, z: Tensor) -> Tensor:
+        """Return z plus the noise drawn last (z itself where there is no jitter)."""
+        if not self.std or self._noise is None:
+            return z
+        return torch.add(z, self._noise.as_strided(z.shape, z.stride()), alpha=self.std)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the generator's state."""
+        return {"generator": self._generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on from `state`; the state of another kind of device cannot be continued and is left aside."""
+        if state["generator"].shape == self._generator.get_state().shape:
+            self._generator.set_state(state["generator"])
+
+
+def create(code: Any) -> Code:
+    """Return the code meant by `code`.
+
+    Parameters
+    ----------
+    code : str, Code or Tensor
+        A name ("uniform", "normal", "meshgrid", "fourier"), a code of this module, or any object with `channels`
+        and `draw`.
+
+    Raises
+    ------
+    ValueError
+        The name is unknown.
+    TypeError
+        It is nothing of the kind.
+    """
+    if isinstance(code, str):
+        if code not in _CODES:
+            raise unknown("code", code, _CODES)
+        return _CODES[code]()
+    if isinstance(code, type) or not isinstance(code, Code):
+        raise TypeError(
+            f"code={code!r}: give a name ({', '.join(_CODES)}) or a code such as dip.codes.Uniform(32); "
+            "for an image, dip.codes.Image(image)"
+        )
+    return code
+
+
+_CODES: dict[str, type] = {
+    "uniform": Uniform,
+    "normal": Normal,
+    "meshgrid": Meshgrid,
+    "fourier": FourierFeatures,
+}
+
+
+def _coordinates(frame: Frame) -> tuple[Tensor, Tensor]:
+    """Return y (height,) and x (width,), 0 at the image's first pixel and 1 at its last."""
+    y = (torch.arange(frame.height) - frame.top) / max(frame.inner_height - 1, 1)
+    x = (torch.arange(frame.width) - frame.left) / max(frame.inner_width - 1, 1)
+    return y, x

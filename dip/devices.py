@@ -1,0 +1,278 @@
+"""The machine: devices, precision, and whether a fit will find room in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dip._version import __version__
+from dip.errors import shown, unknown
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+def available() -> list[str]:
+    """Return the devices of this machine, the one that "auto" takes first."""
+    devices = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    if torch.backends.mps.is_available():
+        devices.append("mps")
+    return [*devices, "cpu"]
+
+
+def environment() -> dict[str, Any]:
+    """Return versions, processor, threads and devices: what has to stand beside any figure that was measured."""
+    return {
+        "dip": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "devices": [_named(device) for device in available()],
+        "bfloat16": [device for device in available() if _native_bfloat16(torch.device(device))],
+    }
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _named(device: str) -> str:
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.startswith("cuda") else device
+
+
+def resolve(device: str | torch.device = "auto", *, hint: torch.device | None = None) -> torch.device:
+    """Return the device meant by `device`.
+
+    Parameters
+    ----------
+    device : str or torch.device, default "auto"
+        "auto" (the `hint`, else CUDA, else Apple's MPS, else the CPU), "cpu", "cuda", "cuda:1", "mps".
+    hint : torch.device, optional
+        What "auto" is to take, such as the accelerator on which the observation lies.
+
+    Raises
+    ------
+    ValueError
+        There is no such device, or none here.
+    """
+    if isinstance(device, str) and device == "auto":
+        return hint if hint is not None else torch.device(available()[0])
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise unknown("device", device, ["auto", "cpu", "cuda", "cuda:0", "mps"]) from error
+    if found.type == "cuda" and found.index is None:
+        found = torch.device("cuda:0")
+    if str(found) not in available() and found.type != "cpu":
+        raise ValueError(
+            f"device={shown(str(device))} is not on this machine; here: {', '.join(available())}. "
+            'Take one of these, or device="auto"'
+        )
+    return found
+
+
+def precision(name: str, device: torch.device) -> torch.dtype:
+    """Return the dtype in which the network computes.
+
+    Parameters
+    ----------
+    name : {"auto", "float32", "bfloat16"}
+        "auto" takes bfloat16 where the device multiplies it natively (AVX-512 BF16 or AMX on a CPU, CUDA from
+        Ampere on), float32 elsewhere. Weights, statistics, loss and optimiser are float32 in any case.
+    device : torch.device
+        Where the network will be.
+
+    Raises
+    ------
+    ValueError
+        The name is unknown.
+    """
+    if name not in PRECISIONS:
+        raise unknown("precision", name, PRECISIONS)
+    if name == "auto":
+        return torch.bfloat16 if _native_bfloat16(device) else torch.float32
+    return torch.bfloat16 if name == "bfloat16" else torch.float32
+
+
+def _native_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        check = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+        return bool(check and check())
+    return False
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Return how many bytes can still be had on a device, or None where nobody can say.
+
+    On Linux a container's limit (cgroup 1 or 2) counts as well as the machine's memory.
+    """
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    limits = [_machine_memory(), _container_memory()]
+    known = [limit for limit in limits if limit is not None]
+    return min(known) if known else None
+
+
+def _machine_memory() -> int | None:
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        # macOS has no count of available pages here: three quarters of the whole is what a fit may hope for.
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * 3 // 4
+    return None
+
+
+def _container_memory(root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Return the room left under the tightest limit of this process's control groups."""
+    left = []
+    for folder in _cgroup_folders(root):
+        for limit_name, used_name in (
+            ("memory.max", "memory.current"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+        ):
+            with contextlib.suppress(OSError, ValueError):
+                limit = int((folder / limit_name).read_text())  # "max" is no number: no limit
+                used = int((folder / used_name).read_text())
+                stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines() if line)
+                # Pages of files that were read count as used, but go when the room is needed.
+                left.append(limit - used + int(stat.get("inactive_file", 0)))
+    return max(0, min(left)) if left else None
+
+
+def _cgroup_folders(root: Path) -> Iterator[Path]:
+    groups = [""]
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, controllers, group = line.split(":", 2)
+            if controllers in ("", "memory"):
+                groups.append(group.strip("/"))
+    for base in (root, root / "memory"):
+        for group in groups:
+            folder = base / group
+            while folder != base.parent:
+                yield folder
+                if folder == base:
+                    break
+                folder = folder.parent
+
+
+def dry_run(network: nn.Module, code_shape: tuple[int, ...], dtype: torch.dtype) -> tuple[int, tuple[int, ...]] | None:
+    """Return the bytes that one iteration will need at its peak, and the network's output shape, from shapes alone.
+
+    The network runs once on PyTorch's meta device, which computes shapes and allocates nothing. The tensors that the
+    backward pass would need are added up, and to them the largest gradients alive at one time, the weights with their
+    gradients, the optimiser's moments and the guard's copy of all that, and the code with its jitter.
+
+    Returns
+    -------
+    tuple or None
+        None where the network cannot run on the meta device.
+    """
+    saved: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        saved[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    try:
+        on_meta = {
+            name: tensor.detach().to("meta").requires_grad_(tensor.requires_grad)
+            for name, tensor in [*network.named_parameters(), *network.named_buffers()]
+        }
+        z = torch.empty(code_shape, dtype=dtype, device="meta")
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            output = torch.func.functional_call(network, on_meta, (z,))
+    except (RuntimeError, NotImplementedError, TypeError):
+        return None
+    weights = {tensor.untyped_storage()._cdata for tensor in on_meta.values()}
+    sizes = [t.untyped_storage().nbytes() for key, t in saved.items() if key not in weights]
+    parameters = sum(p.numel() * p.element_size() for p in network.parameters())
+    total = sum(sizes) + 3 * max(sizes, default=0) + 7 * parameters + 3 * 4 * z.numel()
+    return total, tuple(output.shape)
+
+
+def check_memory(needed: int | None, device: torch.device, size: tuple[int, int]) -> None:
+    """Refuse a fit that would not find room.
+
+    Parameters
+    ----------
+    needed : int or None
+        What `dry_run` found; None = not known, nothing is checked.
+    device : torch.device
+        Where the fit will run.
+    size : tuple of int
+        Height and width of the image, for the message.
+
+    Raises
+    ------
+    MemoryError
+        It needs more than there is; the message has the estimate and the ways out.
+    """
+    free = free_memory(device)
+    if needed is None or free is None or needed <= free:
+        return
+    raise MemoryError(
+        f"fitting {size[0]} x {size[1]} pixels on {device} would take about {_gib(needed)} and "
+        f"{_gib(free)} are free; restore a crop or a reduced picture, take fewer channels "
+        '(network={"down": [64] * 5, "up": [64] * 5}), precision="bfloat16", or a machine with more memory'
+    )
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 / 10 else f"{count / 2**20:.0f} MiB"
+
+
+@contextlib.contextmanager
+def reused_memory(device: torch.device) -> Iterator[None]:
+    """Let glibc keep freed blocks for the time of a fit on the CPU.
+
+    By default it returns every large block to the system, which hands it back with all pages zeroed: at each
+    iteration, for each of a hundred tensors, the same. Keeping them makes an iteration of the paper's network a
+    third shorter. No-op elsewhere; undone at the end. Nothing that is computed changes.
+    """
+    mallopt = _glibc("mallopt") if device.type == "cpu" else None
+    if mallopt is None:
+        yield
+        return
+    trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD, M_MMAP_MAX in malloc.h
+    mallopt(mmap_max, 0)
+    mallopt(trim_threshold, 2**31 - 1)
+    try:
+        yield
+    finally:
+        mallopt(mmap_max, 65536)
+        mallopt(trim_threshold, 128 * 1024)
+        trim = _glibc("malloc_trim")
+        if trim is not None:
+            trim(0)
+
+
+def _glibc(function: str) -> Callable[..., Any] | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        library = ctypes.CDLL(None)
+        library.gnu_get_libc_version  # noqa: B018  (absent in musl)
+        return getattr(library, function)
+    except (OSError, AttributeError):
+        return None

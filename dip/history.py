@@ -1,0 +1,82 @@
+"""What was recorded during a fit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class History(Mapping[str, np.ndarray]):
+    """Series of numbers by name, each value with the iteration it belongs to.
+
+    ``history["loss"]`` is a float64 array with one loss an iteration; ``history.iterations("psnr")`` tells at
+    which iterations (counted from 1) a sparser series was recorded. Values on an accelerator stay there until
+    somebody reads them.
+    """
+
+    def __init__(self) -> None:
+        self._iterations: dict[str, list[int]] = {}
+        self._values: dict[str, list[float | Tensor]] = {}
+
+    def record(self, iteration: int, **values: float | Tensor) -> None:
+        """Add one value to each named series."""
+        for name, value in values.items():
+            self._iterations.setdefault(name, []).append(iteration)
+            self._values.setdefault(name, []).append(
+                value.detach().clone() if isinstance(value, Tensor) else float(value)
+            )
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        values = self._values[name]
+        waiting = [i for i, value in enumerate(values) if isinstance(value, Tensor)]
+        if waiting:
+            # One transfer for all that has gathered, not one each.
+            gathered = torch.stack([values[i] for i in waiting])  # type: ignore[misc]
+            fetched = gathered.cpu().double().tolist()
+            for i, value in zip(waiting, fetched, strict=True):
+                values[i] = value
+        return np.array(values, dtype=np.float64)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def iterations(self, name: str) -> np.ndarray:
+        """Return the iterations at which a series was recorded."""
+        return np.array(self._iterations[name], dtype=np.int64)
+
+    def last(self, name: str) -> float | None:
+        """Return the latest value of a series, None where there is none."""
+        return float(self._values[name][-1]) if self._values.get(name) else None
+
+    def as_dict(self) -> dict[str, dict[str, list[Any]]]:
+        """Return plain lists for JSON: {name: {"iteration": [...], "value": [...]}}, null for what is not finite."""
+        return {
+            name: {
+                "iteration": list(self._iterations[name]),
+                "value": [value if math.isfinite(value) else None for value in self[name].tolist()],
+            }
+            for name in self
+        }
+
+    def state_dict(self) -> dict[str, dict[str, Tensor]]:
+        """Return the series as tensors."""
+        return {
+            name: {
+                "iterations": torch.tensor(self._iterations[name], dtype=torch.int64),
+                "values": torch.from_numpy(self[name]),
+            }
+            for name in self
+        }
+
+    def load_state_dict(self, state: dict[str, dict[str, Tensor]]) -> None:
+        """Put back what `state_dict` returned."""
+        self._iterations = {name: series["iterations"].tolist() for name, series in state.items()}
+        self._values = {name: series["values"].tolist() for name, series in state.items()}

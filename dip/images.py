@@ -1,0 +1,456 @@
+"""The border between the user's arrays and the one form used inside.
+
+Inside the package an image x is a float32 tensor of shape (1, C, H, W) whose clean range is [0, 1]. This
+module is the only place that knows any other: numpy arrays and torch tensors of several types, ranges and
+axis orders.
+
+`describe` looks at type, shape and dtype only and returns a `Layout`; `to_tensor` and `from_tensor` convert
+there and back with it, so that a result has the kind, dtype, range and axis order of what the user gave.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from dip.errors import shown
+
+__all__ = ["Layout", "describe", "from_tensor", "mask_to_tensor", "to_tensor"]
+
+# Integer types whose whole range is the clean range by default; the others (int16 from CT, int64 by accident)
+# say too little about it.
+_RANGED_INTEGERS = ("uint8", "uint16")
+_OTHER_INTEGERS = ("int8", "int16", "int32", "int64", "uint32", "uint64")
+_FLOATS = ("float16", "bfloat16", "float32", "float64")
+
+# An observation may overshoot the clean range, as unclipped noise does; with a value more than FAR spans
+# outside, or more than SHARE of them beyond one span, it is far more likely that another range was meant.
+_FAR = 4.0
+_SHARE = 0.01
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What is needed to turn an x of the inside back into what the user gave.
+
+    Attributes
+    ----------
+    kind : {"numpy", "torch"}
+        The library of the image.
+    shape : tuple of int
+        The shape as given, alpha and batch axis included.
+    dtype : numpy.dtype or torch.dtype
+        The type as given, with its byte order.
+    device : torch.device or None
+        The device of a tensor, None for numpy.
+    channel_axis : int or None
+        The position of the channels in `shape`, counted from 0; None for a gray image without such an axis.
+    alpha : bool
+        True if the last channel is opacity (numpy, (H, W, 4)); it is kept apart and is not part of x.
+    low, high : float
+        The clean range in the image's own units: `low` becomes 0 in x and `high` becomes 1.
+    """
+
+    kind: Literal["numpy", "torch"]
+    shape: tuple[int, ...]
+    dtype: Any
+    device: torch.device | None
+    channel_axis: int | None
+    alpha: bool
+    low: float
+    high: float
+
+    @property
+    def channels(self) -> int:
+        """The number of channels of x: alpha is not counted."""
+        return 1 if self.channel_axis is None else self.shape[self.channel_axis] - self.alpha
+
+    @property
+    def height(self) -> int:
+        """The number of rows."""
+        return self.shape[self._row_and_column_axes[0]]
+
+    @property
+    def width(self) -> int:
+        """The number of columns."""
+        return self.shape[self._row_and_column_axes[1]]
+
+    @property
+    def _row_and_column_axes(self) -> list[int]:
+        # the last two axes but the channels': a tensor may begin with a batch axis of 1
+        return [axis for axis in range(len(self.shape)) if axis != self.channel_axis][-2:]
+
+
+def describe(
+    image: np.ndarray | torch.Tensor,
+    *,
+    channel_axis: int | None = None,
+    data_range: float | Sequence[float] | None = None,
+    name: str = "image",
+) -> Layout:
+    """Read the layout of an image from its type, shape and dtype, without a pass over its data.
+
+    Parameters
+    ----------
+    image : numpy.ndarray or torch.Tensor
+        numpy: (H, W) gray, (H, W, 3) RGB, (H, W, 4) RGBA; torch: (H, W), (C, H, W) or (1, C, H, W). Any other
+        order or number of channels needs `channel_axis`. uint8, uint16, float16, float32, float64 (torch:
+        bfloat16 too); other integer types need `data_range`.
+    channel_axis : int, optional
+        The position of the channels; negative counts from the end. With it all channels are restored alike
+        and none is taken for alpha.
+    data_range : float or (float, float), optional
+        The range of the clean image: its white (black is 0), or (black, white). By default the integer type's
+        range, and [0, 1] for floats.
+    name : str, optional
+        What the messages call the image.
+
+    Returns
+    -------
+    Layout
+        For `to_tensor` and `from_tensor`.
+
+    Raises
+    ------
+    TypeError
+        If `image` is neither an array nor a tensor, or its dtype is not one of those above.
+    ValueError
+        If the shape, `channel_axis` or `data_range` makes no image.
+
+    Examples
+    --------
+    >>> layout = describe(np.zeros((7, 13, 3), np.uint8))
+    >>> layout.channels, layout.height, layout.width, layout.high
+    (3, 7, 13, 255.0)
+    """
+    kind = _kind(image, name)
+    shape = tuple(int(size) for size in image.shape)
+    low, high = _clean_range(_dtype_name(image), data_range, name)
+    axis, alpha = _channels(kind, shape, channel_axis, name)
+    if 0 in shape:
+        raise ValueError(f"{name} is empty: its shape is {shape}; every axis must have a size of 1 or more")
+    device = image.device if isinstance(image, torch.Tensor) else None
+    return Layout(kind, shape, image.dtype, device, axis, alpha, low, high)
+
+
+def to_tensor(
+    image: np.ndarray | torch.Tensor,
+    layout: Layout,
+    *,
+    name: str = "image",
+    known: np.ndarray | None = None,
+) -> torch.Tensor:
+    """Turn an image into x, the form used inside.
+
+    Computes ``x = (image - low) / (high - low)`` in float64 and rounds once. The image is not modified.
+
+    Parameters
+    ----------
+    image : numpy.ndarray or torch.Tensor
+        The image that `layout` describes.
+    layout : Layout
+        From `describe`.
+    name : str, optional
+        What the messages call the image.
+    known : numpy.ndarray, optional
+        (H, W), bool: values where it is False do not matter, not even NaN, and become `low`.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (1, C, H, W), float32, on the CPU, without alpha; it shares no memory with `image`. Noise may
+        take it a little outside [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If the image does not fit `layout`, holds NaN or infinity, or is implausible for its clean range: a
+        value more than 4 spans outside, or more than 1 % of the values more than one span outside.
+
+    Examples
+    --------
+    >>> image = np.array([[0, 255]], np.uint8)
+    >>> to_tensor(image, describe(image))
+    tensor([[[[0., 1.]]]])
+    """
+    if tuple(image.shape) != layout.shape or image.dtype != layout.dtype:
+        given, expected = f"{image.dtype} {tuple(image.shape)}", f"{layout.dtype} {layout.shape}"
+        raise ValueError(f"{name} is {given}, but its layout is for {expected}; describe the image again")
+    planes = _planes(_as_numpy(image), layout)
+    if known is not None:
+        planes = np.where(known, planes, np.asarray(layout.low).astype(planes.dtype))
+    _refuse_not_finite(planes, name)
+    colours, span = planes[: layout.channels], layout.high - layout.low
+    lowest, highest = float(colours.min()), float(colours.max())
+    far = lowest < layout.low - _FAR * span or highest > layout.high + _FAR * span
+    x = np.empty(colours.shape, np.float32)
+    if not far:
+        for plane, target in zip(colours, x, strict=True):  # one by one: each needs a float64 copy
+            target[...] = np.subtract(plane, layout.low, dtype=np.float64) / span
+        if lowest < layout.low - span or highest > layout.high + span:
+            far = int(np.count_nonzero((x < -1) | (x > 2))) > _SHARE * x.size
+    if far:
+        raise _implausible(layout, lowest, highest, name)
+    return torch.from_numpy(x[None])
+
+
+def from_tensor(
+    x: torch.Tensor, layout: Layout, *, alpha_from: np.ndarray | torch.Tensor | None = None
+) -> np.ndarray | torch.Tensor:
+    """Turn x back into an image as the user gave it.
+
+    Computes ``image = low + (high - low) * x`` in float64. Integers are rounded to the nearest and clipped to
+    what the type can hold, so that an observation that overshoots its `data_range` comes back as it was;
+    floats are not clipped.
+
+    Parameters
+    ----------
+    x : torch.Tensor
+        Shape (1, C, H, W), floating, on any device. H and W may differ from the layout's (super-resolution).
+    layout : Layout
+        From `describe`.
+    alpha_from : numpy.ndarray, optional
+        The image that `layout` describes. Needed where it has alpha, ignored elsewhere. Alpha comes back
+        untouched, or at another size by bicubic interpolation clipped to its own smallest and largest value.
+
+    Returns
+    -------
+    numpy.ndarray or torch.Tensor
+        Kind, dtype, range, axis order and device of `layout`; fresh memory.
+
+    Raises
+    ------
+    ValueError
+        If x has another shape than (1, C, H, W) with the layout's C, is not finite where integers are wanted,
+        or if the alpha is missing.
+
+    Examples
+    --------
+    >>> layout = describe(np.zeros((1, 2), np.uint8))
+    >>> from_tensor(torch.tensor([[[[0.5, 1.2]]]]), layout)
+    array([[128, 255]], dtype=uint8)
+    """
+    if x.ndim != 4 or x.shape[:2] != (1, layout.channels) or 0 in x.shape:
+        raise ValueError(f"x has shape {tuple(x.shape)}; the layout needs (1, {layout.channels}, H, W)")
+    if layout.alpha and tuple(getattr(alpha_from, "shape", ())) != layout.shape:
+        given = shown(alpha_from)
+        raise ValueError(f"alpha_from must be the image of shape {layout.shape} with the alpha, not {given}")
+    shape = list(layout.shape)
+    for axis, size in zip(layout._row_and_column_axes, x.shape[2:], strict=True):
+        shape[axis] = size
+    image = np.empty(shape, _carrier(layout))
+    planes = _planes(image, layout)
+    for plane, channel in zip(planes, _as_numpy(x)[0], strict=False):  # alpha, the last plane, has none in x
+        values = layout.low + (layout.high - layout.low) * channel.astype(np.float64)
+        plane[...] = _fit_dtype(values, image.dtype)
+    if layout.alpha and alpha_from is not None:
+        planes[-1] = _resized(_planes(_as_numpy(alpha_from), layout)[-1], x.shape[2], x.shape[3])
+    if layout.kind == "numpy":
+        return image
+    return torch.from_numpy(image).to(layout.dtype).to(layout.device)
+
+
+def mask_to_tensor(mask: np.ndarray | torch.Tensor, height: int, width: int, *, name: str = "mask") -> torch.Tensor:
+    """Turn a mask into weights: 1 where a pixel is known, 0 where it is missing.
+
+    Parameters
+    ----------
+    mask : numpy.ndarray or torch.Tensor
+        Shape (H, W); a tensor may have (1, H, W) or (1, 1, H, W). bool: True is known. Integers: non-zero is
+        known, so 0/1 and 0/255 mean the same. Floats: a weight in [0, 1].
+    height, width : int
+        The size of the image that the mask belongs to.
+    name : str, optional
+        What the messages call the mask.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (1, 1, H, W), float32 in [0, 1], on the CPU; it shares no memory with `mask`.
+
+    Raises
+    ------
+    TypeError
+        If `mask` is neither an array nor a tensor, or its dtype is complex, object or the like.
+    ValueError
+        If it has another shape, marks no pixel as known, or holds NaN, negative values or floats above 1.
+
+    Examples
+    --------
+    >>> mask_to_tensor(np.array([[0, 255]], np.uint8), 1, 2)
+    tensor([[[[0., 1.]]]])
+    """
+    kind = _kind(mask, name)
+    dtype = _dtype_name(mask)
+    if dtype not in ("bool", *_RANGED_INTEGERS, *_OTHER_INTEGERS, *_FLOATS):
+        raise TypeError(f"{name} has dtype {dtype}; allowed: bool, integers, floats; pass {name} != 0")
+    shape = tuple(mask.shape)
+    if kind == "torch" and len(shape) in (3, 4) and set(shape[:-2]) == {1}:
+        shape = shape[-2:]
+    if shape != (height, width):
+        reason = "" if len(shape) == 2 else "; a mask has one value a pixel and no channels"
+        raise ValueError(f"{name} has shape {tuple(mask.shape)}; the image needs ({height}, {width}){reason}")
+    values = _as_numpy(mask).reshape(height, width)
+    if values.dtype.kind == "f":
+        least, most = float(values.min()), float(values.max())  # either is NaN if any value is
+        if not (least >= 0 and most <= 1):
+            advice = f"allowed: [0, 1] with 1 = known, no NaN; pass {name} > 0, or divide by its white"
+            raise ValueError(f"{name} has float values from {least:g} to {most:g}; {advice}")
+    elif values.dtype.kind == "i" and int(values.min()) < 0:
+        raise ValueError(f"{name} has negative values; allowed: 0 = missing, above = known; pass {name} > 0")
+    else:
+        values = values != 0
+    weights = values.astype(np.float32)
+    if not weights.any():
+        advice = "non-zero means known, so invert a mask of the missing pixels"
+        raise ValueError(f"{name} marks no pixel as known: it is 0 everywhere; {advice}")
+    return torch.from_numpy(weights[None, None])
+
+
+def _kind(image: Any, name: str) -> Literal["numpy", "torch"]:
+    """Which library an image belongs to; anything that is not a plain dense array or tensor is refused."""
+    if isinstance(image, np.ma.MaskedArray):
+        advice = f"pass {name}.filled(0), and to dip.inpaint its known pixels ~{name}.mask as the mask"
+        raise TypeError(f"{name} is a numpy masked array; {advice}")
+    if isinstance(image, np.ndarray):
+        return "numpy"
+    if not isinstance(image, torch.Tensor):
+        advice = f"pass a numpy array or a torch tensor, as in np.asarray({name})"
+        raise TypeError(f"{name} is a {type(image).__name__}; {advice}")
+    if image.layout != torch.strided or image.is_quantized or image.device.type == "meta":
+        raise TypeError(f"{name} is a sparse, quantized or meta tensor; pass a dense one: {name}.to_dense()")
+    return "torch"
+
+
+def _dtype_name(image: np.ndarray | torch.Tensor) -> str:
+    """The name of a dtype, the same for both libraries and any byte order."""
+    return image.dtype.name if isinstance(image, np.ndarray) else str(image.dtype).removeprefix("torch.")
+
+
+def _clean_range(dtype: str, data_range: Any, name: str) -> tuple[float, float]:
+    """The clean range of a dtype, checked against what the type can hold."""
+    if dtype not in (*_RANGED_INTEGERS, *_OTHER_INTEGERS, *_FLOATS):
+        advice = "convert it to float32"
+        if dtype == "bool":
+            advice = "convert it to uint8 with 0 and 255, or pass it as a mask"
+        elif dtype.startswith("complex"):
+            advice = "pass its magnitude, or its real and imaginary parts as two channels with channel_axis"
+        allowed = "uint8, uint16, float16, float32, float64, or with data_range another integer type"
+        raise TypeError(f"{name} has dtype {dtype}; allowed: {allowed}; {advice}")
+    if data_range is None and dtype in _OTHER_INTEGERS:
+        advice = "pass data_range, as in 255 or (low, high), or convert it to uint8 or uint16"
+        raise TypeError(f"{name} has dtype {dtype}, which says too little about its clean range; {advice}")
+    if data_range is None:
+        return 0.0, float(np.iinfo(dtype).max) if dtype in _RANGED_INTEGERS else 1.0
+    advice = "data_range must be a positive number (white), or (low, high) with low < high"
+    pair = np.asarray(data_range)
+    low, high = 0.0, math.nan
+    if pair.dtype.kind in "iuf" and pair.shape in ((), (2,)):
+        low, high = (0.0, float(pair)) if pair.ndim == 0 else (float(pair[0]), float(pair[1]))
+    if not (low < high and math.isfinite(high - low)):
+        raise ValueError(f"{advice}, not {shown(data_range)}")
+    limits: Any = torch.finfo(getattr(torch, dtype)) if dtype in _FLOATS else np.iinfo(dtype)
+    if low < float(limits.min) or high > float(limits.max):
+        raise ValueError(f"data_range {low:g} to {high:g} does not fit {name}'s dtype {dtype}; {advice}")
+    return low, high
+
+
+def _channels(kind: str, shape: tuple[int, ...], channel_axis: Any, name: str) -> tuple[int | None, bool]:
+    """Where the channels are (None: there is no such axis), and whether the last one is alpha."""
+    batched = kind == "torch" and len(shape) == 4
+    if batched and shape[0] != 1:
+        raise ValueError(f"{name} of shape {shape} is a batch of {shape[0]}; one image a fit: pass {name}[0]")
+    allowed = "(H, W), (C, H, W) or (1, C, H, W)" if kind == "torch" else "(H, W), (H, W, 3) or (H, W, 4)"
+    if len(shape) not in (2, 3) and not batched:
+        raise ValueError(f"{name} has shape {shape}; allowed: {allowed}, or 3 axes with channel_axis")
+    if channel_axis is None:
+        if len(shape) == 2:
+            return None, False
+        if kind == "torch":
+            return len(shape) - 3, False
+        if shape[2] not in (3, 4):
+            advice = f"pass channel_axis={0 if shape[0] <= 4 < shape[2] else -1} or wherever the channels are"
+            raise ValueError(f"{name} has shape {shape}; allowed: {allowed}; {advice}")
+        return 2, shape[2] == 4
+    if len(shape) == 2:
+        raise ValueError(f"{name} of shape {shape} is gray and has no channel axis; leave channel_axis out")
+    axes = range(batched, len(shape))
+    axis: Any = channel_axis if isinstance(channel_axis, (int, np.integer)) else len(shape)
+    axis = int(axis) if axis >= 0 else int(axis) + len(shape)
+    if isinstance(channel_axis, bool) or axis not in axes:
+        advice = f"allowed: {axes[0]} to {axes[-1]}, or counted from the end -1 to {-len(axes)}"
+        raise ValueError(f"channel_axis {shown(channel_axis)} for {name} of shape {shape}; {advice}")
+    return axis, False
+
+
+def _as_numpy(image: np.ndarray | torch.Tensor) -> np.ndarray:
+    """The same values as a plain array, without a copy where the library allows."""
+    if isinstance(image, np.ndarray):
+        return np.asarray(image)
+    return (image.float() if image.dtype == torch.bfloat16 else image).numpy(force=True)
+
+
+def _planes(image: np.ndarray, layout: Layout) -> np.ndarray:
+    """A (C, H, W) view of an array with the layout's axes; alpha, if any, is the last plane."""
+    if layout.channel_axis is None:
+        return image[None]
+    if len(layout.shape) == 4:
+        return np.moveaxis(image[0], layout.channel_axis - 1, 0)
+    return np.moveaxis(image, layout.channel_axis, 0)
+
+
+def _refuse_not_finite(planes: np.ndarray, name: str) -> None:
+    """Refuse NaN and infinity in any plane, alpha included."""
+    if planes.dtype.kind != "f" or np.isfinite([planes.min(), planes.max()]).all():  # NaN passes through both
+        return
+    bad = planes.size - sum(int(np.count_nonzero(np.isfinite(plane))) for plane in planes)
+    advice = "set them to any number and mark their pixels as missing (False) in the mask of dip.inpaint"
+    raise ValueError(f"{name} has {bad} NaN or infinite values; only finite ones are allowed: {advice}")
+
+
+def _implausible(layout: Layout, lowest: float, highest: float, name: str) -> ValueError:
+    """The error for values far outside the clean range, with the range that was probably meant."""
+    white = next((white for white in (255, 4095, 65535) if layout.high < white and highest < 1.4 * white), None)
+    if white is None or lowest < -0.3 * highest:  # not a picture that begins at 0, with some noise
+        advice = "pass data_range=(low, high), the darkest and the brightest value of the clean image"
+    else:
+        advice = f"pass data_range={white} if that is its white, or divide by {white}"
+    clean = f"[{layout.low:g}, {layout.high:g}]"
+    return ValueError(
+        f"{name} has values from {lowest:g} to {highest:g}, far outside the clean range {clean}; {advice}; "
+        "if it is noise, clip it"
+    )
+
+
+def _carrier(layout: Layout) -> np.dtype:
+    """The numpy dtype that holds a result; bfloat16, which numpy lacks, travels as float32."""
+    if layout.kind == "numpy":
+        return layout.dtype
+    return np.dtype("float32" if layout.dtype == torch.bfloat16 else str(layout.dtype).removeprefix("torch."))
+
+
+def _fit_dtype(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Round and clip float64 values where the dtype is an integer one; NaN has no integer and is refused."""
+    if dtype.kind == "f":
+        return values
+    if not np.isfinite(values).all():
+        raise ValueError(f"x has values that are NaN or infinite, which {dtype.name} cannot hold")
+    info = np.iinfo(dtype)
+    top = float(info.max)
+    if int(top) > info.max:  # 64-bit: the nearest float64 is one too many and would wrap around
+        top = math.nextafter(top, 0.0)
+    return np.clip(np.rint(values), float(info.min), top)
+
+
+def _resized(alpha: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Alpha at another size; an opaque picture stays opaque because interpolation may not overshoot."""
+    if alpha.shape == (height, width):
+        return alpha
+    source = torch.from_numpy(alpha.astype(np.float64))[None, None]
+    resized = torch.nn.functional.interpolate(source, (height, width), mode="bicubic", align_corners=False)
+    return _fit_dtype(np.clip(resized[0, 0].numpy(), float(alpha.min()), float(alpha.max())), alpha.dtype)

@@ -1,0 +1,301 @@
+"""The encoder-decoder with skip connections of the Deep Image Prior paper."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dip.errors import positive_int, unknown
+from dip.operators import Downsample
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "leaky_relu": lambda: nn.LeakyReLU(0.2, inplace=True),
+    "relu": lambda: nn.ReLU(inplace=True),
+    "elu": lambda: nn.ELU(inplace=True),
+    "silu": nn.SiLU,
+    "gelu": nn.GELU,
+    "none": nn.Identity,
+}
+UPSAMPLING = ("bilinear", "nearest")
+DOWNSAMPLING = ("stride", "average", "max", "lanczos2", "lanczos3")
+PADDING = ("reflect", "zero")
+
+
+class Conv2d(nn.Conv2d):
+    """A convolution that pads by reflection or with zeros and computes in the precision of its input.
+
+    Weights stay in float32 (what the optimiser wants) and are cast for the product only. They are left
+    unset by the constructor: the network that owns the layer draws them all from one generator.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int, *, stride: int, padding: str, bias: bool
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel, stride=stride, bias=bias)
+        self.pad = kernel // 2
+        self.reflect = padding == "reflect" and self.pad > 0
+
+    def reset_parameters(self) -> None:
+        """Draw nothing yet (see the class)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.reflect:
+            x = F.pad(x, (self.pad,) * 4, mode="reflect")
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return F.conv2d(x, self.weight.to(x.dtype), bias, self.stride, 0 if self.reflect else self.pad)
+
+
+class EncoderDecoder(nn.Module):
+    r"""The paper's "hourglass" with skip connections, of any number of scales.
+
+    At scale i, counted from the image inwards, the encoder has two convolutions with `down[i]` channels, the
+    first of which halves the resolution; a skip connection of `skip[i]` channels (one convolution) branches
+    off before them. The decoder doubles the resolution, joins the skip connection, normalises, and has a
+    convolution with `up[i]` channels and, if `conv1x1_up`, a 1 x 1 convolution with as many. Each convolution
+    is followed by batch normalisation and the activation; a last 1 x 1 convolution and a sigmoid make the
+    image. Every list has one entry a scale; an option given as a single value holds for every scale.
+
+    Parameters
+    ----------
+    in_channels : int
+        Channels of the code.
+    out_channels : int, default 3
+        Channels of the image.
+    down, up : sequence of int
+        Channels of the encoder and of the decoder, outermost scale first, at least 1 each.
+    skip : sequence of int
+        Channels of the skip connections; 0 = none at that scale.
+    kernel_down, kernel_up, kernel_skip : int or sequence of int, default 3, 3, 1
+        Sizes of the convolution kernels, odd.
+    upsampling : {"bilinear", "nearest"} or sequence
+        How the decoder doubles the resolution.
+    downsampling : {"stride", "average", "max", "lanczos2", "lanczos3"} or sequence
+        How the encoder halves it: by the stride of its first convolution, or after it by pooling or filtering.
+    padding : {"reflect", "zero"}
+        Padding of every convolution.
+    activation : {"leaky_relu", "relu", "elu", "silu", "gelu", "none"}
+        "leaky_relu" has slope 0.2.
+    conv1x1_up : bool, default True
+        Whether a 1 x 1 convolution ends each stage of the decoder.
+    sigmoid : bool, default True
+        Whether the output passes through a sigmoid, so that it lies in [0, 1].
+    bias : bool, default True
+        Whether the convolutions have biases.
+    generator : torch.Generator, optional
+        Where the first weights are drawn from, on the CPU; PyTorch's global one by default, as in any module.
+
+    Raises
+    ------
+    ValueError
+        Lists of unequal length, an empty list, channels that are zero or negative, an even kernel, an unknown
+        name.
+
+    Notes
+    -----
+    The network computes in the dtype of the code (bfloat16 included) and returns float32, or float64 for a
+    float64 code. First weights: uniform in ±1/sqrt(fan-in), PyTorch's default for convolutions.
+
+    References
+    ----------
+    Ulyanov, Vedaldi, Lempitsky, "Deep Image Prior", IJCV 2020, figure 21.
+
+    Examples
+    --------
+    >>> net = EncoderDecoder(32, 3, down=[128] * 5, up=[128] * 5, skip=[4] * 5)
+    >>> sum(p.numel() for p in net.parameters())
+    2217831
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int = 3,
+        *,
+        down: Sequence[int],
+        up: Sequence[int],
+        skip: Sequence[int],
+        kernel_down: int | Sequence[int] = 3,
+        kernel_up: int | Sequence[int] = 3,
+        kernel_skip: int | Sequence[int] = 1,
+        upsampling: str | Sequence[str] = "bilinear",
+        downsampling: str | Sequence[str] = "stride",
+        padding: str = "reflect",
+        activation: str = "leaky_relu",
+        conv1x1_up: bool = True,
+        sigmoid: bool = True,
+        bias: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        in_channels = positive_int(in_channels, "in_channels")
+        out_channels = positive_int(out_channels, "out_channels")
+        down, up, skip = _channels(down=down, up=up, skip=skip)
+        scales = len(down)
+        kernels_down = _kernels(kernel_down, scales, "kernel_down")
+        kernels_up = _kernels(kernel_up, scales, "kernel_up")
+        kernels_skip = _kernels(kernel_skip, scales, "kernel_skip")
+        self.upsampling = _choices(upsampling, scales, "upsampling", UPSAMPLING)
+        downsampling = _choices(downsampling, scales, "downsampling", DOWNSAMPLING)
+        if padding not in PADDING:
+            raise unknown("padding", padding, PADDING)
+        if activation not in ACTIVATIONS:
+            raise unknown("activation", activation, ACTIVATIONS)
+
+        def stage(inputs: int, outputs: int, kernel: int, downsampling: str | None = None) -> list[nn.Module]:
+            stride = 2 if downsampling == "stride" else 1
+            layers: list[nn.Module] = [Conv2d(inputs, outputs, kernel, stride=stride, padding=padding, bias=bias)]
+            if downsampling not in (None, "stride"):
+                layers.append(_halve(str(downsampling)))
+            return [*layers, nn.BatchNorm2d(outputs), ACTIVATIONS[activation]()]
+
+        self.down, self.skip, self.up = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        channels = in_channels
+        for i in range(scales):
+            deeper = up[i + 1] if i + 1 < scales else down[i]
+            self.down.append(
+                nn.Sequential(
+                    *stage(channels, down[i], kernels_down[i], downsampling[i]),
+                    *stage(down[i], down[i], kernels_down[i]),
+                )
+            )
+            self.skip.append(nn.Sequential(*(stage(channels, skip[i], kernels_skip[i]) if skip[i] else ())))
+            self.up.append(
+                nn.Sequential(
+                    nn.BatchNorm2d(deeper + skip[i]),
+                    *stage(deeper + skip[i], up[i], kernels_up[i]),
+                    *(stage(up[i], up[i], 1) if conv1x1_up else ()),
+                )
+            )
+            channels = down[i]
+        self.out = Conv2d(up[0], out_channels, 1, stride=1, padding=padding, bias=bias)
+        self.sigmoid = sigmoid
+        self.in_channels, self.out_channels, self.scales = in_channels, out_channels, scales
+        self.skip_channels = skip
+        self._deepest = _deepest_size(kernels_down, kernels_up, kernels_skip, padding)
+        self.reset_parameters(generator)
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw all weights anew; normalisation starts at scale 1 and offset 0."""
+        for module in self.modules():
+            if isinstance(module, Conv2d):
+                bound = 1 / math.sqrt(module.weight[0].numel())
+                nn.init.uniform_(module.weight, -bound, bound, generator=generator)
+                if module.bias is not None:
+                    nn.init.uniform_(module.bias, -bound, bound, generator=generator)
+            elif isinstance(module, nn.BatchNorm2d):
+                module.reset_parameters()
+
+    def padded_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return the smallest size the network can make that holds an image of `height` x `width`.
+
+        Both sides are multiples of 2^scales, and large enough for the padding and for the batch statistics
+        at the deepest scale.
+        """
+        multiple = 2**self.scales
+        smallest = multiple * self._deepest
+        return (
+            max(smallest, math.ceil(height / multiple) * multiple),
+            max(smallest, math.ceil(width / multiple) * multiple),
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Map a code (N, in_channels, H, W) to images (N, out_channels, H, W).
+
+        Raises
+        ------
+        ValueError
+            The code has other channels, or H or W is not a size that `padded_size` returns.
+        """
+        if z.ndim != 4 or z.shape[1] != self.in_channels:
+            raise ValueError(f"the code has shape {tuple(z.shape)}; (N, {self.in_channels}, H, W) is needed")
+        size = (z.shape[2], z.shape[3])
+        if size != self.padded_size(*size):
+            raise ValueError(
+                f"a network of {self.scales} scales cannot make {size[0]} x {size[1]} pixels; "
+                f"pad the code to {self.padded_size(*size)} (see padded_size) or take fewer scales"
+            )
+        skips, x = [], z
+        for down, skip, skip_channels in zip(self.down, self.skip, self.skip_channels, strict=True):
+            skips.append(skip(x) if skip_channels else None)
+            x = down(x)
+        for up, branch, mode in reversed(list(zip(self.up, skips, self.upsampling, strict=True))):
+            x = F.interpolate(x, scale_factor=2, mode=mode)
+            x = up(x if branch is None else torch.cat([branch, x], dim=1))
+        x = self.out(x)
+        if x.dtype != torch.float64:
+            x = x.float()
+        return torch.sigmoid(x) if self.sigmoid else x
+
+
+def _halve(downsampling: str) -> nn.Module:
+    if downsampling == "average":
+        return nn.AvgPool2d(2)
+    if downsampling == "max":
+        return nn.MaxPool2d(2)
+    return Downsample(2, kernel=downsampling)
+
+
+def _channels(**lists: Sequence[int]) -> list[list[int]]:
+    """Check the three channel lists; each error names the list."""
+    for name, values in lists.items():
+        if isinstance(values, (str, bytes, int)) or not hasattr(values, "__len__"):
+            raise ValueError(f"{name}={values!r}: a list of channels is needed, one entry a scale, such as [128] * 5")
+    lengths = {name: len(values) for name, values in lists.items()}
+    if len(set(lengths.values())) != 1 or 0 in lengths.values():
+        given = ", ".join(f"{name} has {n}" for name, n in lengths.items())
+        raise ValueError(f"{given} entries; down, up and skip need one entry a scale each, and at least one scale")
+    checked = []
+    for name, values in lists.items():
+        row = []
+        for i, value in enumerate(values):
+            if name == "skip" and not isinstance(value, bool) and value == 0:
+                row.append(0)
+            else:
+                row.append(positive_int(value, f"{name}[{i}]"))
+        checked.append(row)
+    return checked
+
+
+def _per_scale(value: Any, scales: int, name: str) -> list[Any]:
+    if isinstance(value, (list, tuple)):
+        if len(value) != scales:
+            raise ValueError(f"{name} has {len(value)} entries for {scales} scales; give one value, or one a scale")
+        return list(value)
+    return [value] * scales
+
+
+def _kernels(value: int | Sequence[int], scales: int, name: str) -> list[int]:
+    kernels = [positive_int(v, name) for v in _per_scale(value, scales, name)]
+    for kernel in kernels:
+        if kernel % 2 == 0:
+            raise ValueError(f"{name}={kernel}: kernels have odd sizes, so that they have a centre; take {kernel + 1}")
+    return kernels
+
+
+def _choices(value: str | Sequence[str], scales: int, name: str, allowed: tuple[str, ...]) -> list[str]:
+    values = _per_scale(value, scales, name)
+    for choice in values:
+        if choice not in allowed:
+            raise unknown(name, str(choice), allowed)
+    return values
+
+
+def _deepest_size(down: list[int], up: list[int], skip: list[int], padding: str) -> int:
+    """Return how many pixels a side has to have at the deepest scale.
+
+    Batch statistics need more than one pixel; padding by reflection needs a side longer than the padding,
+    and the encoder's second convolution at scale i runs on scale i + 1's resolution.
+    """
+    deepest = 2
+    if padding == "reflect":
+        scales = len(down)
+        for i in range(scales):
+            at_scale = 2 ** (scales - i)
+            deepest = max(deepest, *(math.ceil((k // 2 + 1) / at_scale) for k in (up[i], skip[i])))
+            deepest = max(deepest, math.ceil((down[i] // 2 + 1) / (at_scale // 2)))
+    return deepest

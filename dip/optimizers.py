@@ -1,0 +1,80 @@
+"""The optimisers by name, and their state in a form that can be kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dip.errors import unknown
+
+NAMES = ("adam", "lbfgs")
+
+
+def check(name: str) -> str:
+    """Return the name if it is known.
+
+    Raises
+    ------
+    ValueError
+        It is not.
+    """
+    if name not in NAMES:
+        raise unknown("optimizer", name, NAMES)
+    return name
+
+
+def create(name: str, parameters: Sequence[Tensor], lr: float) -> torch.optim.Optimizer:
+    """Create an optimiser.
+
+    Parameters
+    ----------
+    name : {"adam", "lbfgs"}
+        LBFGS remembers 100 steps, does one iteration a step, and searches along its line with the strong Wolfe
+        conditions.
+    parameters : sequence of Tensor
+        What to optimise, all on one device.
+    lr : float
+        Learning rate; for LBFGS the first step length that is tried.
+    """
+    if check(name) == "lbfgs":
+        return torch.optim.LBFGS(
+            parameters,
+            lr=lr,
+            max_iter=1,
+            history_size=100,
+            tolerance_grad=0,
+            tolerance_change=0,
+            line_search_fn="strong_wolfe",
+        )
+    return torch.optim.Adam(parameters, lr=lr, fused=parameters[0].device.type in ("cpu", "cuda"))
+
+
+def state_dict(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return copies of the state, by the number of the parameter it belongs to."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    return {str(i): _copy(optimizer.state[p]) for i, p in enumerate(parameters) if p in optimizer.state}
+
+
+def load_state_dict(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Go on from `state`, which may come from another device."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    optimizer.state.clear()
+    for i, p in enumerate(parameters):
+        if str(i) in state:
+            optimizer.state[p] = _copy(state[str(i)], p)
+
+
+def _copy(value: Any, like: Tensor | None = None) -> Any:
+    """Copy a nested state; tensors go to the device and, where they have its shape, the memory layout of `like`."""
+    if isinstance(value, dict):
+        return {key: _copy(item, like) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_copy(item, like) for item in value]
+    if not isinstance(value, Tensor):
+        return value
+    if like is not None and value.shape == like.shape:
+        return torch.empty_like(like, requires_grad=False).copy_(value)
+    return value.clone() if like is None else value.to(like.device, copy=True)

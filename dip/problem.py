@@ -1,0 +1,56 @@
+"""What the solver needs to know of a task."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Observation(NamedTuple):
+    """What was observed: y, and the weight of each of its elements (None = 1)."""
+
+    y: Tensor
+    weight: Tensor | None
+
+
+class Problem(Protocol):
+    """A task as the solver sees it: one y, one A, and what becomes of x (see `dip.tasks`)."""
+
+    @property
+    def task(self) -> str:
+        """Name of the task, for presets and checkpoints."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the image x."""
+
+    @property
+    def default_preset(self) -> str:
+        """Preset to take if none is named."""
+
+    @property
+    def device(self) -> torch.device | None:
+        """The device that "auto" is to take, if the task has reason to prefer one."""
+
+    def load(self) -> Observation:
+        """Check the values of the observation and return it, on the CPU."""
+
+    def place(self, observation: Observation) -> None:
+        """Take the observation as it lies on the device; prepare and check the operator there."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the prediction A x."""
+
+    def compose(self, x: Tensor) -> Tensor:
+        """Return the picture to give out for an x (inpainting puts the known pixels back)."""
+
+    def output(self, x: Tensor) -> Any:
+        """Return a picture in the user's kind of array."""
+
+    def clean(self, reference: Any) -> Tensor:
+        """Return a reference picture as an x, on the CPU."""
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what tells this task from another of its kind, in JSON types."""

@@ -1,0 +1,262 @@
+"""The options of a fit: what may be given, and what it comes to for a task.
+
+`Options` is the one list of names; `resolve` checks the values, cheapest first, and fills in the preset's.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dip import codes, devices, losses, networks, optimizers, presets
+from dip.callbacks import Callback
+from dip.errors import non_negative_int, positive_float, positive_int, shown, unknown
+from dip.problem import Problem
+from dip.stopping import Discrepancy, Rule
+
+if TYPE_CHECKING:
+    from dip.solver import Fit
+
+
+class Options(TypedDict, total=False):
+    """The options of `dip.fit` and of every task function; each that is missing or None has the preset's value.
+
+    Attributes
+    ----------
+    preset : str
+        Name of the settings (`dip.presets.names`); "paper" by default, where the task does not know better.
+    network : dict, str or Module
+        A dict changes options of the preset's network, as in ``network={"down": [64] * 5, "up": [64] * 5}``; a
+        name takes another network; a module that maps a code of `code.channels` to the image's channels is used as
+        it is, with the weights it has, and is fitted in place.
+    code : str or Code
+        The code z (`dip.codes`).
+    jitter : float
+        Standard deviation of the noise added to the code at each iteration.
+    optimize_code : bool
+        Whether the code is optimised together with the weights; False by default.
+    loss : str or callable
+        "mse", "l1", "huber", or ``loss(prediction, y, weight)`` (`dip.losses`).
+    penalty : callable or sequence of callables
+        Added to the loss, each called with x (1, C, H, W), such as ``dip.losses.TotalVariation(1e-3)``.
+    optimizer : {"adam", "lbfgs"}
+        LBFGS (strong Wolfe line search) is for fits without jitter.
+    lr : float
+        Learning rate.
+    average : float
+        Decay of the exponential average of the outputs that is returned; 0 returns the last output.
+    stop : Rule
+        When to stop before the count of iterations is reached (`dip.stopping`).
+    seed : int
+        Everything random is drawn from it: weights, code, jitter; 0 by default. PyTorch's global generator is not
+        touched.
+    device : str or torch.device
+        "auto" (the default) takes CUDA, else Apple's MPS, else the CPU.
+    precision : {"auto", "float32", "bfloat16"}
+        What the network computes in; "auto" (the default) is bfloat16 where the device multiplies it natively.
+    init : Fit
+        An earlier fit of a similar image, whose weights (and code, where the size is the same) this one starts from.
+    reference : array
+        The clean image; adds "psnr" and "psnr_output" to the history and nothing else.
+    callbacks : sequence of callables
+        Called with the fit (`dip.callbacks`).
+    progress : bool
+        Whether to show a progress bar; by default in a terminal and in a notebook only.
+    checkpoint : path
+        File that takes the whole state at every `checkpoint_every`-th iteration and at the end.
+    checkpoint_every : int
+        Iterations between checkpoints; 100 by default.
+    """
+
+    preset: str | None
+    network: dict[str, Any] | str | nn.Module | None
+    code: Any
+    jitter: float | None
+    optimize_code: bool
+    loss: Any
+    penalty: Callable[..., Tensor] | Sequence[Callable[..., Tensor]] | None
+    optimizer: str | None
+    lr: float | None
+    average: float | None
+    stop: Rule | None
+    seed: int
+    device: str | torch.device
+    precision: str
+    init: Fit | None
+    reference: Any
+    callbacks: Iterable[Callback]
+    progress: bool | None
+    checkpoint: str | os.PathLike[str] | None
+    checkpoint_every: int | None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the options come to for one task: every value known, checked and, where it is a thing, made."""
+
+    preset: presets.Preset
+    network: nn.Module
+    code: codes.Code
+    frame: codes.Frame
+    jitter: float
+    optimize_code: bool
+    loss: losses.Loss
+    penalties: tuple[Callable[..., Tensor], ...]
+    optimizer: str
+    lr: float
+    average: float
+    stop: Rule | None
+    seed: int
+    code_seed: int
+    jitter_seed: int
+    device: torch.device
+    dtype: torch.dtype
+    callbacks: list[Callback]
+    progress: bool | None
+    checkpoint: Path | None
+    checkpoint_every: int
+
+
+def check_names(options: dict[str, Any], also: Iterable[str] = ()) -> None:
+    """Refuse names that are no options of a fit.
+
+    Raises
+    ------
+    TypeError
+        A name is unknown; the message has the nearest.
+    """
+    allowed = sorted({*Options.__annotations__, *also})
+    for name in options:
+        if name not in allowed:
+            raise TypeError(str(unknown("option", name, allowed)))
+
+
+def resolve(task: Problem, options: Options) -> Settings:
+    """Check options and fill in the preset's: names and numbers first, then shapes and memory.
+
+    The data are not touched.
+
+    Raises
+    ------
+    ValueError, TypeError
+        An option is not what it should be.
+    MemoryError
+        The fit would not find room.
+    """
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    check_names(given)
+    preset = presets.get(task.task, given.get("preset", task.default_preset))
+    seed = non_negative_int(given.get("seed", 0), "seed")
+    weights_seed, code_seed, jitter_seed = np.random.SeedSequence(seed).generate_state(3, np.uint64).tolist()
+    device = devices.resolve(given.get("device", "auto"), hint=task.device)
+    dtype = devices.precision(given.get("precision", "auto"), device)
+    loss = losses.create(given.get("loss", preset.loss))
+    penalty = given.get("penalty", ())
+    optimizer = optimizers.check(given.get("optimizer", preset.optimizer))
+    lr = positive_float(given.get("lr", preset.lr), "lr")
+    jitter = positive_float(given.get("jitter", preset.jitter), "jitter", zero_ok=True)
+    average = positive_float(given.get("average", preset.average), "average", zero_ok=True)
+    if average >= 1:
+        raise ValueError(f"average={average:g}: the decay has to be in [0, 1), such as 0.99; 0 turns averaging off")
+    stop = _stop(given.get("stop"), loss)
+    checkpoint, every = _checkpoint(given.get("checkpoint"), given.get("checkpoint_every"))
+    code = given.get("code", preset.code)
+    if code is None:
+        raise ValueError(f"preset {preset.name!r} needs a code: {preset.about}")
+    code = codes.create(code)
+
+    channels, height, width = task.shape
+    network = _network(given.get("network"), preset, code.channels, channels, weights_seed)
+    padded_size = getattr(network, "padded_size", lambda h, w: (h, w))
+    frame = codes.Frame.around((height, width), padded_size(height, width))
+    _check_shapes(network, (1, code.channels, frame.height, frame.width), channels, dtype, device, task.shape[1:])
+    return Settings(
+        preset=preset,
+        network=network,
+        code=code,
+        frame=frame,
+        jitter=jitter,
+        optimize_code=bool(given.get("optimize_code", False)),
+        loss=loss,
+        penalties=tuple([penalty] if callable(penalty) else penalty),
+        optimizer=optimizer,
+        lr=lr,
+        average=average,
+        stop=stop,
+        seed=seed,
+        code_seed=code_seed,
+        jitter_seed=jitter_seed,
+        device=device,
+        dtype=dtype,
+        callbacks=list(given.get("callbacks", ())),
+        progress=given.get("progress"),
+        checkpoint=checkpoint,
+        checkpoint_every=every,
+    )
+
+
+def _stop(stop: Any, loss: losses.Loss) -> Rule | None:
+    if stop is None:
+        return None
+    if not isinstance(stop, Rule):
+        raise TypeError(f"stop={shown(stop)}: give a rule such as dip.stopping.WindowedVariance(), or iters=")
+    if isinstance(stop, Discrepancy) and not isinstance(loss, losses.MSE):
+        raise ValueError(f"stop=Discrepancy compares squared residuals with the noise; it cannot go with loss={loss!r}")
+    # A rule remembers what it has seen; the caller's stays fresh for the next fit.
+    return copy.deepcopy(stop)
+
+
+def _checkpoint(path: Any, every: Any) -> tuple[Path | None, int]:
+    if path is None:
+        if every is not None:
+            raise ValueError("checkpoint_every means nothing without checkpoint=FILE")
+        return None, 100
+    path = Path(path)
+    if not path.absolute().parent.is_dir():
+        raise FileNotFoundError(f"checkpoint={str(path)!r}: there is no folder {path.parent}; create it first")
+    return path, positive_int(100 if every is None else every, "checkpoint_every")
+
+
+def _network(network: Any, preset: presets.Preset, inputs: int, outputs: int, seed: int) -> nn.Module:
+    if isinstance(network, nn.Module):
+        return network
+    name, options = preset.network, dict(preset.options)
+    if isinstance(network, str):
+        if network != name:
+            name, options = network, {}
+    elif isinstance(network, dict):
+        options |= network
+    elif network is not None:
+        raise TypeError(
+            f"network={shown(network)}: give a dict of options, a name ({', '.join(networks.names())}) or a module"
+        )
+    return networks.create(name, inputs, outputs, generator=torch.Generator().manual_seed(seed), **options)
+
+
+def _check_shapes(
+    network: nn.Module,
+    code_shape: tuple[int, int, int, int],
+    channels: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    size: tuple[int, int],
+) -> None:
+    found = devices.dry_run(network, code_shape, dtype)
+    if found is None:  # a module that needs real data: its first iteration will tell
+        return
+    needed, shape = found
+    expected = (1, channels, *code_shape[2:])
+    if shape != expected:
+        raise ValueError(
+            f"the network makes {shape} of a code of shape {code_shape}; the task needs {expected}: give it as many "
+            "output channels as the image has, and the size of its code"
+        )
+    devices.check_memory(needed, device, size)

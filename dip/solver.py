@@ -1,0 +1,447 @@
+"""The one loop: θ* = argmin_θ E(A f_θ(z); y), for every task."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Unpack
+
+import torch
+from torch import Tensor
+
+from dip import checkpoint as checkpoints
+from dip import codes, devices, optimizers
+from dip._version import __version__
+from dip.averaging import ExponentialAverage
+from dip.callbacks import Progress, Reference, interrupts, shows_progress
+from dip.errors import positive_int, shown
+from dip.guard import Guard
+from dip.history import History
+from dip.problem import Observation, Problem
+from dip.settings import Options, check_names, resolve
+
+
+class Fit:
+    r"""The fit of one network to one observation: its whole state, and its result.
+
+    `dip.fit` makes one and runs it; made directly, it has done nothing yet.
+
+    Parameters
+    ----------
+    task : Problem
+        `dip.Denoise`, `dip.Inpaint`, `dip.SuperResolve` or `dip.Reconstruct`.
+    **options
+        See `dip.settings.Options`.
+
+    Attributes
+    ----------
+    image : array
+        The restored image, in the kind, shape, dtype and range of the one given.
+    picture, current, output : Tensor
+        In [0, 1], (1, C, H, W), on the device: what `image` shows; what it would show without a stopping rule (the
+        average); f_θ(z) of the last iteration alone.
+    iteration : int
+        Iterations done.
+    history : History
+        "loss" of each iteration, and what callbacks recorded.
+    stop_reason : str or None
+        Why the last run ended: "iterations", "interrupted", or a rule's or a callback's words.
+    seconds : float
+        Time spent in iterations.
+    recoveries : list of dict
+        Divergences: {"iteration", "loss", "back_to"}.
+    settings : Settings
+        What the options came to.
+    network, code : Module, Tensor
+        f_θ and z.
+
+    Raises
+    ------
+    ValueError, TypeError
+        An option, name or value is not what it should be.
+    MemoryError
+        The fit would not find room (estimated before the data are touched).
+
+    Notes
+    -----
+    The same seed gives the same picture, bit for bit, on the CPU with the same number of threads and versions.
+    """
+
+    def __init__(self, task: Problem, **options: Unpack[Options]) -> None:
+        self.task = task
+        self.settings = s = resolve(task, options)
+        observation = task.load()
+        reference, init = options.get("reference"), options.get("init")
+        clean = None if reference is None else task.clean(reference)
+        z = s.code.draw(s.frame, torch.Generator().manual_seed(s.code_seed))
+
+        self.device = s.device
+        self.y = observation.y.to(self.device)
+        self.weight = None if observation.weight is None else observation.weight.to(self.device)
+        task.place(Observation(self.y, self.weight))
+        # Channels-last suits convolutions; LBFGS flattens the weights and needs them in the plain order.
+        order = torch.contiguous_format if s.optimizer == "lbfgs" else torch.channels_last
+        self.network = s.network.to(self.device, memory_format=order).train()  # type: ignore[call-overload]
+        self.code = z.to(self.device).contiguous(memory_format=torch.channels_last)
+        if init is not None:
+            self._warm_start(init)
+        self.code.requires_grad_(s.optimize_code)
+        self._jitter = codes.Jitter(s.jitter, s.jitter_seed, self.device)
+        fitted = [p for p in self.network.parameters() if p.requires_grad]
+        self._optimizer = optimizers.create(s.optimizer, [*fitted, self.code] if s.optimize_code else fitted, s.lr)
+        self._average = ExponentialAverage(s.average)
+        self._rule = s.stop
+        self._guard = Guard()
+        self._unchecked: list[Tensor] = []
+        self._digest = checkpoints.digest(observation.y, observation.weight)
+
+        self.callbacks = list(s.callbacks)
+        if clean is not None:
+            self.callbacks.insert(0, Reference(clean.to(self.device)))
+        self.history = History()
+        self.iteration, self.seconds = 0, 0.0
+        self.recoveries: list[dict[str, Any]] = []
+        self.stop_reason: str | None = None
+        self._stop: str | None = None
+        self._output: Tensor | None = None
+
+    def __repr__(self) -> str:
+        return (
+            f"<Fit {self.task.task} of {' x '.join(map(str, self.task.shape))}: {self.iteration} iterations, "
+            f"{self.seconds:.0f} s, stopped by {self.stop_reason!r}>"
+        )
+
+    # ------------------------------------------------------------------ the loop
+
+    def step(self) -> None:
+        """Do one iteration: fresh jitter, forward, loss, backward, optimiser, average, rule, callbacks, checkpoint."""
+        started = time.perf_counter()
+        with torch.enable_grad():
+            self._iterate()
+        self.seconds += time.perf_counter() - started
+        for callback in self.callbacks:
+            if self.iteration % getattr(callback, "every", 1) == 0:
+                callback(self)
+        if self.settings.checkpoint is not None and self.iteration % self.settings.checkpoint_every == 0:
+            self.save(self.settings.checkpoint)
+
+    def _iterate(self) -> None:
+        self._jitter.draw(self.code)
+        loss, data_loss, output = self._evaluate()
+        self.iteration += 1
+        self.history.record(self.iteration, loss=loss)
+        if self.settings.penalties:
+            self.history.record(self.iteration, data_loss=data_loss)
+        self._output = output
+        if not self._check(loss):
+            return
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.settings.lr * self._guard.lr_factor
+        known = [loss]
+
+        def again() -> Any:
+            """Evaluate the loss as often as LBFGS likes; the first time it is the one at hand."""
+            return known.pop() if known else self._evaluate()[0]
+
+        self._optimizer.step(again)
+        self._average.update(output)
+        if self._rule is not None and self._rule.update(self.iteration, output, self.current, data_loss):
+            self.stop(self._rule.reason)
+
+    def _evaluate(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the objective (its gradients in place), the data loss in it, and the output."""
+        self._optimizer.zero_grad(set_to_none=True)
+        x = self.settings.frame.crop(self.network(self._jitter.add(self.code).to(self.settings.dtype)))
+        data_loss = self.settings.loss(self.task.forward(x), self.y, self.weight)
+        loss = data_loss
+        for penalty in self.settings.penalties:
+            loss = loss + penalty(x)
+        loss.backward()
+        return loss.detach(), data_loss.detach(), x.detach()
+
+    def _check(self, loss: Tensor) -> bool:
+        """Let the guard see the loss; return False if the state had to be restored.
+
+        On the CPU every loss is looked at. To look at one on an accelerator means to wait for it, so there they are
+        looked at together from time to time, which is early enough: the state goes back as a whole.
+        """
+        self._unchecked.append(loss)
+        waits = self.device.type != "cpu" and self._rule is None
+        if waits and self.iteration > 1 and self.iteration % self._guard.every:
+            return True
+        values = torch.stack(self._unchecked).tolist()
+        self._unchecked.clear()
+        for value in values:
+            if self._guard.is_bad(value):
+                self._recover(value)
+                return False
+        self._guard.accept(self.iteration, values, self._trainable_state)
+        return True
+
+    def _recover(self, loss: float) -> None:
+        good = self._guard.back(self.iteration, loss)
+        self._load_trainable_state(good)
+        back_to = self._guard.good_iteration
+        self.recoveries.append({"iteration": self.iteration, "loss": loss, "back_to": back_to})
+        if self._average.value is not None:
+            self._output = self._average.value
+        warnings.warn(
+            f"the loss became {loss:.3g} at iteration {self.iteration}; went back to the state of iteration {back_to} "
+            "and on from there with smaller steps",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+    def run(self, iters: int | None = None) -> Fit:
+        """Do `iters` iterations, or until a rule, a callback or Ctrl-C ends the run.
+
+        Parameters
+        ----------
+        iters : int, optional
+            How many *more* iterations; the preset's count by default.
+
+        Returns
+        -------
+        Fit
+            Itself.
+
+        Raises
+        ------
+        TypeError, ValueError
+            `iters` is not a whole number above 0.
+        DivergenceError
+            The fit diverged again and again.
+        """
+        goal = self.iteration + positive_int(self.settings.preset.iters if iters is None else iters, "iters")
+        self._stop = None
+        with devices.reused_memory(self.device), interrupts(self.stop), self._bar(goal - self.iteration):
+            while self.iteration < goal and self._stop is None:
+                self.step()
+        self.stop_reason = self._stop or "iterations"
+        if self.settings.checkpoint is not None:
+            self.save(self.settings.checkpoint)
+        return self
+
+    def stop(self, reason: str = "stopped") -> None:
+        """End the run after the current iteration; may be called from a callback or another thread."""
+        self._stop = reason
+
+    def record(self, **values: float | Tensor) -> None:
+        """Add values to the history at the current iteration."""
+        self.history.record(self.iteration, **values)
+
+    @contextlib.contextmanager
+    def _bar(self, count: int) -> Iterator[None]:
+        if not (shows_progress() if self.settings.progress is None else self.settings.progress):
+            yield
+            return
+        every = 1 if self.device.type == "cpu" else 20
+        bar = Progress(count, self.task.task, done=self.iteration, every=every)
+        self.callbacks.append(bar)
+        try:
+            yield
+            bar(self)
+        finally:
+            self.callbacks.remove(bar)
+            bar.close()
+
+    # ------------------------------------------------------------------ the result
+
+    @property
+    def output(self) -> Tensor:
+        """f_θ(z) of the last iteration, (1, C, H, W) in [0, 1]."""
+        if self._output is None:
+            raise RuntimeError("the fit has not been run yet; call run()")
+        return self._output
+
+    @property
+    def current(self) -> Tensor:
+        """The average of the outputs so far (the last output if averaging is off), (1, C, H, W) in [0, 1]."""
+        average = self._average.value
+        return self.output if average is None else average
+
+    @property
+    def picture(self) -> Tensor:
+        """What `image` shows: `current`, or what it was at the moment that the stopping rule found best."""
+        best = None if self._rule is None else self._rule.image
+        return self.current if best is None else best
+
+    @property
+    def image(self) -> Any:
+        """The restored image, in the kind, dtype and range of the one given."""
+        return self.task.output(self.compose(self.picture))
+
+    def compose(self, x: Tensor) -> Tensor:
+        """Return what the task makes of an x: inpainting puts the known pixels back."""
+        return self.task.compose(x)
+
+    # ------------------------------------------------------------------ the state
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the whole state to a file, whole or not at all (see `dip.checkpoint`).
+
+        Raises
+        ------
+        OSError
+            The file cannot be written.
+        """
+        state = {
+            "iteration": self.iteration,
+            "seconds": self.seconds,
+            "trained": self._trainable_state(),
+            "code": self.code,
+            "output": self._output,
+            "jitter": self._jitter.state_dict(),
+            "guard": self._guard.state_dict(),
+            "unchecked": list(self._unchecked),
+            "recoveries": self.recoveries,
+            "rule": None if self._rule is None else self._rule.state_dict(),
+            "history": self.history.state_dict(),
+        }
+        return checkpoints.save(path, state, self.fingerprint())
+
+    def load(self, path: str | os.PathLike[str]) -> Fit:
+        """Go on from a file that `save` wrote for the same image, task, network and settings.
+
+        Raises
+        ------
+        CheckpointError
+            The file is damaged, or belongs to another fit.
+        FileNotFoundError
+            There is no such file.
+        """
+        state = checkpoints.load(path, self.fingerprint())
+        with torch.no_grad():
+            self.code.copy_(state["code"])
+        self._load_trainable_state(state["trained"])
+        self._jitter.load_state_dict(state["jitter"])
+        self._guard.load_state_dict(state["guard"])
+        self._unchecked = [loss.to(self.device) for loss in state["unchecked"]]
+        if self._rule is not None:
+            self._rule.load_state_dict(state["rule"], self.device)
+        self.history.load_state_dict(state["history"])
+        self.iteration, self.seconds = state["iteration"], state["seconds"]
+        self.recoveries = state["recoveries"]
+        self._output = None if state["output"] is None else state["output"].to(self.device)
+        return self
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what has to agree between a checkpoint and the fit that resumes it."""
+        s = self.settings
+        shapes = [f"{name}{list(tensor.shape)}" for name, tensor in self.network.state_dict().items()]
+        return {
+            "dip": __version__,
+            "task": self.task.task,
+            **self.task.fingerprint(),
+            "image": self._digest,
+            "network": f"{type(self.network).__name__} {checkpoints.digest(str(self.network), *shapes)}",
+            "code": repr(s.code),
+            "optimize_code": s.optimize_code,
+            "seed": s.seed,
+            "loss": repr(s.loss),
+            "penalty": [repr(penalty) for penalty in s.penalties],
+            "optimizer": s.optimizer,
+            "lr": s.lr,
+            "jitter": s.jitter,
+            "average": s.average,
+            "precision": str(s.dtype).removeprefix("torch."),
+            "stop": repr(self._rule),
+        }
+
+    def _trainable_state(self) -> dict[str, Any]:
+        """Return copies of all that an optimiser's step changes, and the average."""
+        return {
+            "network": {name: tensor.clone() for name, tensor in self.network.state_dict().items()},
+            "code": self.code.detach().clone() if self.code.requires_grad else None,
+            "optimizer": optimizers.state_dict(self._optimizer),
+            "average": self._average.state_dict(),
+        }
+
+    def _load_trainable_state(self, state: dict[str, Any]) -> None:
+        self.network.load_state_dict(state["network"])
+        if state["code"] is not None:
+            with torch.no_grad():
+                self.code.copy_(state["code"])
+        optimizers.load_state_dict(self._optimizer, state["optimizer"])
+        self._average.load_state_dict(state["average"], self.device)
+
+    def _warm_start(self, init: Fit) -> None:
+        if not isinstance(init, Fit):
+            raise TypeError(f"init={shown(init)}: give an earlier fit, as returned by dip.fit")
+        ours, theirs = self.network.state_dict(), init.network.state_dict()
+        if {k: v.shape for k, v in ours.items()} != {k: v.shape for k, v in theirs.items()}:
+            raise ValueError("init is the fit of a network of another shape; take the same network and channels here")
+        self.network.load_state_dict(theirs)
+        if init.code.shape == self.code.shape:
+            self.code.copy_(init.code.detach())
+
+
+def fit(
+    task: Problem,
+    *,
+    iters: int | None = None,
+    resume: str | os.PathLike[str] | None = None,
+    **options: Unpack[Options],
+) -> Fit:
+    """Fit a network to one observation.
+
+    Parameters
+    ----------
+    task : Problem
+        `dip.Denoise`, `dip.Inpaint`, `dip.SuperResolve` or `dip.Reconstruct`.
+    iters : int, optional
+        Iterations in all, those before a resumed checkpoint included; the preset's by default.
+    resume : path, optional
+        A checkpoint of the same fit to go on from.
+    **options
+        As for `dip.Fit`: preset, network, code, jitter, optimize_code, loss, penalty, optimizer, lr, average, stop,
+        seed, device, precision, init, reference, callbacks, progress, checkpoint, checkpoint_every.
+
+    Returns
+    -------
+    Fit
+        With `image`, `history`, `iteration`, `stop_reason`, `seconds`; ``fit.run(500)`` goes on.
+
+    Raises
+    ------
+    ValueError, TypeError
+        An option or value is not what it should be.
+    FileExistsError
+        The checkpoint file exists and is not resumed from.
+    CheckpointError
+        `resume` is damaged or belongs to another fit.
+    MemoryError
+        The fit would not find room.
+    DivergenceError
+        The fit diverged again and again.
+
+    Examples
+    --------
+    >>> import dip
+    >>> fit = dip.fit(dip.Denoise(noisy), iters=1800, seed=0)  # doctest: +SKIP
+    >>> restored = fit.image  # doctest: +SKIP
+    """
+    check_names(dict(options), also=("iters", "resume"))
+    total = None if iters is None else positive_int(iters, "iters")
+    checkpoint = options.get("checkpoint")
+    if checkpoint is not None and os.path.exists(checkpoint) and not _same_file(checkpoint, resume):
+        raise FileExistsError(
+            f"checkpoint={str(checkpoint)!r} exists and may be hours of work; give resume={str(checkpoint)!r} to go on "
+            "from it, or another name, or delete it"
+        )
+    prepared = Fit(task, **options)
+    if resume is not None:
+        prepared.load(resume)
+    left = (prepared.settings.preset.iters if total is None else total) - prepared.iteration
+    if left <= 0:
+        prepared.stop_reason = "iterations"
+        return prepared
+    return prepared.run(left)
+
+
+def _same_file(one: Any, other: Any) -> bool:
+    return other is not None and os.path.exists(other) and os.path.samefile(one, other)

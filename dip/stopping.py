@@ -1,0 +1,245 @@
+"""When to stop, without a clean image: rules that watch the outputs.
+
+A rule sees each iteration and says when it is over; if the right moment lies in the past, it keeps the picture of that
+moment. Rules have a `state_dict`, so that a fit which is resumed stops where it would have.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dip.errors import positive_float, positive_int
+
+
+class Rule:
+    """Base of the stopping rules: the best moment so far, and patience.
+
+    Subclasses return from `measure` the number that is to be minimal at the right moment.
+
+    Parameters
+    ----------
+    patience : int
+        Stop after so many iterations without a lower value.
+    earliest : int
+        Iterations before this one are not compared; the first outputs of a fit can be deceptively quiet.
+
+    Attributes
+    ----------
+    image : Tensor or None
+        The picture (1, C, H, W) at the best moment so far, as the fit would have returned it then.
+    iteration : int
+        The iteration of that moment, 0 before the first.
+    value : float
+        What `measure` returned then.
+    """
+
+    def __init__(self, *, patience: int, earliest: int) -> None:
+        self.patience = positive_int(patience, "patience")
+        self.earliest = positive_int(earliest, "earliest")
+        self.image: Tensor | None = None
+        self.iteration = 0
+        self.value = float("inf")
+
+    def measure(self, output: Tensor, loss: Tensor) -> float | None:
+        """Return the value at this iteration, None where there is none yet."""
+        raise NotImplementedError
+
+    def update(self, iteration: int, output: Tensor, image: Tensor, loss: Tensor) -> bool:
+        """See one iteration.
+
+        Parameters
+        ----------
+        iteration : int
+            Counted from 1.
+        output : Tensor
+            f_θ(z) at this iteration, (1, C, H, W).
+        image : Tensor
+            What the fit would return now (the average where it keeps one).
+        loss : Tensor
+            The data loss, a scalar.
+
+        Returns
+        -------
+        bool
+            Whether it is time to stop.
+        """
+        value = self.measure(output, loss)
+        if value is None or iteration < self.earliest:
+            return False
+        if value < self.value:
+            self.value, self.iteration, self.image = value, iteration, image.clone()
+        return self.iteration > 0 and iteration - self.iteration >= self.patience
+
+    @property
+    def reason(self) -> str:
+        """Why the fit was stopped, in words."""
+        return f"{type(self).__name__}: lowest at iteration {self.iteration}, no lower in {self.patience} more"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything needed to go on; tensors are copies."""
+        return {"value": self.value, "iteration": self.iteration, "image": _copy(self.image)}
+
+    def load_state_dict(self, state: dict[str, Any], device: torch.device | None = None) -> None:
+        """Go on from `state`."""
+        self.value, self.iteration = state["value"], state["iteration"]
+        self.image = _copy(state["image"], device)
+
+
+class WindowedVariance(Rule):
+    r"""Stop at the minimum of the outputs' variance over a window (ES-WMV).
+
+    .. math:: V_t = \frac{1}{W} \sum_{k=t-W+1}^{t} \frac{1}{n} \| x_k - \bar x_t \|^2
+
+    falls while the image is being fitted and rises again when the noise is: the picture at its minimum is returned.
+
+    Parameters
+    ----------
+    window : int, default 100
+        W, the number of outputs.
+    patience : int, default 1000
+        Stop after so many iterations without a lower variance.
+    earliest : int, default 400
+        Iterations before this one are not compared: false minima during the warm-up are known up to there.
+    pixels : int, default 65536
+        The variance is taken over at most so many values of the output, on a regular grid, which bounds the
+        window's memory; the paper takes all.
+
+    References
+    ----------
+    Wang, Li, Zhuang, Chen, Liang, Sun, "Early Stopping for Deep Image Prior", TMLR 2023.
+    """
+
+    def __init__(self, window: int = 100, patience: int = 1000, *, earliest: int = 400, pixels: int = 65536) -> None:
+        super().__init__(patience=patience, earliest=earliest)
+        self.window = positive_int(window, "window")
+        if self.window < 2:
+            raise ValueError("window=1: a variance needs at least 2 outputs; the paper has 100")
+        self.pixels = positive_int(pixels, "pixels")
+        self._frames: Tensor | None = None
+        self._count = 0
+
+    def __repr__(self) -> str:
+        return f"WindowedVariance({self.window}, {self.patience}, earliest={self.earliest}, pixels={self.pixels})"
+
+    def measure(self, output: Tensor, loss: Tensor) -> float | None:
+        """Return the variance over the window, None until it is full."""
+        sample = _sample(output, self.pixels)
+        if self._frames is None:
+            self._frames = torch.zeros(self.window, sample.numel(), device=sample.device)
+        self._frames[self._count % self.window] = sample
+        self._count += 1
+        if self._count < self.window:
+            return None
+        return float(self._frames.var(dim=0, correction=0).mean())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything needed to go on; tensors are copies."""
+        return {**super().state_dict(), "frames": _copy(self._frames), "count": self._count}
+
+    def load_state_dict(self, state: dict[str, Any], device: torch.device | None = None) -> None:
+        """Go on from `state`."""
+        super().load_state_dict(state, device)
+        self._frames, self._count = _copy(state["frames"], device), state["count"]
+
+
+class MovingVariance(Rule):
+    r"""The same with an exponential moving variance, which needs no window (ES-EMV).
+
+    With :math:`d = x_t - m`: :math:`m ← m + α d`, :math:`V ← (1 - α)(V + α \|d\|^2 / n)`.
+
+    Parameters
+    ----------
+    alpha : float, default 0.1
+        α in (0, 1), the weight of the newest output.
+    patience : int, default 1000
+        Stop after so many iterations without a lower variance.
+    earliest : int, default 400
+        Iterations before this one are not compared.
+
+    References
+    ----------
+    Wang et al., "Early Stopping for Deep Image Prior", TMLR 2023.
+    """
+
+    def __init__(self, alpha: float = 0.1, patience: int = 1000, *, earliest: int = 400) -> None:
+        super().__init__(patience=patience, earliest=earliest)
+        self.alpha = positive_float(alpha, "alpha")
+        if self.alpha >= 1:
+            raise ValueError(f"alpha={alpha}: the weight of the newest output has to be below 1, such as 0.1")
+        self._mean: Tensor | None = None
+        self._variance: Tensor | None = None
+
+    def __repr__(self) -> str:
+        return f"MovingVariance({self.alpha}, {self.patience}, earliest={self.earliest})"
+
+    def measure(self, output: Tensor, loss: Tensor) -> float | None:
+        """Return the moving variance."""
+        if self._mean is None or self._variance is None:
+            self._mean, self._variance = output.clone(), torch.zeros((), device=output.device)
+            return None
+        difference = output - self._mean
+        self._mean += self.alpha * difference
+        self._variance = (1 - self.alpha) * (self._variance + self.alpha * difference.square().mean())
+        return float(self._variance)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything needed to go on; tensors are copies."""
+        return {**super().state_dict(), "mean": _copy(self._mean), "variance": _copy(self._variance)}
+
+    def load_state_dict(self, state: dict[str, Any], device: torch.device | None = None) -> None:
+        """Go on from `state`."""
+        super().load_state_dict(state, device)
+        self._mean, self._variance = _copy(state["mean"], device), _copy(state["variance"], device)
+
+
+class Discrepancy(Rule):
+    r"""Stop when the residual is as large as the noise (Morozov's discrepancy principle).
+
+    The fit ends at the first iteration with :math:`\|A f_θ(z) - y\|^2 / n ≤ τ σ^2`. It needs the noise level, and a
+    fit with the mean squared error as its loss.
+
+    Parameters
+    ----------
+    sigma : float
+        Standard deviation of the noise, with the image in [0, 1]: 25 / 255 for the usual "sigma 25".
+    tau : float, default 1
+        Safety factor τ.
+    earliest : int, default 1
+        Not before this iteration.
+    """
+
+    def __init__(self, sigma: float, *, tau: float = 1.0, earliest: int = 1) -> None:
+        super().__init__(patience=1, earliest=earliest)
+        self.sigma = positive_float(sigma, "sigma")
+        self.tau = positive_float(tau, "tau")
+
+    def __repr__(self) -> str:
+        return f"Discrepancy({self.sigma}, tau={self.tau}, earliest={self.earliest})"
+
+    def update(self, iteration: int, output: Tensor, image: Tensor, loss: Tensor) -> bool:
+        """See one iteration (see `Rule.update`)."""
+        value = float(loss)
+        if iteration < self.earliest or value > self.tau * self.sigma**2:
+            return False
+        self.value, self.iteration, self.image = value, iteration, image.clone()
+        return True
+
+    @property
+    def reason(self) -> str:
+        """Why the fit was stopped, in words."""
+        return f"Discrepancy: the residual reached the noise level {self.sigma:g} at iteration {self.iteration}"
+
+
+def _sample(output: Tensor, pixels: int) -> Tensor:
+    """Return at most `pixels` values of the output, on a regular grid."""
+    step = 1
+    while output[..., ::step, ::step].numel() > pixels and step < max(output.shape[-2:]):
+        step += 1
+    return output[..., ::step, ::step].reshape(-1)
+
+
+def _copy(tensor: Tensor | None, device: torch.device | None = None) -> Tensor | None:
+    return None if tensor is None else tensor.to(device).clone()

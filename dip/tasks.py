@@ -1,0 +1,358 @@
+"""The tasks: each names its operator A, what was observed, and what becomes of the answer.
+
+A task is what `dip.fit` takes; `dip.restore` has a function for each that returns the restored image alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dip import images
+from dip.errors import positive_int, shown
+from dip.operators import Downsample, Identity, as_operator
+from dip.problem import Observation
+
+DataRange = float | Sequence[float] | None
+
+
+class _ImageTask:
+    """What the tasks have in common whose observation is a picture."""
+
+    task = ""
+    default_preset = "paper"
+
+    def __init__(self, image: Any, *, data_range: DataRange = None, channel_axis: int | None = None) -> None:
+        self.layout = images.describe(image, channel_axis=channel_axis, data_range=data_range)
+        self._image = image
+        self._operator: torch.nn.Module = Identity()
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the restored image."""
+        return self.layout.channels, self.layout.height, self.layout.width
+
+    @property
+    def device(self) -> torch.device | None:
+        """The image's device, where that is an accelerator."""
+        device = self.layout.device
+        return None if device is None or device.type == "cpu" else device
+
+    def load(self) -> Observation:
+        """Return the observation as float32 in [0, 1]; refuse NaN, infinity and implausible ranges."""
+        return Observation(images.to_tensor(self._image, self.layout), None)
+
+    def place(self, observation: Observation) -> None:
+        """Move the operator to the observation's device."""
+        self._operator.to(observation.y.device)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return A x."""
+        return self._operator(x)
+
+    def compose(self, x: Tensor) -> Tensor:
+        """Return x itself."""
+        return x
+
+    def output(self, x: Tensor) -> Any:
+        """Return x in the image's kind, dtype and range, with its alpha."""
+        return images.from_tensor(x, self.layout, alpha_from=self._image)
+
+    def clean(self, reference: Any) -> Tensor:
+        """Return a reference as x; it has to have the restored image's shape, and the image's range."""
+        layout = images.describe(
+            reference,
+            channel_axis=self.layout.channel_axis if not self.layout.alpha else None,
+            data_range=(self.layout.low, self.layout.high) if _same_kind(reference, self.layout) else None,
+            name="reference",
+        )
+        _check_size(layout, self.shape)
+        return images.to_tensor(reference, layout, name="reference")
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the size of the restored image."""
+        return {"shape": list(self.shape), "data_range": [self.layout.low, self.layout.high]}
+
+
+def _same_kind(reference: Any, layout: images.Layout) -> bool:
+    return str(getattr(reference, "dtype", "")).split(".")[-1] == str(layout.dtype).split(".")[-1]
+
+
+def _check_size(layout: images.Layout, shape: tuple[int, int, int]) -> None:
+    given = (layout.channels, layout.height, layout.width)
+    if given != shape:
+        raise ValueError(
+            f"reference has {given[0]} channels of {given[1]} x {given[2]} pixels, the restored image will have "
+            f"{shape[0]} of {shape[1]} x {shape[2]}; give the clean image of the same size"
+        )
+
+
+class Denoise(_ImageTask):
+    """Denoising: A = identity, y = x + noise.
+
+    Parameters
+    ----------
+    image : ndarray or Tensor
+        The noisy image. Arrays: (H, W), (H, W, 3), or (H, W, 4) = RGBA (its alpha is kept); tensors: (H, W),
+        (C, H, W) or (1, C, H, W). uint8, uint16, floats; other integers with a `data_range`.
+    data_range : float or (float, float), optional
+        Range of the *clean* image: white, or (black, white). By default the integer type's range, and [0, 1] for
+        floats. Noise may overshoot it.
+    channel_axis : int, optional
+        Position of the channels in any other layout, with any number of them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The image's type, dtype, shape or values are not of that kind.
+    """
+
+    task = "denoise"
+
+
+class Inpaint(_ImageTask):
+    """Inpainting: the loss looks at the known pixels only.
+
+    Parameters
+    ----------
+    image : ndarray or Tensor
+        The image with missing pixels, as for `Denoise`; what the missing pixels hold does not matter (NaN is fine).
+    mask : ndarray or Tensor
+        (H, W). **True or non-zero = the pixel is known.** Floats between 0 and 1 are weights.
+    keep_known : bool, default True
+        Return the known pixels as given, mixed by weight; False returns the network's picture everywhere.
+    data_range, channel_axis
+        As for `Denoise`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The image is not of that kind, or the mask has another shape or no known pixel.
+    """
+
+    task = "inpaint"
+
+    def __init__(
+        self,
+        image: Any,
+        mask: Any,
+        *,
+        keep_known: bool = True,
+        data_range: DataRange = None,
+        channel_axis: int | None = None,
+    ) -> None:
+        super().__init__(image, data_range=data_range, channel_axis=channel_axis)
+        self._mask = mask
+        self.keep_known = bool(keep_known)
+        given = tuple(getattr(mask, "shape", ()))
+        size = (self.layout.height, self.layout.width)
+        if given[-2:] != size:
+            raise ValueError(
+                f"mask has shape {given or shown(mask)}; the image needs {size}, True = the pixel is known"
+            )
+
+    def load(self) -> Observation:
+        """Return the observation and its weights, with the missing pixels at 0."""
+        weight = images.mask_to_tensor(self._mask, self.layout.height, self.layout.width)
+        y = images.to_tensor(self._image, self.layout, known=(weight[0, 0] > 0).numpy())
+        return Observation(y, weight)
+
+    def place(self, observation: Observation) -> None:
+        """Remember the observation for `compose`."""
+        self._observation = observation
+
+    def compose(self, x: Tensor) -> Tensor:
+        """Return m y + (1 - m) x, or x itself without `keep_known`."""
+        weight = self._observation.weight
+        return torch.lerp(x, self._observation.y, weight) if self.keep_known and weight is not None else x
+
+
+class SuperResolve(_ImageTask):
+    """Super-resolution: A = a downsampler, y = the small image.
+
+    Low-resolution pixel k is centred on ``factor * k + (factor - 1) / 2`` (at the default phase).
+
+    Parameters
+    ----------
+    image : ndarray or Tensor
+        The small image, as for `Denoise`.
+    factor : int
+        How many times larger the result is, in height and width.
+    kernel : {"lanczos2", "lanczos3", "box", "gaussian"}, default "lanczos2"
+        How the small image came from the large one. "lanczos2" is the paper's choice.
+    phase : float, default 0.5
+        Where in its block of pixels a low-resolution pixel is centred, from 0 (first) to 1 (last).
+    data_range, channel_axis
+        As for `Denoise`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The image is not of that kind, or the factor or the kernel's name.
+    """
+
+    task = "super_resolve"
+
+    def __init__(
+        self,
+        image: Any,
+        factor: int,
+        *,
+        kernel: str = "lanczos2",
+        phase: float = 0.5,
+        data_range: DataRange = None,
+        channel_axis: int | None = None,
+    ) -> None:
+        super().__init__(image, data_range=data_range, channel_axis=channel_axis)
+        self.factor = positive_int(factor, "factor")
+        self._operator = Downsample(self.factor, kernel=kernel, phase=phase)
+
+    @property
+    def default_preset(self) -> str:  # type: ignore[override]
+        """ "paper" up to a factor of 5, "paper-x8" above."""
+        return "paper" if self.factor < 6 else "paper-x8"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the restored image."""
+        return self.layout.channels, self.factor * self.layout.height, self.factor * self.layout.width
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the size and the downsampler."""
+        return {**super().fingerprint(), "operator": str(self._operator)}
+
+
+class Reconstruct:
+    """Reconstruction through any forward operator: y = A x + noise.
+
+    Parameters
+    ----------
+    y : Tensor or ndarray
+        What was measured, of any shape, real or complex: a sinogram, k-space, a blurred picture. It is passed to the
+        loss unchanged (but for its precision: float32 or complex64).
+    forward : callable or object
+        A: takes x, a float32 tensor (1, C, H, W) on the fit's device, and returns a prediction of y's shape, by
+        operations that PyTorch can differentiate. An object with a method ``A`` will do (such as deepinv's physics).
+    shape : tuple of int
+        (C, H, W) or (H, W) of the image.
+    data_range : float or (float, float), default 1
+        Range of the image x that A expects: white, or (black, white).
+
+    Raises
+    ------
+    TypeError, ValueError
+        `y`, `forward` or `shape` is not of that kind; or, before the first iteration, A x has not y's shape, is not
+        finite or cannot be differentiated.
+    """
+
+    task = "reconstruct"
+    default_preset = "paper"
+
+    def __init__(
+        self,
+        y: Any,
+        forward: Any,
+        shape: Sequence[int],
+        *,
+        data_range: DataRange = 1.0,
+    ) -> None:
+        if not isinstance(y, (np.ndarray, Tensor)):
+            raise TypeError(f"y={shown(y)}: give an array or a tensor")
+        if not (np.issubdtype(y.dtype, np.number) if isinstance(y, np.ndarray) else y.dtype != torch.bool):
+            raise TypeError(f"y has dtype {y.dtype}; numbers are needed, real or complex")
+        sizes = tuple(positive_int(n, "shape") for n in shape)
+        if len(sizes) not in (2, 3):
+            raise ValueError(f"shape={tuple(shape)}: give (C, H, W) or (H, W) of the image")
+        if 0 in y.shape:
+            raise ValueError(f"y is empty: its shape is {tuple(y.shape)}")
+        self._y = y
+        self._forward = forward
+        self._operator = as_operator(forward)
+        template = np.empty(sizes, np.float32) if isinstance(y, np.ndarray) else torch.empty(sizes)
+        self.layout = images.describe(
+            template,
+            channel_axis=None if len(sizes) == 2 else 0,
+            data_range=1.0 if data_range is None else data_range,
+            name="shape",
+        )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the image."""
+        return self.layout.channels, self.layout.height, self.layout.width
+
+    @property
+    def device(self) -> torch.device | None:
+        """The device of y, where that is a tensor: the operator is taken to live there too."""
+        return self._y.device if isinstance(self._y, Tensor) else None
+
+    def load(self) -> Observation:
+        """Return y as float32 or complex64; refuse NaN and infinity."""
+        y = torch.as_tensor(self._y).detach()
+        y = y.to(torch.complex64 if y.is_complex() else torch.float32)
+        if not torch.isfinite(y).all():
+            raise ValueError(
+                "y has NaN or infinite values; set them to 0 and let the operator return 0 there too, so that they do "
+                "not count"
+            )
+        return Observation(y, None)
+
+    def place(self, observation: Observation) -> None:
+        """Try the operator once, on a gray image."""
+        if isinstance(self._operator, torch.nn.Module):
+            self._operator.to(observation.y.device)
+        probe = torch.full((1, *self.shape), 0.5, device=observation.y.device, requires_grad=True)
+        with torch.enable_grad():
+            prediction = self.forward(probe)
+        if not isinstance(prediction, Tensor):
+            raise TypeError(f"forward returned {shown(prediction)}; a tensor is needed")
+        if prediction.shape != observation.y.shape:
+            raise ValueError(
+                f"forward turned an image of shape {tuple(probe.shape)} into {tuple(prediction.shape)}, but y has "
+                f"shape {tuple(observation.y.shape)}; change shape= or the operator until they agree"
+            )
+        if not prediction.requires_grad:
+            raise ValueError(
+                "forward returned a tensor without a gradient: between x and its result there is a step that PyTorch "
+                "cannot differentiate (NumPy, .detach(), .item(), no_grad); write it with torch operations"
+            )
+        if not torch.isfinite(prediction).all():
+            raise ValueError("forward returned NaN or infinity for a gray image; check the operator")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return A x, with x in the operator's range."""
+        low, high = self.layout.low, self.layout.high
+        return self._operator(x if (low, high) == (0.0, 1.0) else low + (high - low) * x)
+
+    def compose(self, x: Tensor) -> Tensor:
+        """Return x itself."""
+        return x
+
+    def output(self, x: Tensor) -> Any:
+        """Return the image as float32 of `shape`: an array where y is one, a tensor on y's device otherwise."""
+        image = images.from_tensor(x, self.layout)
+        return image.to(self._y.device) if isinstance(image, Tensor) else image
+
+    def clean(self, reference: Any) -> Tensor:
+        """Return a reference of `shape` as x."""
+        layout = images.describe(
+            reference,
+            channel_axis=self.layout.channel_axis,
+            data_range=(self.layout.low, self.layout.high),
+            name="reference",
+        )
+        _check_size(layout, self.shape)
+        return images.to_tensor(reference, layout, name="reference")
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return shape and operator, as far as its name tells it."""
+        name = getattr(self._forward, "__qualname__", type(self._forward).__qualname__)
+        return {
+            "shape": list(self.shape),
+            "data_range": [self.layout.low, self.layout.high],
+            "operator": name,
+        }

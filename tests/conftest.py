@@ -1,0 +1,32 @@
+"""What several test files share. Nothing here changes a global setting (threads, seeds, flags)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.data
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of research pictures that DIP_DATA names; skips the test where there is none."""
+    folder = os.environ.get("DIP_DATA")
+    if not folder:
+        pytest.skip("DIP_DATA is not set: it names the folder of research pictures")
+    if not Path(folder).is_dir():
+        pytest.skip(f"DIP_DATA={folder!r} is not a folder")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def _astronaut() -> np.ndarray:
+    return skimage.data.astronaut()
+
+
+@pytest.fixture
+def photo(_astronaut: np.ndarray) -> np.ndarray:
+    """A real photograph, (64, 64, 3) uint8: a face cut from scikit-image's astronaut, new for each test."""
+    return _astronaut[80:144, 192:256].copy()

@@ -3,8 +3,8 @@
     python benchmarks/paper.py f16 --data DATA --out RESULTS
 
 For each experiment: a JSON file with the figures, the settings, the seed, the versions, the device and the date; and a
-small picture. DATA (or the environment variable DIP_DATA) is a folder with the pictures: set9/f16.png and dip_paper/...; see
-docs/results.md. A run that was interrupted goes on where it was, from its checkpoint in RESULTS.
+small picture. DATA (or the environment variable DIP_DATA) is a folder with the pictures: set9/f16.png and dip_paper/...;
+see docs/results.md. A run that was interrupted goes on where it was, from its checkpoint in RESULTS.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ class Reference:
         self.clean = clean
 
     def __call__(self, fit: Fit) -> None:
-        fit.record(psnr=self._psnr(fit.picture), psnr_output=self._psnr(fit.compose(fit.output)))
+        fit.record(psnr=self._psnr(fit.compose(fit.picture)), psnr_output=self._psnr(fit.compose(fit.output)))
 
     def _psnr(self, x: Tensor) -> Tensor:
         return -10 * torch.log10(torch.mean((x - self.clean) ** 2))
@@ -121,6 +121,23 @@ class Progress:
     def close(self) -> None:
         """Leave the bar as it is."""
         self._bar.close()
+
+
+@contextlib.contextmanager
+def progress_bar(fit: Fit, count: int) -> Iterator[None]:
+    """Show the progress of a run of `count` iterations, if it was asked for or somebody is watching."""
+    wanted = fit.settings.progress
+    if not (shows_progress() if wanted is None else wanted):
+        yield
+        return
+    bar = Progress(count, fit.task.task, done=fit.iteration, every=1 if fit.device.type == "cpu" else 20)
+    fit.callbacks.append(bar)
+    try:
+        yield
+        bar(fit)
+    finally:
+        fit.callbacks.remove(bar)
+        bar.close()
 
 
 @contextlib.contextmanager

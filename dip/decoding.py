@@ -38,6 +38,8 @@ _PLAIN_TIFF = "save it as an uncompressed TIFF"
 
 _lock = threading.RLock()
 
+_Parts = tuple[np.ndarray, Any, bytes | None, bytes | None]  # (H, W, C), orientation, ICC profile, EXIF
+
 
 class Refusal(ValueError):
     """A picture that is understood but not accepted; the message says why and what to do."""
@@ -151,8 +153,8 @@ def _opened(file: BinaryIO, kind: str) -> Any:
     return plugin[kind](file)
 
 
-def _decode_common(file: BinaryIO, kind: str, max_pixels: int) -> tuple[np.ndarray, Any, bytes | None, bytes | None]:
-    """Anything but TIFF: array, orientation, ICC profile, EXIF."""
+def _decode_common(file: BinaryIO, kind: str, max_pixels: int) -> _Parts:
+    """Anything but TIFF."""
     image = _opened(file, kind)
     _check_size(image.width, image.height, max_pixels)
     if getattr(image, "n_frames", 1) > 1:
@@ -236,8 +238,8 @@ def _gray_alpha_png(file: BinaryIO) -> np.ndarray:
     return np.ascontiguousarray(rows).view(">u2").astype(np.uint16)
 
 
-def _decode_tiff(file: BinaryIO, kind: str, max_pixels: int) -> tuple[np.ndarray, Any, bytes | None, bytes | None]:
-    """A TIFF, described by tifffile: array, orientation, ICC profile, EXIF."""
+def _decode_tiff(file: BinaryIO, kind: str, max_pixels: int) -> _Parts:
+    """A TIFF, described by tifffile."""
     import tifffile
     from PIL import Image
 
@@ -269,13 +271,12 @@ def _decode_tiff(file: BinaryIO, kind: str, max_pixels: int) -> tuple[np.ndarray
 
 def _tiff_by_pillow(file: BinaryIO, page: Any) -> np.ndarray:
     """The pixels of a TIFF of up to 8 bits, or of one compressed in a way that Pillow's libtiff undoes."""
-    image = _opened(file, "TIFF")
     if page.bitspersample <= 8:
-        return _eight_bits(image)
+        return _eight_bits(_opened(file, "TIFF"))
     if page.samplesperpixel == 1 and page.photometric != _WHITE_IS_ZERO:
-        return np.asarray(image)[..., None].astype(page.dtype)
+        return np.asarray(_opened(file, "TIFF"))[..., None].astype(page.dtype)
     if page.samplesperpixel > 2 and page.planarconfig == 1 and page.dtype == np.uint16:
-        return _sixteen_bits(image, _opened(file, "TIFF"))
+        return _sixteen_bits(_opened(file, "TIFF"), _opened(file, "TIFF"))
     how = getattr(page.compression, "name", page.compression)
     raise Refusal(f"has {page.samplesperpixel} channels of {page.dtype} compressed by {how}; {_PLAIN_TIFF}")
 

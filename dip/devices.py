@@ -208,7 +208,8 @@ def dry_run(network: nn.Module, code_shape: tuple[int, ...], dtype: torch.dtype)
     sizes = [t.untyped_storage().nbytes() for key, t in saved.items() if key not in weights]
     parameters = sum(p.numel() * p.element_size() for p in network.parameters())
     total = sum(sizes) + 3 * max(sizes, default=0) + 7 * parameters + 3 * 4 * z.numel()
-    return total, tuple(output.shape)
+    # Beyond what is alive: the kernels' own code and scratch, and room lost between blocks (measured on CPUs).
+    return 100 * 2**20 + 27 * total // 20, tuple(output.shape)
 
 
 def check_memory(needed: int | None, device: torch.device, size: tuple[int, int]) -> None:

@@ -8,7 +8,15 @@ from typing import Any
 
 
 class DivergenceError(RuntimeError):
-    """A fit diverged again and again from the same state."""
+    """A fit diverged again and again from the same state.
+
+    Attributes
+    ----------
+    fit : Fit or None
+        The fit, as it was when it gave up: nothing that was reached before is lost.
+    """
+
+    fit: Any = None
 
 
 class Guard:
@@ -39,10 +47,13 @@ class Guard:
         """Tell whether a loss is not finite or has suddenly risen."""
         return not math.isfinite(loss) or (self.mean is not None and loss > self.rise * self.mean)
 
-    def accept(self, iteration: int, values: list[float], state: Callable[[], dict[str, Any]]) -> None:
-        """Take note of good losses up to this iteration; `state` is called when a copy is due."""
-        for loss in values:
+    def accept(self, losses: list[float]) -> None:
+        """Take note of good losses."""
+        for loss in losses:
             self.mean = loss if self.mean is None else 0.9 * self.mean + 0.1 * loss
+
+    def keep(self, iteration: int, state: Callable[[], dict[str, Any]]) -> None:
+        """Copy a state whose loss was good, if a copy is due."""
         if self.good is None or iteration - self.good_iteration >= self.every:
             self.good, self.good_iteration, self.failures = state(), iteration, 0
 

@@ -1,11 +1,8 @@
 """The border between the user's arrays and the one form used inside.
 
-Inside the package an image x is a float32 tensor of shape (1, C, H, W) whose clean range is [0, 1]. This
-module is the only place that knows any other: numpy arrays and torch tensors of several types, ranges and
-axis orders.
-
-`describe` looks at type, shape and dtype only and returns a `Layout`; `to_tensor` and `from_tensor` convert
-there and back with it, so that a result has the kind, dtype, range and axis order of what the user gave.
+Inside the package an image x is a float32 tensor of shape (1, C, H, W) whose clean range is [0, 1]; only
+this module knows any other. `describe` looks at type, shape and dtype and returns a `Layout`, with which
+`to_tensor` and `from_tensor` convert there and back, so that results have the form of what was given.
 """
 
 from __future__ import annotations
@@ -27,11 +24,14 @@ __all__ = ["Layout", "describe", "from_tensor", "mask_to_tensor", "to_tensor"]
 _RANGED_INTEGERS = ("uint8", "uint16")
 _OTHER_INTEGERS = ("int8", "int16", "int32", "int64", "uint32", "uint64")
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
+_NUMBERS = (*_RANGED_INTEGERS, *_OTHER_INTEGERS, *_FLOATS)
 
 # An observation may overshoot the clean range, as unclipped noise does; with a value more than FAR spans
 # outside, or more than SHARE of them beyond one span, it is far more likely that another range was meant.
 _FAR = 4.0
 _SHARE = 0.01
+
+_Array = np.ndarray | torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Layout:
 
 
 def describe(
-    image: np.ndarray | torch.Tensor,
+    image: _Array,
     *,
     channel_axis: int | None = None,
     data_range: float | Sequence[float] | None = None,
@@ -139,7 +139,7 @@ def describe(
 
 
 def to_tensor(
-    image: np.ndarray | torch.Tensor,
+    image: _Array,
     layout: Layout,
     *,
     name: str = "image",
@@ -163,14 +163,13 @@ def to_tensor(
     Returns
     -------
     torch.Tensor
-        Shape (1, C, H, W), float32, on the CPU, without alpha; it shares no memory with `image`. Noise may
-        take it a little outside [0, 1].
+        Shape (1, C, H, W), float32, on the CPU, without alpha; fresh memory; noise may overshoot [0, 1].
 
     Raises
     ------
     ValueError
         If the image does not fit `layout`, holds NaN or infinity, or is implausible for its clean range: a
-        value more than 4 spans outside, or more than 1 % of the values more than one span outside.
+        value more than 4 spans outside, or more than 1 % of them more than one span.
 
     Examples
     --------
@@ -199,9 +198,7 @@ def to_tensor(
     return torch.from_numpy(x[None])
 
 
-def from_tensor(
-    x: torch.Tensor, layout: Layout, *, alpha_from: np.ndarray | torch.Tensor | None = None
-) -> np.ndarray | torch.Tensor:
+def from_tensor(x: torch.Tensor, layout: Layout, *, alpha_from: _Array | None = None) -> _Array:
     """Turn x back into an image as the user gave it.
 
     Computes ``image = low + (high - low) * x`` in float64. Integers are rounded to the nearest and clipped to
@@ -238,8 +235,7 @@ def from_tensor(
     if x.ndim != 4 or x.shape[:2] != (1, layout.channels) or 0 in x.shape:
         raise ValueError(f"x has shape {tuple(x.shape)}; the layout needs (1, {layout.channels}, H, W)")
     if layout.alpha and tuple(getattr(alpha_from, "shape", ())) != layout.shape:
-        given = shown(alpha_from)
-        raise ValueError(f"alpha_from must be the image of shape {layout.shape} with the alpha, not {given}")
+        raise ValueError(f"alpha_from must be the image of shape {layout.shape}, not {shown(alpha_from)}")
     shape = list(layout.shape)
     for axis, size in zip(layout._row_and_column_axes, x.shape[2:], strict=True):
         shape[axis] = size
@@ -255,7 +251,7 @@ def from_tensor(
     return torch.from_numpy(image).to(layout.dtype).to(layout.device)
 
 
-def mask_to_tensor(mask: np.ndarray | torch.Tensor, height: int, width: int, *, name: str = "mask") -> torch.Tensor:
+def mask_to_tensor(mask: _Array, height: int, width: int, *, name: str = "mask") -> torch.Tensor:
     """Turn a mask into weights: 1 where a pixel is known, 0 where it is missing.
 
     Parameters
@@ -287,7 +283,7 @@ def mask_to_tensor(mask: np.ndarray | torch.Tensor, height: int, width: int, *, 
     """
     kind = _kind(mask, name)
     dtype = _dtype_name(mask)
-    if dtype not in ("bool", *_RANGED_INTEGERS, *_OTHER_INTEGERS, *_FLOATS):
+    if dtype not in ("bool", *_NUMBERS):
         raise TypeError(f"{name} has dtype {dtype}; allowed: bool, integers, floats; pass {name} != 0")
     shape = tuple(mask.shape)
     if kind == "torch" and len(shape) in (3, 4) and set(shape[:-2]) == {1}:
@@ -327,19 +323,18 @@ def _kind(image: Any, name: str) -> Literal["numpy", "torch"]:
     return "torch"
 
 
-def _dtype_name(image: np.ndarray | torch.Tensor) -> str:
+def _dtype_name(image: _Array) -> str:
     """The name of a dtype, the same for both libraries and any byte order."""
     return image.dtype.name if isinstance(image, np.ndarray) else str(image.dtype).removeprefix("torch.")
 
 
 def _clean_range(dtype: str, data_range: Any, name: str) -> tuple[float, float]:
     """The clean range of a dtype, checked against what the type can hold."""
-    if dtype not in (*_RANGED_INTEGERS, *_OTHER_INTEGERS, *_FLOATS):
-        advice = "convert it to float32"
-        if dtype == "bool":
-            advice = "convert it to uint8 with 0 and 255, or pass it as a mask"
-        elif dtype.startswith("complex"):
-            advice = "pass its magnitude, or its real and imaginary parts as two channels with channel_axis"
+    if dtype not in _NUMBERS:
+        advice = {
+            "bool": "convert it to uint8 with 0 and 255, or pass it as a mask",
+            "comp": "pass its magnitude, or its real and imaginary parts as two channels with channel_axis",
+        }.get(dtype[:4], "convert it to float32")
         allowed = "uint8, uint16, float16, float32, float64, or with data_range another integer type"
         raise TypeError(f"{name} has dtype {dtype}; allowed: {allowed}; {advice}")
     if data_range is None and dtype in _OTHER_INTEGERS:
@@ -388,7 +383,7 @@ def _channels(kind: str, shape: tuple[int, ...], channel_axis: Any, name: str) -
     return axis, False
 
 
-def _as_numpy(image: np.ndarray | torch.Tensor) -> np.ndarray:
+def _as_numpy(image: _Array) -> np.ndarray:
     """The same values as a plain array, without a copy where the library allows."""
     if isinstance(image, np.ndarray):
         return np.asarray(image)
@@ -415,11 +410,11 @@ def _refuse_not_finite(planes: np.ndarray, name: str) -> None:
 
 def _implausible(layout: Layout, lowest: float, highest: float, name: str) -> ValueError:
     """The error for values far outside the clean range, with the range that was probably meant."""
-    white = next((white for white in (255, 4095, 65535) if layout.high < white and highest < 1.4 * white), None)
-    if white is None or lowest < -0.3 * highest:  # not a picture that begins at 0, with some noise
+    whites = [white for white in (255, 4095, 65535) if layout.high < white and highest < 1.4 * white]
+    if not whites or lowest < -0.3 * highest:  # not a picture that begins at 0, with some noise
         advice = "pass data_range=(low, high), the darkest and the brightest value of the clean image"
     else:
-        advice = f"pass data_range={white} if that is its white, or divide by {white}"
+        advice = f"pass data_range={whites[0]} if that is its white, or divide by {whites[0]}"
     clean = f"[{layout.low:g}, {layout.high:g}]"
     return ValueError(
         f"{name} has values from {lowest:g} to {highest:g}, far outside the clean range {clean}; {advice}; "
@@ -441,9 +436,7 @@ def _fit_dtype(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
     if not np.isfinite(values).all():
         raise ValueError(f"x has values that are NaN or infinite, which {dtype.name} cannot hold")
     info = np.iinfo(dtype)
-    top = float(info.max)
-    if int(top) > info.max:  # 64-bit: the nearest float64 is one too many and would wrap around
-        top = math.nextafter(top, 0.0)
+    top = float(info.max) if info.bits < 64 else math.nextafter(float(info.max), 0.0)  # 2**63 would wrap around
     return np.clip(np.rint(values), float(info.min), top)
 
 

@@ -153,6 +153,8 @@ def resolve(task: Problem, options: Options) -> Settings:
     """
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     check_names(given)
+    if not hasattr(task, "task"):
+        raise TypeError(f"task={shown(task)}: give a task, such as dip.Denoise(image)")
     preset = presets.get(task.task, given.get("preset", task.default_preset))
     seed = non_negative_int(given.get("seed", 0), "seed")
     weights_seed, code_seed, jitter_seed = np.random.SeedSequence(seed).generate_state(3, np.uint64).tolist()
@@ -175,6 +177,14 @@ def resolve(task: Problem, options: Options) -> Settings:
 
     channels, height, width = task.shape
     network = _network(given.get("network"), preset, code.channels, channels, weights_seed)
+    if not getattr(network, "follows_dtype", False):
+        # Only a network that says so computes in the dtype of its code.
+        if given.get("precision") == "bfloat16":
+            raise ValueError(
+                f'precision="bfloat16": a {type(network).__name__} does not say (follows_dtype = True) that it casts '
+                'its weights to the dtype of its code; take precision="float32"'
+            )
+        dtype = torch.float32
     padded_size = getattr(network, "padded_size", lambda h, w: (h, w))
     frame = codes.Frame.around((height, width), padded_size(height, width))
     _check_shapes(network, (1, code.channels, frame.height, frame.width), channels, dtype, device, task.shape[1:])

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -17,9 +15,9 @@ from dip import checkpoint as checkpoints
 from dip import codes, devices, optimizers
 from dip._version import __version__
 from dip.averaging import ExponentialAverage
-from dip.callbacks import Progress, Reference, interrupts, shows_progress
+from dip.callbacks import Reference, interrupts, progress_bar
 from dip.errors import positive_int, shown
-from dip.guard import Guard
+from dip.guard import DivergenceError, Guard
 from dip.history import History
 from dip.problem import Observation, Problem
 from dip.settings import Options, check_names, resolve
@@ -173,17 +171,28 @@ class Fit:
         waits = self.device.type != "cpu" and self._rule is None
         if waits and self.iteration > 1 and self.iteration % self._guard.every:
             return True
-        values = torch.stack(self._unchecked).tolist()
+        if not self._settle():
+            return False
+        self._guard.keep(self.iteration, self._trainable_state)
+        return True
+
+    def _settle(self) -> bool:
+        """Look at the losses that nobody has looked at yet; return False if the state had to be restored."""
+        values = torch.stack(self._unchecked).tolist() if self._unchecked else []
         self._unchecked.clear()
         for value in values:
             if self._guard.is_bad(value):
                 self._recover(value)
                 return False
-        self._guard.accept(self.iteration, values, self._trainable_state)
+        self._guard.accept(values)
         return True
 
     def _recover(self, loss: float) -> None:
-        good = self._guard.back(self.iteration, loss)
+        try:
+            good = self._guard.back(self.iteration, loss)
+        except DivergenceError as error:
+            error.fit = self
+            raise
         self._load_trainable_state(good)
         back_to = self._guard.good_iteration
         self.recoveries.append({"iteration": self.iteration, "loss": loss, "back_to": back_to})
@@ -218,9 +227,10 @@ class Fit:
         """
         goal = self.iteration + positive_int(self.settings.preset.iters if iters is None else iters, "iters")
         self._stop = None
-        with devices.reused_memory(self.device), interrupts(self.stop), self._bar(goal - self.iteration):
+        with devices.reused_memory(self.device), interrupts(self.stop), progress_bar(self, goal - self.iteration):
             while self.iteration < goal and self._stop is None:
                 self.step()
+            self._settle()
         self.stop_reason = self._stop or "iterations"
         if self.settings.checkpoint is not None:
             self.save(self.settings.checkpoint)
@@ -233,21 +243,6 @@ class Fit:
     def record(self, **values: float | Tensor) -> None:
         """Add values to the history at the current iteration."""
         self.history.record(self.iteration, **values)
-
-    @contextlib.contextmanager
-    def _bar(self, count: int) -> Iterator[None]:
-        if not (shows_progress() if self.settings.progress is None else self.settings.progress):
-            yield
-            return
-        every = 1 if self.device.type == "cpu" else 20
-        bar = Progress(count, self.task.task, done=self.iteration, every=every)
-        self.callbacks.append(bar)
-        try:
-            yield
-            bar(self)
-        finally:
-            self.callbacks.remove(bar)
-            bar.close()
 
     # ------------------------------------------------------------------ the result
 

@@ -61,6 +61,7 @@ FLOORS = [
     {"stopping", "averaging", "history", "guard", "optimizers", "problem", "callbacks", "checkpoint"},
     {"settings", "solver", "trained"},
     {"tasks"},
+    {"restore"},
     {"plot", "batch", "benchmark"},
     {"demo", "cli", "__main__"},
     {"__init__"},  # the roof: it exports, and nothing inside imports it

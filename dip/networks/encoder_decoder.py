@@ -111,6 +111,8 @@ class EncoderDecoder(nn.Module):
     2217831
     """
 
+    follows_dtype = True
+
     def __init__(
         self,
         in_channels: int,

@@ -30,7 +30,8 @@ def register(name: str, network: Callable[..., torch.nn.Module]) -> None:
         ``network(in_channels, out_channels, *, generator, **options)`` returns a `torch.nn.Module` that maps
         a code (1, in_channels, H, W) to an image (1, out_channels, H, W). All its weights have to be drawn
         from `generator` (a `torch.Generator` on the CPU, or None for PyTorch's own). If not every H and W
-        suit it, it has a method ``padded_size(height, width)`` that returns the next size up that does.
+        suit it, it has a method ``padded_size(height, width)`` that returns the next size up that does. If it casts
+        its weights to the dtype of its code, it has an attribute ``follows_dtype = True``.
 
     Raises
     ------

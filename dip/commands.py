@@ -1,0 +1,207 @@
+"""What each command does, once its line has been understood; each returns an exit status."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dip import demo, devices, files, presets, stopping
+from dip.console import Console
+from dip.errors import unknown
+from dip.folder import Folder
+from dip.problem import Problem
+from dip.restoring import Job, Order, Restoration, numbered, summary, write_report
+from dip.settings import Options
+from dip.tasks import Denoise, Inpaint, SuperResolve
+
+__all__ = ["info", "restore", "show_presets", "try_out"]
+
+_PACKAGES = ("scikit-image", "pillow", "imageio", "tifffile", "scipy", "safetensors", "tqdm", "matplotlib")
+
+
+def restore(args: argparse.Namespace, console: Console) -> int:
+    """Denoise, inpaint or super-resolve a picture or a folder of them."""
+    order = _order(args)
+    order.check()
+    if not args.input.exists():
+        raise FileNotFoundError(f"{args.input} does not exist; check the name and the folder")
+    mask = getattr(args, "mask", None)
+    for path in (mask, args.reference, args.resume):
+        if path is not None and not path.exists():
+            raise FileNotFoundError(f"{path} does not exist; check the name and the folder")
+    whole_folder = args.input.is_dir()
+    if args.json is not None:
+        # a folder's report is continued
+        _check_file(args.json, force=args.force or whole_folder)
+    if whole_folder:
+        for name in ("checkpoint", "checkpoint_every", "resume"):
+            if getattr(args, name) is not None:
+                raise ValueError(
+                    f"--{name.replace('_', '-')} is for one picture and {args.input} is a folder; leave it out: a folder "
+                    "goes on with the first picture whose result is not there"
+                )
+        return Folder(args.input, args.output, order, mask, args.reference, args.json).run(console)
+    _check_single(args, mask)
+    work = Restoration(Job(args.input, args.output, mask, args.reference), order)
+    report = work.run()
+    console.say(summary(report))
+    if args.json is not None:
+        write_report(args.json, report)
+    return 130 if work.interrupted else 0
+
+
+def show_presets(args: argparse.Namespace, console: Console) -> int:
+    """Print the presets as a table."""
+    task = args.task and args.task.replace("-", "_")
+    tasks = list(dict.fromkeys(name.partition("/")[0] for name in presets.names()))
+    if task is not None and task not in tasks:
+        raise unknown("task", args.task, [name.replace("_", "-") for name in tasks])
+    head, rule, *rows = presets.table().splitlines()
+    console.say("\n".join([head, rule, *(row for row in rows if task in (None, row.split("|")[1].strip()))]))
+    return 0
+
+
+def info(args: argparse.Namespace, console: Console) -> int:
+    """Print versions, devices, threads, precision and memory."""
+    here = devices.environment()
+    lines = {name: here[name] for name in ("dip", "python", "torch", "numpy")}
+    for package in _PACKAGES:
+        try:
+            lines[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            lines[package] = "not installed"
+    lines |= {name: here[name] for name in ("platform", "processor")}
+    lines["threads"] = f"{here['threads']} of {os.cpu_count()} (OMP_NUM_THREADS sets them)"
+    for name, named in zip(devices.available(), here["devices"], strict=True):
+        device = torch.device(name)
+        free = devices.free_memory(device)
+        memory = "unknown" if free is None else f"{free / 2**30:.1f} GiB"
+        precision = str(devices.precision("auto", device)).removeprefix("torch.")
+        default = ", taken by default" if name == devices.available()[0] else ""
+        lines[f"device {named}"] = f"precision {precision}, free memory {memory}{default}"
+    width = max(map(len, lines))
+    console.say("\n".join(f"{name.ljust(width)}  {value}" for name, value in lines.items()))
+    return 0
+
+
+def try_out(args: argparse.Namespace, console: Console) -> int:
+    """Run the demo."""
+    finished = demo.run(
+        args.output,
+        say=console.say,
+        iters=args.iters,
+        seed=args.seed,
+        device=args.device,
+        force=args.force,
+        progress=not args.quiet,
+    )
+    return 0 if finished else 130
+
+
+def _order(args: argparse.Namespace) -> Order:
+    """What the options come to."""
+    command, data_range = args.command, args.data_range
+
+    def problem(pixels: np.ndarray, mask: np.ndarray | None) -> Problem:
+        if command == "inpaint":
+            return Inpaint(pixels, mask, keep_known=args.keep_known, data_range=data_range)
+        if command == "super-resolve":
+            return SuperResolve(
+                pixels, args.factor, kernel=args.kernel, phase=args.phase, data_range=data_range
+            )
+        return Denoise(pixels, data_range=data_range)
+
+    network: dict[str, Any] = {
+        name: getattr(args, name) for name in ("down", "up", "skip") if getattr(args, name) is not None
+    }
+    if "down" in network:
+        network.setdefault("up", network["down"])
+    options: Options = {
+        "preset": args.preset,
+        "network": network or None,
+        "jitter": args.jitter,
+        "lr": args.lr,
+        "average": args.average,
+        "stop": _stop(args),
+        "seed": args.seed,
+        "device": args.device,
+        "precision": args.precision,
+        "progress": False if args.quiet else None,
+        "checkpoint": args.checkpoint,
+        "checkpoint_every": args.checkpoint_every,
+    }
+    return Order(
+        command=command,
+        problem=problem,
+        options=options,
+        iters=args.iters,
+        data_range=data_range,
+        invert_mask=getattr(args, "invert_mask", False),
+        save_every=args.save_every,
+        resume=args.resume,
+        force=args.force,
+    )
+
+
+def _stop(args: argparse.Namespace) -> stopping.Rule | None:
+    by_variance = {
+        "windowed-variance": stopping.WindowedVariance,
+        "moving-variance": stopping.MovingVariance,
+    }.get(args.stop)
+    if args.patience is not None and by_variance is None:
+        raise ValueError("--patience means nothing without --stop windowed-variance or moving-variance")
+    if args.sigma is not None and args.stop != "discrepancy":
+        raise ValueError("--sigma means nothing without --stop discrepancy")
+    if by_variance is not None:
+        return by_variance() if args.patience is None else by_variance(patience=args.patience)
+    if args.stop == "discrepancy":
+        if args.sigma is None:
+            raise ValueError("--stop discrepancy needs the noise level: add --sigma 25, on the scale of 0 to 255")
+        return stopping.Discrepancy(args.sigma / 255)
+    return None
+
+
+def _check_single(args: argparse.Namespace, mask: Path | None) -> None:
+    """Look at the names of the files before any of them is read."""
+    for option, path in (("--mask", mask), ("--reference", args.reference)):
+        if path is not None and path.is_dir():
+            raise IsADirectoryError(f"{option} {path} is a folder and {args.input} is not; name a picture")
+    files.check_target(args.output, force=args.force)
+    checkpoint = args.checkpoint
+    if checkpoint is not None:
+        resumed = args.resume is not None and checkpoint.exists() and checkpoint.samefile(args.resume)
+        if checkpoint.exists() and not resumed:
+            raise FileExistsError(
+                f"--checkpoint {checkpoint} exists and may be hours of work; go on from it with --resume {checkpoint}, "
+                "give another name, or delete it"
+            )
+        _check_file(checkpoint, force=True)
+    written = [path.resolve() for path in (args.output, args.json, checkpoint) if path is not None]
+    if len(set(written)) < len(written):
+        raise ValueError("OUT, --json and --checkpoint are different files; give each a name of its own")
+    if args.save_every is not None and args.resume is None and not args.force:
+        pattern = numbered(args.output, 0).name.replace(".iter000000", ".iter[0-9]*")
+        found = sorted(args.output.absolute().parent.glob(pattern))
+        if found:
+            raise FileExistsError(
+                f"{found[0]} exists, from an earlier run with --save-every; move it away, or replace it with --force"
+            )
+
+
+def _check_file(path: Path, *, force: bool) -> None:
+    """Check that a file can be written: a report or a checkpoint."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; name a file in it")
+    if path.exists() and not force:
+        raise FileExistsError(f"{path} exists; choose another name, or replace it with --force")
+    folder = path.absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(f"{path} cannot be written: {folder} is no folder that can be written; choose another")

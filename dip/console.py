@@ -1,0 +1,109 @@
+"""What the command line says: results on stdout; warnings and errors on stderr, one line each."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator
+from typing import TextIO
+
+from dip.settings import Options
+
+__all__ = ["Console", "one_line"]
+
+# Messages of the package name options as Python does; here they are those of the command line.
+_OPTION = re.compile(rf"(?<![\w/\\.-])({'|'.join([*Options.__annotations__, 'iters', 'resume', 'data_range'])})=")
+_CHANNELS = re.compile(r'network=\{"down": \[(\d+)\] \* (\d), "up": \[\d+\] \* \d\}')
+_DISTRIBUTIONS = {"PIL": "pillow", "skimage": "scikit-image"}
+
+
+class Console:
+    """Where the messages of one command go.
+
+    Parameters
+    ----------
+    quiet : bool
+        Say nothing but warnings and errors.
+    traceback : bool
+        Show the traceback of an error before its line.
+    """
+
+    def __init__(self, *, quiet: bool = False, traceback: bool = False) -> None:
+        self.quiet = quiet
+        self._traceback = traceback
+
+    def say(self, text: str) -> None:
+        """Print a result or a step, unless quiet."""
+        if not self.quiet:
+            _write(text, sys.stdout)
+
+    def warn(self, text: object) -> None:
+        """Print one line about something that went wrong and was dealt with."""
+        _write(f"dip: warning: {one_line(text)}", sys.stderr)
+
+    def error(self, error: object, *, about: str = "") -> None:
+        """Print one line about what could not be done; `about` says to which picture."""
+        if self._traceback and isinstance(error, BaseException):
+            traceback.print_exception(error, file=sys.stderr)
+        _write(f"dip: error: {about}{': ' if about else ''}{one_line(error)}", sys.stderr)
+
+    @contextlib.contextmanager
+    def warnings(self) -> Iterator[None]:
+        """Show warnings as lines, for as long as the command runs."""
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            self.warn(message)
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", RuntimeWarning)
+            warnings.showwarning = show
+            yield
+
+
+def one_line(message: object) -> str:
+    """Return a message or an error on one line, in the words of the command line.
+
+    Parameters
+    ----------
+    message : object
+        Text, warning or exception.
+
+    Returns
+    -------
+    str
+        Without line breaks; options of `dip.fit` appear as those of the command.
+
+    Examples
+    --------
+    >>> one_line(ValueError("take a lower learning rate (lr=...)"))
+    'take a lower learning rate (--lr ...)'
+    """
+    if isinstance(message, ModuleNotFoundError) and message.name:
+        name = message.name.partition(".")[0]
+        return f"the package {name} is missing; pip install {_DISTRIBUTIONS.get(name, name)}"
+    text = " ".join(str(message).split())
+    if isinstance(message, OSError) and message.strerror and not message.filename2:
+        text = f"{message.filename}: {message.strerror}" if message.filename else message.strerror
+    if not text:
+        text = type(message).__name__
+    text = _CHANNELS.sub(lambda found: f"--down {found[1]}x{found[2]}", text)
+    return _OPTION.sub(lambda found: f"--{found[1].replace('_', '-')} ", text)
+
+
+def _write(text: str, stream: TextIO) -> None:
+    """Print above a progress bar, if there is one; characters that the stream lacks are escaped."""
+    from tqdm import tqdm
+
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    tqdm.write(text.encode(encoding, "backslashreplace").decode(encoding), file=stream)
+    stream.flush()

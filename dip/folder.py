@@ -1,0 +1,180 @@
+"""Restore the pictures of a folder, one after the other; the tree is kept, and one failure does not stop the rest."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dip import files
+from dip.console import Console, one_line
+from dip.restoring import SCHEMA, Failure, Job, Order, Restoration, summary, write_report
+
+__all__ = ["Folder"]
+
+_WRITTEN_AS_THEY_ARE = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+
+
+@dataclass
+class Folder:
+    """A folder of pictures and where the results go: made, it has looked at names only.
+
+    Parameters
+    ----------
+    source : Path
+        The folder; all pictures in it and below are restored.
+    target : Path
+        The folder that takes the results, under the same names. A picture in a format that is not written (BMP, WebP)
+        becomes a PNG. Results that exist are kept unless the order says otherwise, so that a run that was interrupted
+        can be repeated.
+    order : Order
+        What is to be done.
+    mask : Path or None
+        One mask for all, or a folder with the same tree.
+    reference : Path or None
+        A folder of clean pictures with the same tree.
+    report : Path or None
+        JSON file that takes a list of reports. One that exists is continued, unless the order says otherwise.
+
+    Raises
+    ------
+    ValueError
+        There is no picture, or source and target are the same.
+    OSError
+        A folder does not exist, cannot be read or written.
+    """
+
+    source: Path
+    target: Path
+    order: Order
+    mask: Path | None = None
+    reference: Path | None = None
+    report: Path | None = None
+    jobs: list[tuple[str, Job | OSError | ValueError]] = field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.target.resolve() == self.source.resolve():
+            raise ValueError(f"{self.target} is the folder of the pictures themselves; give another one for the results")
+        if self.reference is not None and not self.reference.is_dir():
+            raise NotADirectoryError(f"{self.reference} is not a folder; give a folder of references for one of pictures")
+        pictures = self._pictures()
+        if not pictures:
+            known = ", ".join(files.IMAGE_SUFFIXES)
+            raise ValueError(f"{self.source} holds no pictures; looked for {known}, in the folders below it too")
+        # folders below it are made when there is something to put in
+        files.check_target(self.target / "picture.png", force=True)
+        self._earlier = self._read_report()
+        for path, name in zip(pictures, self._result_names(pictures), strict=True):
+            try:
+                job: Job | OSError | ValueError = Job(
+                    path, self.target / name, self._partner(self.mask, path), self._partner(self.reference, path)
+                )
+            except (OSError, ValueError) as error:
+                job = error
+            self.jobs.append((str(path.relative_to(self.source)), job))
+
+    def run(self, console: Console) -> int:
+        """Restore them all.
+
+        Returns
+        -------
+        int
+            0; 1 if a picture failed; 130 after Ctrl-C: the picture at hand is then written under the name of its
+            iteration, and not taken for done by the next run.
+        """
+        reports: list[dict[str, Any]] = []
+        count = {"done": 0, "kept": 0, "failed": 0, "interrupted": 0}
+        interrupted = False
+        for number, (name, job) in enumerate(self.jobs, 1):
+            head = f"[{number}/{len(self.jobs)}] "
+            try:
+                outcome, report, interrupted = self._one(head, name, job, console)
+                reports.append(report)
+                count[outcome] += 1
+            except KeyboardInterrupt:
+                interrupted = True
+            if self.report is not None:
+                write_report(self.report, reports)
+            if interrupted:
+                break
+        parts = [f"{number} {what}" for what, number in count.items() if number]
+        left = len(self.jobs) - sum(count.values())
+        console.say(", ".join(parts + [f"{left} not begun"] * (left > 0)))
+        if interrupted:
+            return 130
+        return 1 if count["failed"] else 0
+
+    def _one(
+        self, head: str, name: str, job: Job | OSError | ValueError, console: Console
+    ) -> tuple[str, dict[str, Any], bool]:
+        """Restore one picture; return how it went, its report, and whether there was Ctrl-C."""
+        try:
+            if not isinstance(job, Job):
+                raise job
+            if job.target.is_file() and not self.order.force:
+                console.say(f"{head}{job.target} exists and is kept; --force replaces it")
+                earlier = self._earlier.get(str(job.target))
+                return "kept", earlier or {"schema": SCHEMA, "status": "kept", **job.names()}, False
+            console.say(f"{head}{job.source} ...")
+            work = Restoration(job, self.order)
+            report = work.run(aside=True)
+            console.say(head + summary(report))
+            return report["status"], report, work.interrupted
+        except Exception as error:  # whatever is wrong with one picture, the others have their turn
+            expected = isinstance(error, (Failure, OSError, ValueError, TypeError, MemoryError))
+            reason = one_line(error) if expected else f"{type(error).__name__}: {one_line(error)}"
+            console.error(error if expected else reason, about=head + name)
+            names = job.names() if isinstance(job, Job) else {"input": str(self.source / name)}
+            return "failed", {"schema": SCHEMA, "status": "failed", **names, "error": reason}, False
+
+    def _pictures(self) -> list[Path]:
+        """The pictures below the source that are not those of another tree in it: results, masks, references."""
+        source = self.source.resolve()
+        others = [tree.resolve() for tree in (self.target, self.mask, self.reference) if tree is not None]
+        inside = [tree for tree in others if tree != source and tree.is_relative_to(source)]
+        found = files.find(self.source)
+        return [path for path in found if not any(path.resolve().is_relative_to(tree) for tree in inside)]
+
+    def _result_names(self, pictures: list[Path]) -> list[Path]:
+        """The names of the results below the target; no two are the same, even where case does not count."""
+        names = [path.relative_to(self.source) for path in pictures]
+        taken = {str(name).casefold() for name in names}
+        results = []
+        for name in names:
+            result = name
+            if name.suffix.lower() not in _WRITTEN_AS_THEY_ARE:
+                result = name.with_suffix(".png")
+                if str(result).casefold() in taken:
+                    result = name.with_name(name.name + ".png")
+                taken.add(str(result).casefold())
+            results.append(result)
+        return results
+
+    def _partner(self, partners: Path | None, path: Path) -> Path | None:
+        """The mask or reference of a picture: the same name in the other tree, with any extension of a picture."""
+        if partners is None or not partners.is_dir():
+            return partners
+        name = partners / path.relative_to(self.source)
+        if name.is_file():
+            return name
+        found = [other for suffix in files.IMAGE_SUFFIXES if (other := name.with_suffix(suffix)).is_file()]
+        if len(found) > 1:
+            raise ValueError(f"{' and '.join(map(str, found))} both go with {path}; keep one of them")
+        if not found:
+            raise FileNotFoundError(f"{name} does not exist, and no picture of another format beside it either")
+        return found[0]
+
+    def _read_report(self) -> dict[str, dict[str, Any]]:
+        """The reports of an earlier run by the names of the results."""
+        if self.report is None or not self.report.exists() or self.order.force:
+            return {}
+        try:
+            entries = json.loads(self.report.read_text(encoding="utf-8"))
+            if all(entry["schema"] == SCHEMA for entry in entries) and isinstance(entries, list):
+                return {entry["output"]: entry for entry in entries if entry["status"] == "done"}
+        except (ValueError, TypeError, KeyError, OSError):
+            pass
+        advice = "choose another name, or replace it with --force"
+        raise FileExistsError(f"{self.report} exists and is no report on a folder that could be continued; {advice}")
+

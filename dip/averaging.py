@@ -42,7 +42,8 @@ class ExponentialAverage:
     def update(self, x: Tensor) -> None:
         """Take in the next output."""
         if self._sum is None:
-            self._sum = torch.zeros_like(x)
+            # In plain order, as a checkpoint brings it back: the order decides how the last bits are rounded.
+            self._sum = torch.zeros_like(x, memory_format=torch.contiguous_format)
         self._sum.lerp_(x, 1 - self.decay)
         self.count += 1
 

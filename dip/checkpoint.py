@@ -47,6 +47,7 @@ def save(path: str | os.PathLike[str], state: dict[str, Any], fingerprint: dict[
 
     tensors: dict[str, Tensor] = {}
     header = {"format": FORMAT, "fingerprint": fingerprint, "state": _pack(state, "", tensors)}
+    header["content"] = _content(tensors)
     data = to_bytes(tensors, metadata={"dip": json.dumps(header)})
     return files.write_bytes(path, data)
 
@@ -91,6 +92,8 @@ def load(path: str | os.PathLike[str], fingerprint: dict[str, Any]) -> dict[str,
                 f"{str(path)!r} has checkpoint format {header['format']}, this version of dip reads {FORMAT}; resume "
                 f"it with the version that wrote it (dip {header['fingerprint'].get('dip', 'unknown')})"
             )
+        if header["content"] != _content(tensors):
+            raise CheckpointError(f"{str(path)!r} is damaged: it is not what was written; take an earlier copy")
         saved = header["fingerprint"]
         state = _unpack(header["state"], tensors)
     except CheckpointError:
@@ -119,11 +122,14 @@ def digest(*parts: Tensor | str | None) -> str:
     for part in parts:
         if isinstance(part, Tensor):
             hasher.update(f"{part.dtype}{tuple(part.shape)}".encode())
-            flat = part.detach().cpu().contiguous()
-            hasher.update((torch.view_as_real(flat) if flat.is_complex() else flat).numpy().tobytes())
+            hasher.update(part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         else:
             hasher.update(repr(part).encode())
     return hasher.hexdigest()[:16]
+
+
+def _content(tensors: dict[str, Tensor]) -> str:
+    return digest(*(part for name in sorted(tensors) for part in (name, tensors[name])))
 
 
 def _brief(value: Any) -> str:

@@ -15,7 +15,8 @@ from dip._version import __version__
 from dip.console import Console
 from dip.devices import PRECISIONS
 from dip.errors import unknown
-from dip.restoring import Failure
+from dip.guard import DivergenceError
+from dip.job import Failure
 
 __all__ = ["main"]
 
@@ -113,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except BrokenPipeError:  # whoever read the output has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
-        except Failure as failure:
+        except (Failure, DivergenceError, MemoryError) as failure:
             console.error(failure)
             return 1
         except (ValueError, TypeError, OSError, ImportError) as error:
@@ -147,7 +148,8 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     for word in left:
         if word.startswith("-") and len(word) > 1:
             options = [name for name in command._option_string_actions if name.startswith("--")]
-            command.error(str(unknown("option", word.partition("=")[0], options)))
+            message = str(unknown("option", word.partition("=")[0], options))
+            command.error(message.partition(" allowed:")[0].rstrip(";"))
         command.error(f"{word!r} is one name too many; quote names with spaces")
     return args
 
@@ -157,43 +159,56 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
     parser.add_argument("--version", action="version", version=f"dip {__version__}")
     found = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
 
-    def command(name: str, run: Callable[..., int], about: str, description: str, epilog: str = "") -> _Parser:
-        one: _Parser = found.add_parser(name, help=about, description=description, epilog=epilog)
+    def command(name: str, run: Callable[..., int], about: str, usage: str, text: str, *tail: str) -> _Parser:
+        one: _Parser = found.add_parser(
+            name, help=about, usage=f"dip {name} {usage}", description=text, epilog="\n\n".join(tail)
+        )
         one.set_defaults(run=run)
         return one
 
     denoise = command(
-        "denoise", commands.restore, "remove noise", _DENOISE, f"{_DENOISE_EXAMPLES}\n\n{_STATUS}"
+        "denoise",
+        commands.restore,
+        "remove noise",
+        "IN -o OUT [options]",
+        _DENOISE,
+        _DENOISE_EXAMPLES,
+        _STATUS,
     )
     inpaint = command(
-        "inpaint", commands.restore, "fill in missing pixels", _INPAINT, f"{_INPAINT_EXAMPLES}\n\n{_STATUS}"
+        "inpaint",
+        commands.restore,
+        "fill in missing pixels",
+        "IN --mask M -o OUT [options]",
+        _INPAINT,
+        _INPAINT_EXAMPLES,
+        _STATUS,
     )
     enlarge = command(
         "super-resolve",
         commands.restore,
         "enlarge by a whole factor",
+        "IN --factor F -o OUT [options]",
         _SUPER_RESOLVE,
-        f"{_SUPER_RESOLVE_EXAMPLES}\n\n{_STATUS}",
+        _SUPER_RESOLVE_EXAMPLES,
+        _STATUS,
     )
     for one in (denoise, inpaint, enlarge):
-        main_group = _add_files(one)
+        group = _add_files(one)
         if one is inpaint:
-            _add_mask(main_group)
+            _add_mask(group)
         if one is enlarge:
-            _add_factor(main_group)
+            _add_factor(group)
         _add_fit(one)
         _add_stop(one)
         _add_long(one)
 
-    one = command("presets", commands.show_presets, "list the settings by name", "List the settings by task and name.")
+    text = "List the settings by task and name: the experiments of the paper."
+    one = command("presets", commands.show_presets, "list the settings by name", "[TASK]", text)
     one.add_argument("task", nargs="?", metavar="TASK", help="denoise, inpaint, super-resolve or reconstruct")
-    one = command(
-        "info",
-        commands.info,
-        "versions, devices, threads, memory",
-        "Print versions, devices with their precision and free memory, and the number of threads.",
-    )
-    one = command("demo", commands.try_out, "see what it does", demo.ABOUT, f"{demo.EXAMPLES}\n\n{_STATUS}")
+    text = "Print versions, devices with their precision and free memory, and the number of threads."
+    command("info", commands.info, "versions, devices, threads, memory", "", text)
+    one = command("demo", commands.try_out, "see what it does", "[options]", demo.ABOUT, demo.EXAMPLES, _STATUS)
     _add_demo(one)
     for one in found.choices.values():
         one.add_argument("--traceback", action="store_true", help="show where in the program an error arose")
@@ -251,9 +266,7 @@ def _add_mask(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_factor(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--factor", type=_whole(1), metavar="F", required=True, help="how many times as high and wide"
-    )
+    group.add_argument("--factor", type=_whole(1), metavar="F", required=True, help="how many times as high and wide")
     group.add_argument(
         "--kernel",
         default="lanczos2",
@@ -271,14 +284,16 @@ def _add_factor(group: argparse._ArgumentGroup) -> None:
 
 def _add_fit(parser: _Parser) -> None:
     group = parser.add_argument_group("fit")
-    group.add_argument("--preset", metavar="NAME", help="settings by name, see dip presets; default paper")
+    group.add_argument(
+        "--preset",
+        metavar="NAME",
+        help="settings by name, see dip presets; default paper (paper-x8 from a factor of 6 on)",
+    )
     group.add_argument("--iters", type=_whole(1), metavar="N", help="iterations; default: the preset's")
     group.add_argument(
         "--seed", type=_whole(0), default=0, metavar="S", help="whatever is random comes from it; default 0"
     )
-    group.add_argument(
-        "--device", default="auto", metavar="D", help="auto (the default), cpu, cuda, cuda:1 or mps"
-    )
+    group.add_argument("--device", default="auto", metavar="D", help="auto (the default), cpu, cuda, cuda:1 or mps")
     group.add_argument(
         "--precision",
         default="auto",

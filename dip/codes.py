@@ -224,7 +224,7 @@ class Jitter:
         if self._noise is None:
             # PyTorch draws eight times as fast into a flat buffer as into one in channels-last order; the
             # order does not matter to noise.
-            self._noise = torch.empty(z.numel(), device=z.device)
+            self._noise = torch.empty(z.numel(), dtype=z.dtype, device=z.device)
         self._noise.normal_(generator=self._generator)
 
     def add(self, z: Tensor) -> Tensor:
@@ -243,12 +243,27 @@ class Jitter:
             self._generator.set_state(state["generator"])
 
 
+def draw(code: Code, frame: Frame, seed: int) -> Tensor:
+    """Draw a code with a seed of its own, and check what came.
+
+    Raises
+    ------
+    ValueError
+        A code of one's own returned another shape than (1, channels, frame.height, frame.width), or NaN.
+    """
+    z = code.draw(frame, torch.Generator().manual_seed(seed))
+    expected = (1, code.channels, frame.height, frame.width)
+    if tuple(z.shape) != expected or not torch.isfinite(z).all():
+        raise ValueError(f"code {code!r} drew a tensor of shape {tuple(z.shape)}; {expected} is needed, without NaN")
+    return z.float()
+
+
 def create(code: Any) -> Code:
     """Return the code meant by `code`.
 
     Parameters
     ----------
-    code : str, Code or Tensor
+    code : str or Code
         A name ("uniform", "normal", "meshgrid", "fourier"), a code of this module, or any object with `channels`
         and `draw`.
 

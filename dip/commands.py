@@ -15,8 +15,8 @@ from dip import demo, devices, files, presets, stopping
 from dip.console import Console
 from dip.errors import unknown
 from dip.folder import Folder
+from dip.job import Job, Order, Restoration, numbered, summary, write_report
 from dip.problem import Problem
-from dip.restoring import Job, Order, Restoration, numbered, summary, write_report
 from dip.settings import Options
 from dip.tasks import Denoise, Inpaint, SuperResolve
 
@@ -38,13 +38,13 @@ def restore(args: argparse.Namespace, console: Console) -> int:
     whole_folder = args.input.is_dir()
     if args.json is not None:
         # a folder's report is continued
-        _check_file(args.json, force=args.force or whole_folder)
+        _check_report(args.json, force=args.force or whole_folder)
     if whole_folder:
         for name in ("checkpoint", "checkpoint_every", "resume"):
             if getattr(args, name) is not None:
                 raise ValueError(
-                    f"--{name.replace('_', '-')} is for one picture and {args.input} is a folder; leave it out: a folder "
-                    "goes on with the first picture whose result is not there"
+                    f"--{name.replace('_', '-')} is for one picture and {args.input} is a folder; leave it out: "
+                    "repeated, the command goes on with the first picture whose result is not there"
                 )
         return Folder(args.input, args.output, order, mask, args.reference, args.json).run(console)
     _check_single(args, mask)
@@ -112,9 +112,7 @@ def _order(args: argparse.Namespace) -> Order:
         if command == "inpaint":
             return Inpaint(pixels, mask, keep_known=args.keep_known, data_range=data_range)
         if command == "super-resolve":
-            return SuperResolve(
-                pixels, args.factor, kernel=args.kernel, phase=args.phase, data_range=data_range
-            )
+            return SuperResolve(pixels, args.factor, kernel=args.kernel, phase=args.phase, data_range=data_range)
         return Denoise(pixels, data_range=data_range)
 
     network: dict[str, Any] = {
@@ -181,7 +179,6 @@ def _check_single(args: argparse.Namespace, mask: Path | None) -> None:
                 f"--checkpoint {checkpoint} exists and may be hours of work; go on from it with --resume {checkpoint}, "
                 "give another name, or delete it"
             )
-        _check_file(checkpoint, force=True)
     written = [path.resolve() for path in (args.output, args.json, checkpoint) if path is not None]
     if len(set(written)) < len(written):
         raise ValueError("OUT, --json and --checkpoint are different files; give each a name of its own")
@@ -194,8 +191,8 @@ def _check_single(args: argparse.Namespace, mask: Path | None) -> None:
             )
 
 
-def _check_file(path: Path, *, force: bool) -> None:
-    """Check that a file can be written: a report or a checkpoint."""
+def _check_report(path: Path, *, force: bool) -> None:
+    """Check that a report can be written."""
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; name a file in it")
     if path.exists() and not force:

@@ -96,6 +96,7 @@ def one_line(message: object) -> str:
         text = f"{message.filename}: {message.strerror}" if message.filename else message.strerror
     if not text:
         text = type(message).__name__
+    text = text.replace("force=True (--force)", "--force")
     text = _CHANNELS.sub(lambda found: f"--down {found[1]}x{found[2]}", text)
     return _OPTION.sub(lambda found: f"--{found[1].replace('_', '-')} ", text)
 

@@ -79,6 +79,8 @@ def resolve(device: str | torch.device = "auto", *, hint: torch.device | None = 
         raise unknown("device", device, ["auto", "cpu", "cuda", "cuda:0", "mps"]) from error
     if found.type == "cuda" and found.index is None:
         found = torch.device("cuda:0")
+    elif found.type == "mps":  # there is one; a tensor on it says "mps:0"
+        found = torch.device("mps")
     if str(found) not in available() and found.type != "cpu":
         raise ValueError(
             f"device={shown(str(device))} is not on this machine; here: {', '.join(available())}. "
@@ -117,6 +119,11 @@ def _native_bfloat16(device: torch.device) -> bool:
         check = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
         return bool(check and check())
     return False
+
+
+def asynchronous(device: torch.device) -> bool:
+    """Tell whether a device only queues what it is given, so that to look at a number means to wait for it."""
+    return device.type != "cpu"
 
 
 def free_memory(device: torch.device) -> int | None:
@@ -176,12 +183,20 @@ def _cgroup_folders(root: Path) -> Iterator[Path]:
                 folder = folder.parent
 
 
-def dry_run(network: nn.Module, code_shape: tuple[int, ...], dtype: torch.dtype) -> tuple[int, tuple[int, ...]] | None:
+def dry_run(
+    network: nn.Module,
+    code_shape: tuple[int, ...],
+    dtype: torch.dtype,
+    *,
+    moments: int = 2,
+    optimize_code: bool = False,
+) -> tuple[int, tuple[int, ...]] | None:
     """Return the bytes that one iteration will need at its peak, and the network's output shape, from shapes alone.
 
     The network runs once on PyTorch's meta device, which computes shapes and allocates nothing. The tensors that the
     backward pass would need are added up, and to them the largest gradients alive at one time, the weights with their
-    gradients, the optimiser's moments and the guard's copy of all that, and the code with its jitter.
+    gradients, the optimiser's `moments` (how often it keeps something of the weights' size) and the guard's copy of all
+    that, and the code with its jitter.
 
     Returns
     -------
@@ -206,8 +221,8 @@ def dry_run(network: nn.Module, code_shape: tuple[int, ...], dtype: torch.dtype)
         return None
     weights = {tensor.untyped_storage()._cdata for tensor in on_meta.values()}
     sizes = [t.untyped_storage().nbytes() for key, t in saved.items() if key not in weights]
-    parameters = sum(p.numel() * p.element_size() for p in network.parameters())
-    total = sum(sizes) + 3 * max(sizes, default=0) + 7 * parameters + 3 * 4 * z.numel()
+    fitted = sum(p.numel() * p.element_size() for p in network.parameters()) + 4 * z.numel() * optimize_code
+    total = sum(sizes) + 3 * max(sizes, default=0) + (3 + 2 * moments) * fitted + 3 * 4 * z.numel()
     # Beyond what is alive: the kernels' own code and scratch, and room lost between blocks (measured on CPUs).
     return 100 * 2**20 + 27 * total // 20, tuple(output.shape)
 

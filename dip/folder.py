@@ -9,7 +9,7 @@ from typing import Any
 
 from dip import files
 from dip.console import Console, one_line
-from dip.restoring import SCHEMA, Failure, Job, Order, Restoration, summary, write_report
+from dip.job import SCHEMA, Failure, Job, Order, Restoration, summary, write_report
 
 __all__ = ["Folder"]
 
@@ -55,9 +55,13 @@ class Folder:
 
     def __post_init__(self) -> None:
         if self.target.resolve() == self.source.resolve():
-            raise ValueError(f"{self.target} is the folder of the pictures themselves; give another one for the results")
+            raise ValueError(
+                f"{self.target} is the folder of the pictures themselves; give another one for the results"
+            )
         if self.reference is not None and not self.reference.is_dir():
-            raise NotADirectoryError(f"{self.reference} is not a folder; give a folder of references for one of pictures")
+            raise NotADirectoryError(
+                f"{self.reference} is not a folder; give a folder of references for one of pictures"
+            )
         pictures = self._pictures()
         if not pictures:
             known = ", ".join(files.IMAGE_SUFFIXES)
@@ -177,4 +181,3 @@ class Folder:
             pass
         advice = "choose another name, or replace it with --force"
         raise FileExistsError(f"{self.report} exists and is no report on a folder that could be continued; {advice}")
-

@@ -24,12 +24,22 @@ class History(Mapping[str, np.ndarray]):
         self._values: dict[str, list[float | Tensor]] = {}
 
     def record(self, iteration: int, **values: float | Tensor) -> None:
-        """Add one value to each named series."""
+        """Add one value to each named series.
+
+        Raises
+        ------
+        ValueError
+            A tensor has more than one element.
+        """
         for name, value in values.items():
+            if isinstance(value, Tensor):
+                if value.numel() != 1:
+                    raise ValueError(f"{name} has shape {tuple(value.shape)}; a series takes one number at a time")
+                number: float | Tensor = value.detach().reshape(()).clone()
+            else:
+                number = float(value)
             self._iterations.setdefault(name, []).append(iteration)
-            self._values.setdefault(name, []).append(
-                value.detach().clone() if isinstance(value, Tensor) else float(value)
-            )
+            self._values.setdefault(name, []).append(number)
 
     def __getitem__(self, name: str) -> np.ndarray:
         values = self._values[name]

@@ -436,7 +436,7 @@ def _fit_dtype(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
     if not np.isfinite(values).all():
         raise ValueError(f"x has values that are NaN or infinite, which {dtype.name} cannot hold")
     info = np.iinfo(dtype)
-    top = float(info.max) if info.bits < 64 else math.nextafter(float(info.max), 0.0)  # 2**63 would wrap around
+    top = float(info.max) if info.bits < 64 else math.nextafter(float(info.max), 0.0)  # 2**63 would wrap
     return np.clip(np.rint(values), float(info.min), top)
 
 

@@ -11,6 +11,9 @@ from torch import Tensor
 from dip.errors import unknown
 
 NAMES = ("adam", "lbfgs")
+HISTORY = 100  # steps that LBFGS remembers
+LR = {"adam": 0.01, "lbfgs": 1.0}  # where neither the call nor the preset has one for that optimiser
+MOMENTS = {"adam": 2, "lbfgs": 2 * HISTORY + 2}  # copies of all weights that each keeps, for the memory estimate
 
 
 def check(name: str) -> str:
@@ -44,7 +47,7 @@ def create(name: str, parameters: Sequence[Tensor], lr: float) -> torch.optim.Op
             parameters,
             lr=lr,
             max_iter=1,
-            history_size=100,
+            history_size=HISTORY,
             tolerance_grad=0,
             tolerance_change=0,
             line_search_fn="strong_wolfe",

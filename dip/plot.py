@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,9 +17,7 @@ _BACKGROUND, _INK = (255, 255, 255), (0, 0, 0)
 _SMALLEST, _LARGEST = 8, 28  # size of the letters in pixels
 
 
-def side_by_side(
-    pictures: Sequence[np.ndarray | torch.Tensor], labels: Sequence[str], *, gap: int = 8
-) -> np.ndarray:
+def side_by_side(pictures: Sequence[np.ndarray | torch.Tensor], labels: Sequence[str], *, gap: int = 8) -> np.ndarray:
     """Put pictures in a row, each with its label above it.
 
     Parameters
@@ -57,9 +56,7 @@ def side_by_side(
     height = max(cell.shape[0] for cell in cells)
     width = max(cell.shape[1] for cell in cells)
     font, ascent, head = _font(labels, width)
-    canvas = Image.new(
-        "RGB", (gap + len(cells) * (width + gap), gap + head + height + gap), _BACKGROUND
-    )
+    canvas = Image.new("RGB", (gap + len(cells) * (width + gap), gap + head + height + gap), _BACKGROUND)
     pen = ImageDraw.Draw(canvas)
     for i, (cell, label) in enumerate(zip(cells, labels, strict=True)):
         left = gap + i * (width + gap)
@@ -79,13 +76,13 @@ def _eight_bits(picture: np.ndarray | torch.Tensor) -> np.ndarray:
     return np.ascontiguousarray(np.broadcast_to(rows, (*rows.shape[:2], 3)))
 
 
-def _font(labels: Sequence[str], width: int) -> tuple[object, int, int]:
+def _font(labels: Sequence[str], width: int) -> tuple[Any, int, int]:
     """The largest font in which each label fits its cell, how far its letters rise, and the height of the line."""
     from PIL import ImageFont
 
     for size in range(_LARGEST, _SMALLEST - 1, -1):
-        font = ImageFont.load_default(size=size)
-        if size == _SMALLEST or max(font.getlength(label) for label in labels) <= width:
+        font: Any = ImageFont.load_default(size=size)
+        if max(font.getlength(label) for label in labels) <= width:
             break
     ascent, descent = font.getmetrics()
     return font, ascent, ascent + descent + 2

@@ -140,6 +140,7 @@ def reconstruct(
     shape: Sequence[int],
     iters: int | None = None,
     resume: str | os.PathLike[str] | None = None,
+    weight: Any = None,
     data_range: DataRange = 1.0,
     **options: Unpack[Options],
 ) -> Array:
@@ -147,7 +148,7 @@ def reconstruct(
 
     Parameters
     ----------
-    y, forward, shape, data_range
+    y, forward, shape, weight, data_range
         See `Reconstruct`.
     iters, resume, **options
         See `denoise`; 2000 iterations by default.
@@ -161,7 +162,7 @@ def reconstruct(
     --------
     >>> image = dip.reconstruct(sinogram, forward=radon, shape=(1, 256, 256))  # doctest: +SKIP
     """
-    return _image(Reconstruct(y, forward, shape, data_range=data_range), iters, resume, options)
+    return _image(Reconstruct(y, forward, shape, weight=weight, data_range=data_range), iters, resume, options)
 
 
 def _restore(
@@ -176,6 +177,8 @@ def _restore(
     if not (isinstance(image, Tensor) and image.ndim == 4 and len(image) > 1 and channel_axis is None):
         return _image(task(image), iters, resume, options)
     single = sorted({"checkpoint", "reference", "init"} & {k for k, v in options.items() if v is not None})
+    if isinstance(options.get("network"), torch.nn.Module):  # its weights would go on from image to image
+        single.append("network")
     if single or resume is not None:
         raise ValueError(
             f"image is a batch of {len(image)}, and {', '.join(single) or 'resume'} belongs to one image; call the "

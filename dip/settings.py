@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import copy
 import os
+import re
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,7 @@ from torch import Tensor, nn
 
 from dip import codes, devices, losses, networks, optimizers, presets
 from dip.callbacks import Callback
+from dip.checkpoint import digest
 from dip.errors import non_negative_int, positive_float, positive_int, shown, unknown
 from dip.problem import Problem
 from dip.stopping import Discrepancy, Rule
@@ -44,13 +47,13 @@ class Options(TypedDict, total=False):
     optimize_code : bool
         Whether the code is optimised together with the weights; False by default.
     loss : str or callable
-        "mse", "l1", "huber", or ``loss(prediction, y, weight)`` (`dip.losses`).
+        "mse", "l1", "huber", or ``loss(prediction, y)``, with ``weight=`` for weighted observations (`dip.losses`).
     penalty : callable or sequence of callables
         Added to the loss, each called with x (1, C, H, W), such as ``dip.losses.TotalVariation(1e-3)``.
     optimizer : {"adam", "lbfgs"}
         LBFGS (strong Wolfe line search) is for fits without jitter.
     lr : float
-        Learning rate.
+        Learning rate; where LBFGS is taken in place of a preset's Adam it is 1 by default.
     average : float
         Decay of the exponential average of the outputs that is returned; 0 returns the last output.
     stop : Rule
@@ -124,6 +127,29 @@ class Settings:
     checkpoint: Path | None
     checkpoint_every: int
 
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what has to agree between a checkpoint and the fit that resumes it, in JSON types."""
+        shapes = [f"{name}{list(tensor.shape)}" for name, tensor in self.network.state_dict().items()]
+        return {
+            "network": f"{type(self.network).__name__} {digest(_name(self.network), *shapes)}",
+            "code": _name(self.code),
+            "optimize_code": self.optimize_code,
+            "seed": self.seed,
+            "loss": _name(self.loss),
+            "penalty": [_name(penalty) for penalty in self.penalties],
+            "optimizer": self.optimizer,
+            "lr": self.lr,
+            "jitter": self.jitter,
+            "average": self.average,
+            "precision": str(self.dtype).removeprefix("torch."),
+            "stop": _name(self.stop),
+        }
+
+
+def _name(thing: Any) -> str:
+    """Return what `repr` says, without the address in memory that it has for functions and plain objects."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(thing))
+
 
 def check_names(options: dict[str, Any], also: Iterable[str] = ()) -> None:
     """Refuse names that are no options of a fit.
@@ -161,9 +187,10 @@ def resolve(task: Problem, options: Options) -> Settings:
     device = devices.resolve(given.get("device", "auto"), hint=task.device)
     dtype = devices.precision(given.get("precision", "auto"), device)
     loss = losses.create(given.get("loss", preset.loss))
-    penalty = given.get("penalty", ())
+    penalties = _callables(given.get("penalty", ()), "penalty", "a function of x: dip.losses.TotalVariation(1e-3)")
+    callbacks = _callables(given.get("callbacks", ()), "callbacks", "functions that take the fit, such as [print]")
     optimizer = optimizers.check(given.get("optimizer", preset.optimizer))
-    lr = positive_float(given.get("lr", preset.lr), "lr")
+    lr = positive_float(given.get("lr", preset.lr if optimizer == preset.optimizer else optimizers.LR[optimizer]), "lr")
     jitter = positive_float(given.get("jitter", preset.jitter), "jitter", zero_ok=True)
     average = positive_float(given.get("average", preset.average), "average", zero_ok=True)
     if average >= 1:
@@ -187,16 +214,27 @@ def resolve(task: Problem, options: Options) -> Settings:
         dtype = torch.float32
     padded_size = getattr(network, "padded_size", lambda h, w: (h, w))
     frame = codes.Frame.around((height, width), padded_size(height, width))
-    _check_shapes(network, (1, code.channels, frame.height, frame.width), channels, dtype, device, task.shape[1:])
+    optimize_code = bool(given.get("optimize_code", False))
+    found = devices.dry_run(
+        network,
+        (1, code.channels, frame.height, frame.width),
+        dtype,
+        moments=optimizers.MOMENTS[optimizer],
+        optimize_code=optimize_code,
+    )
+    if found is not None:  # else it is a module that needs real data: its first iteration will tell
+        needed, made = found
+        _check_shape(made, (1, channels, frame.height, frame.width), code.channels)
+        devices.check_memory(needed, device, task.shape[1:])
     return Settings(
         preset=preset,
         network=network,
         code=code,
         frame=frame,
         jitter=jitter,
-        optimize_code=bool(given.get("optimize_code", False)),
+        optimize_code=optimize_code,
         loss=loss,
-        penalties=tuple([penalty] if callable(penalty) else penalty),
+        penalties=penalties,
         optimizer=optimizer,
         lr=lr,
         average=average,
@@ -206,11 +244,21 @@ def resolve(task: Problem, options: Options) -> Settings:
         jitter_seed=jitter_seed,
         device=device,
         dtype=dtype,
-        callbacks=list(given.get("callbacks", ())),
+        callbacks=list(callbacks),
         progress=given.get("progress"),
         checkpoint=checkpoint,
         checkpoint_every=every,
     )
+
+
+def _callables(given: Any, name: str, advice: str) -> tuple[Callable[..., Any], ...]:
+    """Return one callable, or several, as a tuple."""
+    several = (given,) if callable(given) else given
+    several = tuple(several) if hasattr(several, "__iter__") else (several,)
+    for one in several:
+        if isinstance(one, type) or not callable(one):
+            raise TypeError(f"{name}={shown(given)}: give {advice}")
+    return several
 
 
 def _stop(stop: Any, loss: losses.Loss) -> Rule | None:
@@ -232,6 +280,14 @@ def _checkpoint(path: Any, every: Any) -> tuple[Path | None, int]:
     path = Path(path)
     if not path.absolute().parent.is_dir():
         raise FileNotFoundError(f"checkpoint={str(path)!r}: there is no folder {path.parent}; create it first")
+    if path.is_dir():
+        raise IsADirectoryError(f"checkpoint={str(path)!r} is a folder; give the name of a file")
+    try:
+        tempfile.TemporaryFile(dir=path.absolute().parent).close()  # mode bits do not tell of read-only file systems
+    except OSError as error:
+        raise type(error)(
+            f"checkpoint={str(path)!r} cannot be written: {error.strerror}; choose another folder"
+        ) from None
     return path, positive_int(100 if every is None else every, "checkpoint_every")
 
 
@@ -248,25 +304,13 @@ def _network(network: Any, preset: presets.Preset, inputs: int, outputs: int, se
         raise TypeError(
             f"network={shown(network)}: give a dict of options, a name ({', '.join(networks.names())}) or a module"
         )
-    return networks.create(name, inputs, outputs, generator=torch.Generator().manual_seed(seed), **options)
+    generator = torch.Generator().manual_seed(seed)
+    return networks.create(name, inputs, outputs, generator=generator, **options).float()  # whatever the default dtype
 
 
-def _check_shapes(
-    network: nn.Module,
-    code_shape: tuple[int, int, int, int],
-    channels: int,
-    dtype: torch.dtype,
-    device: torch.device,
-    size: tuple[int, int],
-) -> None:
-    found = devices.dry_run(network, code_shape, dtype)
-    if found is None:  # a module that needs real data: its first iteration will tell
-        return
-    needed, shape = found
-    expected = (1, channels, *code_shape[2:])
-    if shape != expected:
+def _check_shape(made: tuple[int, ...], needed: tuple[int, ...], code_channels: int) -> None:
+    if made != needed:
         raise ValueError(
-            f"the network makes {shape} of a code of shape {code_shape}; the task needs {expected}: give it as many "
-            "output channels as the image has, and the size of its code"
+            f"the network makes {made} of a code of shape {(1, code_channels, *needed[2:])}; the task needs {needed}: "
+            "give it as many output channels as the image has, and the size of its code"
         )
-    devices.check_memory(needed, device, size)

@@ -69,13 +69,14 @@ class Fit:
     The same seed gives the same picture, bit for bit, on the CPU with the same number of threads and versions.
     """
 
+    @torch.inference_mode(False)  # what is made under it could not be trained
     def __init__(self, task: Problem, **options: Unpack[Options]) -> None:
         self.task = task
         self.settings = s = resolve(task, options)
         observation = task.load()
         reference, init = options.get("reference"), options.get("init")
         clean = None if reference is None else task.clean(reference)
-        z = s.code.draw(s.frame, torch.Generator().manual_seed(s.code_seed))
+        z = codes.draw(s.code, s.frame, s.code_seed)
 
         self.device = s.device
         self.y = observation.y.to(self.device)
@@ -84,7 +85,7 @@ class Fit:
         # Channels-last suits convolutions; LBFGS flattens the weights and needs them in the plain order.
         order = torch.contiguous_format if s.optimizer == "lbfgs" else torch.channels_last
         self.network = s.network.to(self.device, memory_format=order).train()  # type: ignore[call-overload]
-        self.code = z.to(self.device).contiguous(memory_format=torch.channels_last)
+        self.code = z.to(self.device).contiguous(memory_format=order)
         if init is not None:
             self._warm_start(init)
         self.code.requires_grad_(s.optimize_code)
@@ -95,7 +96,7 @@ class Fit:
         self._rule = s.stop
         self._guard = Guard()
         self._unchecked: list[Tensor] = []
-        self._digest = checkpoints.digest(observation.y, observation.weight)
+        self._digests = {"image": checkpoints.digest(observation.y, observation.weight), "z": checkpoints.digest(z)}
 
         self.callbacks = list(s.callbacks)
         if clean is not None:
@@ -118,14 +119,18 @@ class Fit:
     def step(self) -> None:
         """Do one iteration: fresh jitter, forward, loss, backward, optimiser, average, rule, callbacks, checkpoint."""
         started = time.perf_counter()
-        with torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad():
             self._iterate()
         self.seconds += time.perf_counter() - started
-        for callback in self.callbacks:
-            if self.iteration % getattr(callback, "every", 1) == 0:
-                callback(self)
-        if self.settings.checkpoint is not None and self.iteration % self.settings.checkpoint_every == 0:
-            self.save(self.settings.checkpoint)
+        try:
+            for callback in self.callbacks:
+                if self.iteration % getattr(callback, "every", 1) == 0:
+                    callback(self)
+        except Exception:
+            self._save_checkpoint()  # the fit itself is whole
+            raise
+        if self.iteration % self.settings.checkpoint_every == 0:
+            self._save_checkpoint()
 
     def _iterate(self) -> None:
         self._jitter.draw(self.code)
@@ -154,7 +159,8 @@ class Fit:
         """Return the objective (its gradients in place), the data loss in it, and the output."""
         self._optimizer.zero_grad(set_to_none=True)
         x = self.settings.frame.crop(self.network(self._jitter.add(self.code).to(self.settings.dtype)))
-        data_loss = self.settings.loss(self.task.forward(x), self.y, self.weight)
+        weight = {} if self.weight is None else {"weight": self.weight}
+        data_loss = self.settings.loss(self.task.forward(x), self.y, **weight)
         loss = data_loss
         for penalty in self.settings.penalties:
             loss = loss + penalty(x)
@@ -168,7 +174,7 @@ class Fit:
         looked at together from time to time, which is early enough: the state goes back as a whole.
         """
         self._unchecked.append(loss)
-        waits = self.device.type != "cpu" and self._rule is None
+        waits = devices.asynchronous(self.device) and self._rule is None
         if waits and self.iteration > 1 and self.iteration % self._guard.every:
             return True
         if not self._settle():
@@ -191,13 +197,13 @@ class Fit:
         try:
             good = self._guard.back(self.iteration, loss)
         except DivergenceError as error:
+            if self._guard.good is not None:
+                self._load_trainable_state(self._guard.good)
             error.fit = self
             raise
         self._load_trainable_state(good)
         back_to = self._guard.good_iteration
         self.recoveries.append({"iteration": self.iteration, "loss": loss, "back_to": back_to})
-        if self._average.value is not None:
-            self._output = self._average.value
         warnings.warn(
             f"the loss became {loss:.3g} at iteration {self.iteration}; went back to the state of iteration {back_to} "
             "and on from there with smaller steps",
@@ -231,9 +237,8 @@ class Fit:
             while self.iteration < goal and self._stop is None:
                 self.step()
             self._settle()
+            self._save_checkpoint()
         self.stop_reason = self._stop or "iterations"
-        if self.settings.checkpoint is not None:
-            self.save(self.settings.checkpoint)
         return self
 
     def stop(self, reason: str = "stopped") -> None:
@@ -289,7 +294,6 @@ class Fit:
             "seconds": self.seconds,
             "trained": self._trainable_state(),
             "code": self.code,
-            "output": self._output,
             "jitter": self._jitter.state_dict(),
             "guard": self._guard.state_dict(),
             "unchecked": list(self._unchecked),
@@ -299,6 +303,20 @@ class Fit:
         }
         return checkpoints.save(path, state, self.fingerprint())
 
+    def _save_checkpoint(self) -> None:
+        """Save, if that is wanted; where it fails say so and go on: the fit is worth more than its file."""
+        if self.settings.checkpoint is None:
+            return
+        try:
+            self.save(self.settings.checkpoint)
+        except Exception as error:
+            warnings.warn(
+                f"no checkpoint could be written at iteration {self.iteration}: {error}; the fit goes on without",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+    @torch.inference_mode(False)
     def load(self, path: str | os.PathLike[str]) -> Fit:
         """Go on from a file that `save` wrote for the same image, task, network and settings.
 
@@ -321,31 +339,14 @@ class Fit:
         self.history.load_state_dict(state["history"])
         self.iteration, self.seconds = state["iteration"], state["seconds"]
         self.recoveries = state["recoveries"]
-        self._output = None if state["output"] is None else state["output"].to(self.device)
+        rule = self._rule
+        self.stop_reason = rule.reason if rule is not None and 0 < rule.ended_at == self.iteration else None
         return self
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what has to agree between a checkpoint and the fit that resumes it."""
-        s = self.settings
-        shapes = [f"{name}{list(tensor.shape)}" for name, tensor in self.network.state_dict().items()]
-        return {
-            "dip": __version__,
-            "task": self.task.task,
-            **self.task.fingerprint(),
-            "image": self._digest,
-            "network": f"{type(self.network).__name__} {checkpoints.digest(str(self.network), *shapes)}",
-            "code": repr(s.code),
-            "optimize_code": s.optimize_code,
-            "seed": s.seed,
-            "loss": repr(s.loss),
-            "penalty": [repr(penalty) for penalty in s.penalties],
-            "optimizer": s.optimizer,
-            "lr": s.lr,
-            "jitter": s.jitter,
-            "average": s.average,
-            "precision": str(s.dtype).removeprefix("torch."),
-            "stop": repr(self._rule),
-        }
+        task = {"task": self.task.task, **self.task.fingerprint()}
+        return {"dip": __version__, **task, **self.settings.fingerprint(), **self._digests}
 
     def _trainable_state(self) -> dict[str, Any]:
         """Return copies of all that an optimiser's step changes, and the average."""
@@ -354,6 +355,7 @@ class Fit:
             "code": self.code.detach().clone() if self.code.requires_grad else None,
             "optimizer": optimizers.state_dict(self._optimizer),
             "average": self._average.state_dict(),
+            "output": self._output,
         }
 
     def _load_trainable_state(self, state: dict[str, Any]) -> None:
@@ -363,6 +365,7 @@ class Fit:
                 self.code.copy_(state["code"])
         optimizers.load_state_dict(self._optimizer, state["optimizer"])
         self._average.load_state_dict(state["average"], self.device)
+        self._output = None if state["output"] is None else state["output"].to(self.device)
 
     def _warm_start(self, init: Fit) -> None:
         if not isinstance(init, Fit):
@@ -432,8 +435,8 @@ def fit(
     if resume is not None:
         prepared.load(resume)
     left = (prepared.settings.preset.iters if total is None else total) - prepared.iteration
-    if left <= 0:
-        prepared.stop_reason = "iterations"
+    if left <= 0 or prepared.stop_reason is not None:
+        prepared.stop_reason = prepared.stop_reason or "iterations"
         return prepared
     return prepared.run(left)
 

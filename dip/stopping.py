@@ -34,6 +34,9 @@ class Rule:
         The iteration of that moment, 0 before the first.
     value : float
         What `measure` returned then.
+    ended_at : int
+        The iteration at which the rule said that it is over, 0 before. It says so once for each minimum: a fit that is
+        run on after it does what was asked.
     """
 
     def __init__(self, *, patience: int, earliest: int) -> None:
@@ -42,6 +45,7 @@ class Rule:
         self.image: Tensor | None = None
         self.iteration = 0
         self.value = float("inf")
+        self.ended_at = 0
 
     def measure(self, output: Tensor, loss: Tensor) -> float | None:
         """Return the value at this iteration, None where there is none yet."""
@@ -70,8 +74,11 @@ class Rule:
         if value is None or iteration < self.earliest:
             return False
         if value < self.value:
-            self.value, self.iteration, self.image = value, iteration, image.clone()
-        return self.iteration > 0 and iteration - self.iteration >= self.patience
+            self.value, self.iteration, self.image, self.ended_at = value, iteration, image.clone(), 0
+        if self.ended_at or not self.iteration or iteration - self.iteration < self.patience:
+            return False
+        self.ended_at = iteration
+        return True
 
     @property
     def reason(self) -> str:
@@ -80,11 +87,16 @@ class Rule:
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything needed to go on; tensors are copies."""
-        return {"value": self.value, "iteration": self.iteration, "image": _copy(self.image)}
+        return {
+            "value": self.value,
+            "iteration": self.iteration,
+            "ended_at": self.ended_at,
+            "image": _copy(self.image),
+        }
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device | None = None) -> None:
         """Go on from `state`."""
-        self.value, self.iteration = state["value"], state["iteration"]
+        self.value, self.iteration, self.ended_at = state["value"], state["iteration"], state["ended_at"]
         self.image = _copy(state["image"], device)
 
 
@@ -178,9 +190,11 @@ class MovingVariance(Rule):
     def measure(self, output: Tensor, loss: Tensor) -> float | None:
         """Return the moving variance."""
         if self._mean is None or self._variance is None:
-            self._mean, self._variance = output.clone(), torch.zeros((), device=output.device)
+            # In plain order, as a checkpoint brings it back: the order decides how the last bits are rounded.
+            self._mean = output.clone(memory_format=torch.contiguous_format)
+            self._variance = torch.zeros((), device=output.device)
             return None
-        difference = output - self._mean
+        difference = output.contiguous() - self._mean
         self._mean += self.alpha * difference
         self._variance = (1 - self.alpha) * (self._variance + self.alpha * difference.square().mean())
         return float(self._variance)
@@ -222,9 +236,10 @@ class Discrepancy(Rule):
     def update(self, iteration: int, output: Tensor, image: Tensor, loss: Tensor) -> bool:
         """See one iteration (see `Rule.update`)."""
         value = float(loss)
-        if iteration < self.earliest or value > self.tau * self.sigma**2:
+        if self.ended_at or iteration < self.earliest or value > self.tau * self.sigma**2:
             return False
         self.value, self.iteration, self.image = value, iteration, image.clone()
+        self.ended_at = iteration
         return True
 
     @property

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dip import images
 from dip.errors import positive_int, shown
+from dip.losses import check_weight
 from dip.operators import Downsample, Identity, as_operator
 from dip.problem import Observation
 
@@ -28,7 +29,7 @@ class _ImageTask:
 
     def __init__(self, image: Any, *, data_range: DataRange = None, channel_axis: int | None = None) -> None:
         self.layout = images.describe(image, channel_axis=channel_axis, data_range=data_range)
-        self._image = image
+        self._image, self._channel_axis = image, channel_axis
         self._operator: torch.nn.Module = Identity()
 
     @property
@@ -66,7 +67,7 @@ class _ImageTask:
         """Return a reference as x; it has to have the restored image's shape, and the image's range."""
         layout = images.describe(
             reference,
-            channel_axis=self.layout.channel_axis if not self.layout.alpha else None,
+            channel_axis=self._channel_axis,
             data_range=(self.layout.low, self.layout.high) if _same_kind(reference, self.layout) else None,
             name="reference",
         )
@@ -170,6 +171,20 @@ class Inpaint(_ImageTask):
         weight = self._observation.weight
         return torch.lerp(x, self._observation.y, weight) if self.keep_known and weight is not None else x
 
+    def output(self, x: Tensor) -> Any:
+        """Return x in the image's kind, dtype and range; known pixels bit by bit, which float32 cannot always hold."""
+        restored = super().output(x)
+        weight = self._observation.weight
+        if not self.keep_known or weight is None:
+            return restored
+        rows_and_columns = [axis for axis in range(len(self.layout.shape)) if axis != self.layout.channel_axis][-2:]
+        shape = [size if axis in rows_and_columns else 1 for axis, size in enumerate(self.layout.shape)]
+        known = (weight[0, 0] == 1).cpu().reshape(shape)
+        if isinstance(restored, Tensor):
+            return torch.where(known.to(restored.device), self._image, restored)
+        np.copyto(restored, self._image, where=known.numpy())
+        return restored
+
 
 class SuperResolve(_ImageTask):
     """Super-resolution: A = a downsampler, y = the small image.
@@ -239,14 +254,17 @@ class Reconstruct:
         operations that PyTorch can differentiate. An object with a method ``A`` will do (such as deepinv's physics).
     shape : tuple of int
         (C, H, W) or (H, W) of the image.
+    weight : Tensor or ndarray, optional
+        Weights of y's elements in the loss, broadcastable to its shape: 0 for what was not measured (y may hold NaN
+        there), inverse variances for unequal noise.
     data_range : float or (float, float), default 1
         Range of the image x that A expects: white, or (black, white).
 
     Raises
     ------
     TypeError, ValueError
-        `y`, `forward` or `shape` is not of that kind; or, before the first iteration, A x has not y's shape, is not
-        finite or cannot be differentiated.
+        `y`, `forward`, `weight` or `shape` is not of that kind; or, before the first iteration, A x has not y's
+        shape, is not finite or cannot be differentiated.
     """
 
     task = "reconstruct"
@@ -258,21 +276,28 @@ class Reconstruct:
         forward: Any,
         shape: Sequence[int],
         *,
+        weight: Any = None,
         data_range: DataRange = 1.0,
     ) -> None:
         if not isinstance(y, (np.ndarray, Tensor)):
             raise TypeError(f"y={shown(y)}: give an array or a tensor")
         if not (np.issubdtype(y.dtype, np.number) if isinstance(y, np.ndarray) else y.dtype != torch.bool):
             raise TypeError(f"y has dtype {y.dtype}; numbers are needed, real or complex")
+        if not hasattr(shape, "__iter__"):
+            raise TypeError(f"shape={shown(shape)}: give (C, H, W) or (H, W) of the image")
         sizes = tuple(positive_int(n, "shape") for n in shape)
         if len(sizes) not in (2, 3):
             raise ValueError(f"shape={tuple(shape)}: give (C, H, W) or (H, W) of the image")
         if 0 in y.shape:
             raise ValueError(f"y is empty: its shape is {tuple(y.shape)}")
-        self._y = y
+        if weight is not None and not isinstance(weight, (np.ndarray, Tensor)):
+            raise TypeError(f"weight={shown(weight)}: give an array or a tensor")
+        self._y, self._weight = y, weight
         self._forward = forward
         self._operator = as_operator(forward)
-        template = np.empty(sizes, np.float32) if isinstance(y, np.ndarray) else torch.empty(sizes)
+        # Looked at for its layout only: it has the shape and takes no memory.
+        one = np.ones((), np.float32)
+        template = np.broadcast_to(one, sizes) if isinstance(y, np.ndarray) else torch.ones(()).expand(sizes)
         self.layout = images.describe(
             template,
             channel_axis=None if len(sizes) == 2 else 0,
@@ -291,20 +316,24 @@ class Reconstruct:
         return self._y.device if isinstance(self._y, Tensor) else None
 
     def load(self) -> Observation:
-        """Return y as float32 or complex64; refuse NaN and infinity."""
-        y = torch.as_tensor(self._y).detach()
-        y = y.to(torch.complex64 if y.is_complex() else torch.float32)
+        """Return y as float32 or complex64, and its weights; refuse NaN and infinity where the weight is not 0."""
+        y = _on_cpu(self._y)
+        weight = None
+        if self._weight is not None:
+            weight = _on_cpu(self._weight)
+            check_weight(weight, tuple(y.shape))
+            y = torch.where(weight > 0, y, torch.zeros_like(y))
         if not torch.isfinite(y).all():
             raise ValueError(
-                "y has NaN or infinite values; set them to 0 and let the operator return 0 there too, so that they do "
-                "not count"
+                "y has NaN or infinite values; give weight=, an array that is 0 where they are and 1 elsewhere, so "
+                "that they do not count"
             )
-        return Observation(y, None)
+        return Observation(y, weight)
 
     def place(self, observation: Observation) -> None:
         """Try the operator once, on a gray image."""
-        if isinstance(self._operator, torch.nn.Module):
-            self._operator.to(observation.y.device)
+        if isinstance(self._forward, torch.nn.Module):
+            self._forward.to(observation.y.device)
         probe = torch.full((1, *self.shape), 0.5, device=observation.y.device, requires_grad=True)
         with torch.enable_grad():
             prediction = self.forward(probe)
@@ -314,6 +343,10 @@ class Reconstruct:
             raise ValueError(
                 f"forward turned an image of shape {tuple(probe.shape)} into {tuple(prediction.shape)}, but y has "
                 f"shape {tuple(observation.y.shape)}; change shape= or the operator until they agree"
+            )
+        if prediction.is_complex() != observation.y.is_complex():
+            raise ValueError(
+                f"forward returned {prediction.dtype}, but y is {observation.y.dtype}; let both be complex or both real"
             )
         if not prediction.requires_grad:
             raise ValueError(
@@ -356,3 +389,10 @@ class Reconstruct:
             "data_range": [self.layout.low, self.layout.high],
             "operator": name,
         }
+
+
+def _on_cpu(values: Any) -> Tensor:
+    """Return an array or tensor of any byte order as a float32 or complex64 tensor in memory of its own."""
+    if isinstance(values, Tensor):
+        return values.detach().to("cpu", torch.complex64 if values.is_complex() else torch.float32, copy=True)
+    return torch.from_numpy(np.array(values, np.complex64 if np.iscomplexobj(values) else np.float32, order="C"))

@@ -2,16 +2,19 @@
 
     python examples/denoise.py                       # a noisy test picture, three minutes on two cores
     python examples/denoise.py --image my_noisy.png  # a noisy picture of your own
+
+Writes denoise.png; --help tells the options.
 """
 
 # %% [markdown]
 # # Denoising a picture of your own
 #
-# A network that has never been trained is fitted to *one noisy picture*: from a fixed random code `z` it has to produce
-# that picture. It finds the picture long before it finds the noise, so we stop in between and keep what it has by then.
+# A network that has never been trained is fitted to *one noisy picture*: from a fixed random code `z` it has to
+# produce that picture. It finds the picture long before it finds the noise, so we stop in between and keep what it
+# has by then.
 #
-# The noisy picture below is made from a clean one, only to be able to *measure* the result: the network never sees the
-# clean one. Noise is given as its standard deviation on the scale of 0 to 255.
+# The noisy picture below is made from a clean one, only to be able to *measure* the result: the network never sees
+# the clean one. Noise is given as its standard deviation on the scale of 0 to 255.
 
 # %%
 import argparse
@@ -38,9 +41,11 @@ else:
 # %% [markdown]
 # ## The fit
 #
-# `dip.denoise(noisy)` would be enough to get the picture. `dip.fit` returns the whole result, so that we can look inside.
+# `dip.denoise(noisy)` would be enough to get the picture. `dip.fit` returns the whole result, so that we can look
+# inside.
 #
-# - `network` makes the paper's network smaller (4 scales of 64 channels in place of 5 of 128): quicker, a little worse.
+# - `network` makes the paper's network smaller (4 scales of 64 channels in place of 5 of 128): quicker, a little
+#   worse.
 # - `stop` watches how much the output still moves. It moves less and less while the picture is being fitted and more
 #   again once the noise is; the picture of the quietest moment is returned. No clean picture is needed for that.
 # - `reference` adds the PSNR against the clean picture to the history, and nothing else.
@@ -60,11 +65,12 @@ last_output = dip.images.from_tensor(fit.output, fit.task.layout)
 # ## What to see
 #
 # Top: the *last output* of the network has begun to copy the noise: look at smooth places, such as the background.
-# *Returned* is the average of many outputs, taken at the moment that the rule chose: noise differs from one output
-# to the next and averages out, edges do not.
+# *Returned* is the average of many outputs, taken at the moment that the rule chose: noise differs from one output to
+# the next and averages out, edges do not.
 #
-# Bottom left: the loss only ever falls, and does not tell when to stop. Bottom right: the quality of the single outputs
-# rises, then falls as the noise is fitted; what is returned stays at the level where the rule found the quietest moment.
+# Bottom left: the loss only ever falls, and does not tell when to stop. Bottom right: the quality of the single
+# outputs rises, then falls as the noise is fitted; what is returned stays at the level where the rule found the
+# quietest moment.
 
 # %%
 panels = {"given (noisy)": noisy, f"last output, iteration {fit.iteration}": last_output, "returned": fit.image}
@@ -75,7 +81,7 @@ grid = fig.add_gridspec(2, 2 * len(panels), height_ratios=[1, 0.8])
 for i, (title, picture) in enumerate(panels.items()):
     axis = fig.add_subplot(grid[0, 2 * i : 2 * i + 2])
     axis.imshow(picture, cmap="gray", interpolation="nearest")
-    axis.axis("off")
+    axis.set(xticks=[], yticks=[])
     if clean is not None and picture is not clean:
         psnr = dip.metrics.psnr(picture, clean)
         print(f"{title}: {psnr:.2f} dB")

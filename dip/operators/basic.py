@@ -58,8 +58,7 @@ class Mask(torch.nn.Module):
             raise TypeError(f"mask must be a torch tensor, not {shown(mask)}; pass torch.from_numpy(mask)")
         if mask.ndim < 2 or mask.is_complex():
             raise ValueError(
-                f"mask must be real and of shape (H, W) or (..., H, W), "
-                f"got {mask.dtype} of shape {tuple(mask.shape)}"
+                f"mask must be real and of shape (H, W) or (..., H, W), got {mask.dtype} of shape {tuple(mask.shape)}"
             )
         self.register_buffer("mask", mask if mask.is_floating_point() else mask.to(torch.float32))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import numpy as np
@@ -136,8 +137,10 @@ class Downsample(torch.nn.Module):
 
 
 def _sandwich(left: torch.Tensor, x: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    # Half precision would lose the small weights, and with them the constant images.
-    with torch.autocast(x.device.type, enabled=False):
+    # Half precision would lose the small weights, and with them the constant images. (The meta device, on which
+    # only shapes are computed, knows no autocast.)
+    precise = contextlib.nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
+    with precise:
         return left @ (x.to(left.dtype) @ right)
 
 

@@ -27,7 +27,7 @@ from dip.problem import Problem
 from dip.settings import Options, resolve
 from dip.solver import Fit
 
-__all__ = ["SCHEMA", "Failure", "Job", "Order", "Restoration", "numbered", "summary", "write_report"]
+__all__ = ["SCHEMA", "Failure", "Job", "Order", "Restoration", "failing", "numbered", "summary", "write_report"]
 
 SCHEMA = "dip-report-1"
 """What a report says it is."""
@@ -84,7 +84,8 @@ class Order:
             The fit of such a picture would not find room.
         """
         pixels = np.broadcast_to(np.float32(0), (*size, 3))  # takes no memory
-        resolve(self.problem(pixels, np.broadcast_to(np.True_, size)), self.options)
+        with _memory_errors():
+            resolve(self.problem(pixels, np.broadcast_to(np.True_, size)), self.options)
 
 
 @dataclass(frozen=True)
@@ -150,9 +151,10 @@ class Restoration:
         if order.save_every is not None:
             options["callbacks"] = [Every(order.save_every, self._save_numbered)]
         try:
-            self.fit = Fit(self._task, **options)
-            if order.resume is not None:
-                self.fit.load(order.resume)
+            with _memory_errors():
+                self.fit = Fit(self._task, **options)
+                if order.resume is not None:
+                    self.fit.load(order.resume)
         except MemoryError as error:
             raise Failure(one_line(error)) from error
 
@@ -181,8 +183,10 @@ class Restoration:
         goal = fit.settings.preset.iters if self.order.iters is None else self.order.iters
         with failing():
             try:
-                if goal > fit.iteration:
+                if goal > fit.iteration and fit.stop_reason is None:  # else it is resumed, and was at its end
                     fit.run(goal - fit.iteration)
+            except DivergenceError as error:
+                raise Failure(one_line(error) + self._saved_aside()) from error
             except KeyboardInterrupt:  # a second Ctrl-C, which did not wait for the end of the iteration
                 fit.stop_reason = "interrupted"
             cut_short = fit.stop_reason == "interrupted"
@@ -215,6 +219,16 @@ class Restoration:
             return self.fit.image
         except RuntimeError:  # not one iteration was done
             raise KeyboardInterrupt from None
+
+    def _saved_aside(self) -> str:
+        """Write what there was before a fit diverged, and say so."""
+        path = numbered(self.job.target, self.fit.iteration)
+        with contextlib.suppress(OSError, ValueError, RuntimeError):
+            image = self.fit.image
+            if np.isfinite(image).all():
+                self._write(path, image, force=True)
+                return f"; the picture so far is {path}"
+        return ""
 
     def _save_numbered(self, fit: Fit) -> None:
         """Write the picture so far. A full disk must not end a fit of hours: it is said and forgotten."""
@@ -309,14 +323,24 @@ def write_report(path: Path, report: dict[str, Any] | list[dict[str, Any]]) -> N
 def failing() -> Iterator[None]:
     """Turn what can go wrong with one picture into a `Failure`."""
     try:
-        yield
-    except (ValueError, TypeError, OSError, MemoryError, ImportError, DivergenceError) as error:
+        with _memory_errors():
+            yield
+    except (ValueError, TypeError, OSError, MemoryError, ImportError) as error:
         raise Failure(one_line(error)) from error
+
+
+@contextlib.contextmanager
+def _memory_errors() -> Iterator[None]:
+    """Give PyTorch's errors about used-up memory their proper type, and advice."""
+    try:
+        yield
     except RuntimeError as error:
         if not isinstance(error, torch.cuda.OutOfMemoryError) and "allocate memory" not in str(error):
             raise
-        advice = "restore a crop or a reduced picture, or take fewer channels (--down 64x5) or --precision bfloat16"
-        raise Failure(f"the memory was used up; {advice}") from error
+        raise MemoryError(
+            "the memory was used up; restore a crop or a reduced picture, take fewer channels (--down 64x5), or "
+            "--precision bfloat16"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -1,0 +1,40 @@
+"""A small network and small pictures, with which a fit takes milliseconds an iteration."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import dip
+
+NET = {"down": [8, 8], "up": [8, 8], "skip": [4, 4]}
+QUICK = {"network": NET, "precision": "float32", "code": dip.codes.Uniform(8)}
+
+
+def picture(shape=(16, 16, 3), dtype="float32", seed=0, white=None):
+    """A smooth picture with some noise, (H, W) or (H, W, C), from black to the type's white (or the one given)."""
+    rng = np.random.default_rng(seed)
+    height, width, *channels = shape
+    y, x = np.mgrid[:height, :width] / max(height, width)
+    smooth = 0.5 + 0.3 * np.sin(5 * x + 3 * y)
+    if channels:
+        smooth = smooth[..., None] * np.linspace(0.6, 1, channels[0])
+    clean = np.clip(smooth + 0.05 * rng.standard_normal(shape), 0, 1)
+    if white is None:
+        white = np.iinfo(dtype).max if np.issubdtype(dtype, np.integer) else 1
+    scaled = clean * white
+    return (np.rint(scaled) if np.issubdtype(dtype, np.integer) else scaled).astype(dtype)
+
+
+def quick_fit(task=None, iters=5, **options):
+    """A fit of the small network; of a small RGB picture where no task is given."""
+    return dip.fit(dip.Denoise(picture()) if task is None else task, iters=iters, **{**QUICK, **options})
+
+
+def trained_state(fit):
+    """Copies of all that an optimiser's step changes, by name, for comparisons bit by bit."""
+    state = {f"network {name}": tensor.detach().clone() for name, tensor in fit.network.state_dict().items()}
+    for number, parameter in enumerate(fit.network.parameters()):
+        for name, value in fit._optimizer.state.get(parameter, {}).items():
+            state[f"optimizer {number} {name}"] = value.detach().clone()
+    state["average"] = None if fit._average.value is None else fit._average.value.clone()
+    return state

@@ -1,0 +1,732 @@
+"""The command line, from the words to the files and the exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.metrics
+import skimage.transform
+from PIL import Image, ImageCms
+
+import dip
+from dip import cli, devices, files
+from dip.console import one_line
+from dip.guard import DivergenceError
+from dip.solver import Fit
+
+NET = {"down": (8, 8), "up": (8, 8), "skip": (4, 4)}
+SMALL = ("--down", "8,8", "--skip", "4x2", "--precision", "float32")
+QUICK = (*SMALL, "--iters", "3")
+ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def draw(shape: tuple[int, ...], dtype: str = "uint8", seed: int = 0) -> np.ndarray:
+    """A smooth picture with noise that reaches neither black nor white."""
+    rows, columns = np.mgrid[: shape[0], : shape[1]] / max(shape[:2])
+    plane = 0.5 + 0.25 * np.sin(5 * columns + 3 * rows)
+    image = plane if len(shape) == 2 else plane[..., None] * np.linspace(0.7, 1, shape[2])
+    image = image + 0.03 * np.random.default_rng(seed).standard_normal(shape)
+    return image.astype(dtype) if dtype == "float32" else np.rint(image * np.iinfo(dtype).max).astype(dtype)
+
+
+def make(name: str, shape: tuple[int, ...] = (20, 24, 3), dtype: str = "uint8", seed: int = 0) -> np.ndarray:
+    pixels = draw(shape, dtype, seed)
+    files.write(name, pixels)
+    return pixels
+
+
+def dip_command(*words: object) -> int:
+    return cli.main([str(word) for word in words])
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+# ---------------------------------------------------------------------- one picture
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "dtype"),
+    [
+        ("in.png", (20, 24), "uint8"),
+        ("in.png", (20, 24, 3), "uint8"),
+        ("in.png", (13, 7, 3), "uint16"),
+        ("in.tif", (13, 7, 3), "float32"),
+        ("in.jpg", (20, 24, 3), "uint8"),
+    ],
+)
+def test_result_is_that_of_the_function(name, shape, dtype, capsys):
+    make(name, shape, dtype)
+    out = name.replace("in", "out")
+    assert dip_command("denoise", name, "-o", out, *QUICK, "--seed", 7) == 0
+    given = files.read(name).pixels
+    expected = dip.denoise(given, iters=3, network=NET, precision="float32", seed=7)
+    written = files.read(out).pixels
+    assert (written.shape, written.dtype) == (shape, dtype)
+    if name.endswith(".jpg"):
+        Image.fromarray(expected).save("expected.jpg", quality=95, subsampling=0)
+        expected = np.asarray(Image.open("expected.jpg"))
+    np.testing.assert_array_equal(written, expected)
+    assert capsys.readouterr().out.startswith(f"{out}: 3 iterations in ")
+
+
+@pytest.mark.parametrize(("colours", "dtype"), [(1, "uint8"), (3, "uint8"), (3, "uint16")])
+def test_alpha_and_profile_are_kept(colours, dtype):
+    pixels = draw((16, 12, 3)[: 2 if colours == 1 else 3], dtype)
+    alpha = np.linspace(0, np.iinfo(dtype).max, 16 * 12).reshape(16, 12).astype(dtype)
+    like = files.Picture(pixels, alpha, ICC, None, Path("none"))
+    files.write("in.png", pixels, alpha=alpha, like=like)
+    assert dip_command("denoise", "in.png", "-o", "out.png", *QUICK) == 0
+    assert dip_command("super-resolve", "in.png", "-o", "large.png", "--factor", 2, *QUICK) == 0
+    out, large = files.read("out.png"), files.read("large.png")
+    np.testing.assert_array_equal(out.alpha, alpha)
+    assert out.pixels.shape == pixels.shape
+    assert out.icc == large.icc == (ICC if colours == 3 else None)  # an RGB profile has no place in a gray PNG
+    assert large.pixels.shape[:2] == large.alpha.shape == (32, 24)
+    expected = skimage.transform.resize(alpha.astype(float), (32, 24), order=1)
+    assert abs(large.alpha - expected).max() < 0.05 * np.iinfo(dtype).max
+
+
+def test_inpainting_keeps_what_is_white_in_the_mask():
+    pixels = make("in.png")
+    known = np.full((20, 24), 255, np.uint8)
+    known[5:12, 8:15] = 0
+    Image.fromarray(known).save("known.png")
+    Image.fromarray(255 - known).save("missing.png")
+    assert dip_command("inpaint", "in.png", "--mask", "known.png", "-o", "a.png", *QUICK) == 0
+    assert dip_command("inpaint", "in.png", "--mask", "missing.png", "--invert-mask", "-o", "b.png", *QUICK) == 0
+    assert dip_command("inpaint", "in.png", "--mask", "known.png", "--no-keep-known", "-o", "c.png", *QUICK) == 0
+    restored = files.read("a.png").pixels
+    np.testing.assert_array_equal(restored[known > 0], pixels[known > 0])
+    assert (restored[known == 0] != pixels[known == 0]).mean() > 0.5
+    assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
+    assert (files.read("c.png").pixels[known > 0] != pixels[known > 0]).mean() > 0.5
+
+
+@pytest.mark.parametrize("factor", [2, 3])
+def test_super_resolution_is_exactly_factor_times_as_large(factor):
+    make("in.png", (7, 10, 3))
+    words = ("--factor", factor, "--kernel", "box", "--phase", 0.5)
+    assert dip_command("super-resolve", "in.png", "-o", "out.tif", *words, *QUICK) == 0
+    assert files.read("out.tif").pixels.shape == (7 * factor, 10 * factor, 3)
+
+
+def test_reference_gives_psnr_and_ssim_of_what_was_written(capsys):
+    noisy, clean = make("in.png"), make("clean.png", seed=1)
+    assert (
+        dip_command("denoise", "in.png", "-o", "out.png", "--reference", "clean.png", "--json", "r.json", *QUICK) == 0
+    )
+    out = files.read("out.png").pixels
+    figures = json.loads(Path("r.json").read_text())["figures"]
+    for image, suffix in ((out, ""), (noisy, "_before")):
+        psnr = skimage.metrics.peak_signal_noise_ratio(clean, image)
+        ssim = skimage.metrics.structural_similarity(clean, image, channel_axis=-1)
+        assert figures[f"psnr{suffix}"] == pytest.approx(psnr, abs=1e-3)
+        assert figures[f"ssim{suffix}"] == pytest.approx(ssim, abs=1e-3)
+    line = capsys.readouterr().out
+    assert f"PSNR {figures['psnr_before']:.2f} -> {figures['psnr']:.2f} dB" in line
+    assert f"SSIM {figures['ssim_before']:.4f} -> {figures['ssim']:.4f}" in line
+
+
+def test_super_resolution_is_compared_with_bicubic_interpolation():
+    clean = make("clean.png", (24, 32, 3))
+    small = np.asarray(Image.fromarray(clean).resize((16, 12), Image.Resampling.LANCZOS))
+    files.write("in.png", small)
+    words = ("--factor", 2, "--reference", "clean.png", "--json", "r.json")
+    assert dip_command("super-resolve", "in.png", "-o", "out.png", *words, *QUICK) == 0
+    bicubic = np.asarray(Image.fromarray(small).resize((32, 24), Image.Resampling.BICUBIC))
+    expected = skimage.metrics.peak_signal_noise_ratio(clean, bicubic)
+    assert json.loads(Path("r.json").read_text())["figures"]["psnr_before"] == pytest.approx(expected, abs=0.05)
+
+
+def test_inpainting_is_judged_on_the_missing_pixels(capsys):
+    clean = make("clean.png")
+    known = np.random.default_rng(0).random((20, 24)) < 0.6
+    files.write("mask.png", np.where(known, 255, 0).astype(np.uint8))
+    files.write("in.png", np.where(known[..., None], clean, 0).astype(np.uint8))
+    words = ("--mask", "mask.png", "--reference", "clean.png", "--json", "r.json")
+    assert dip_command("inpaint", "in.png", "-o", "out.png", *words, *QUICK) == 0
+    difference = (files.read("out.png").pixels.astype(float) - clean)[~known]
+    expected = 10 * np.log10(255**2 / np.mean(difference**2))
+    assert json.loads(Path("r.json").read_text())["figures"]["psnr_missing"] == pytest.approx(expected, abs=1e-3)
+    assert f"({expected:.2f} dB on the missing pixels)" in capsys.readouterr().out
+
+
+def test_report_says_how_the_picture_was_made():
+    make("in.png")
+    words = ("--json", "new/r.json", "--seed", 3, "--lr", 0.02, "--jitter", 0, "--average", 0.9)
+    assert dip_command("denoise", "in.png", "-o", "out.png", *words, *QUICK) == 0
+    report = json.loads(Path("new/r.json").read_text())
+    assert report["command"] == "denoise"
+    assert report["status"] == "done"
+    assert (report["input"], report["output"], report["mask"], report["reference"]) == ("in.png", "out.png", None, None)
+    assert (report["seed"], report["iterations"], report["stop_reason"]) == (3, 3, "iterations")
+    assert report["seconds"] > 0
+    assert report["environment"] == devices.environment()
+    assert report["history"]["loss"]["iteration"] == [1, 2, 3]
+    assert len(report["history"]["loss"]["value"]) == 3
+    settings = report["settings"]
+    assert (settings["lr"], settings["jitter"], settings["average"]) == (0.02, 0, 0.9)
+    assert (settings["preset"], settings["iters"], settings["precision"]) == ("paper", 3, "float32")
+    assert settings["network"] == {"name": "encoder-decoder", "down": [8, 8], "up": [8, 8], "skip": [4, 4]}
+
+
+@pytest.mark.parametrize(
+    ("words", "rule"),
+    [
+        (("windowed-variance", "--patience", 50), "WindowedVariance(100, 50, "),
+        (("moving-variance",), "MovingVariance(0.1, 1000, "),
+        (("discrepancy", "--sigma", 51), "Discrepancy(0.2, "),
+    ],
+)
+def test_rules_by_name(words, rule):
+    make("in.png")
+    assert dip_command("denoise", "in.png", "-o", "out.png", "--json", "r.json", "--stop", *words, *QUICK) == 0
+    assert json.loads(Path("r.json").read_text())["settings"]["stop"].startswith(rule)
+
+
+def test_the_line_says_why_a_fit_ended_early(capsys):
+    make("in.png")
+    words = ("--stop", "discrepancy", "--sigma", 200)
+    assert dip_command("denoise", "in.png", "-o", "out.png", *words, *QUICK) == 0
+    assert "1 iterations in 0 s, stopped: Discrepancy: " in capsys.readouterr().out
+
+
+def test_picture_so_far_at_every_kth_iteration():
+    make("in.png")
+    words = ("denoise", "in.png", "-o", "out.png", "--save-every", 2, *SMALL, "--iters", 5)
+    assert dip_command(*words) == 0
+    assert sorted(path.name for path in Path().glob("out*")) == ["out.iter000002.png", "out.iter000004.png", "out.png"]
+    two = dip.denoise(files.read("in.png").pixels, iters=2, network=NET, precision="float32")
+    np.testing.assert_array_equal(files.read("out.iter000002.png").pixels, two)
+    Path("out.png").unlink()
+    assert dip_command(*words) == 2  # the pictures of the earlier run are kept, too
+    assert dip_command(*words, "--force") == 0
+
+
+def test_resumed_fit_gives_the_same_picture():
+    make("in.png")
+    assert dip_command("denoise", "in.png", "-o", "whole.png", *SMALL, "--iters", 5) == 0
+    save = ("--checkpoint", "fit.ckpt", "--checkpoint-every", 2)
+    assert dip_command("denoise", "in.png", "-o", "part.png", *SMALL, "--iters", 3, *save) == 0
+    resume = (*save, "--resume", "fit.ckpt", "--json", "r.json")
+    assert dip_command("denoise", "in.png", "-o", "rest.png", *SMALL, "--iters", 5, *resume) == 0
+    assert Path("rest.png").read_bytes() == Path("whole.png").read_bytes() != Path("part.png").read_bytes()
+    report = json.loads(Path("r.json").read_text())
+    assert report["history"]["loss"]["iteration"] == [1, 2, 3, 4, 5]
+    # nothing is left to do: the picture is written all the same
+    assert dip_command("denoise", "in.png", "-o", "again.png", *SMALL, "--iters", 5, "--resume", "fit.ckpt") == 0
+    assert Path("again.png").read_bytes() == Path("whole.png").read_bytes()
+
+
+def test_data_range_is_that_of_the_file():
+    pixels = (draw((20, 24), "uint16") // 16).astype(np.uint16)  # 12 bits
+    files.write("in.png", pixels)
+    assert dip_command("denoise", "in.png", "-o", "out.png", "--data-range", 4095, *QUICK) == 0
+    expected = dip.denoise(pixels, iters=3, network=NET, precision="float32", data_range=4095)
+    np.testing.assert_array_equal(files.read("out.png").pixels, expected)
+
+
+# ---------------------------------------------------------------------- mistakes
+
+
+MISTAKES = [
+    ("no command", [], "which command?"),
+    ("command", ["denois"], "invalid choice: 'denois'"),
+    ("option", ["denoise", "in.png", "-o", "o.png", "--iter", "3"], "did you mean '--iters'?"),
+    ("word too many", ["denoise", "in.png", "in.png", "-o", "o.png"], "quote names with spaces"),
+    ("no output", ["denoise", "in.png"], "-o/--output"),
+    ("no mask", ["inpaint", "in.png", "-o", "o.png"], "--mask"),
+    ("no factor", ["super-resolve", "in.png", "-o", "o.png"], "--factor"),
+    ("no iterations", ["denoise", "in.png", "-o", "o.png", "--iters", "0"], "whole number from 1 up"),
+    ("half an iteration", ["denoise", "in.png", "-o", "o.png", "--iters", "2.5"], "whole number from 1 up"),
+    ("seed", ["denoise", "in.png", "-o", "o.png", "--seed", "-1"], "whole number from 0 up"),
+    ("preset", ["denoise", "in.png", "-o", "o.png", "--preset", "papper"], "did you mean 'paper'?"),
+    ("device", ["denoise", "in.png", "-o", "o.png", "--device", "gpu"], "allowed: auto, cpu, cuda"),
+    ("precision", ["denoise", "in.png", "-o", "o.png", "--precision", "float16"], "allowed: auto, float32"),
+    ("lists", ["denoise", "in.png", "-o", "o.png", "--down", "8,8,8"], "one entry a scale"),
+    ("no list", ["denoise", "in.png", "-o", "o.png", "--down", "8;8"], "not a list of channels"),
+    ("channels", ["denoise", "in.png", "-o", "o.png", "--down", "0x5"], "down"),
+    ("lr", ["denoise", "in.png", "-o", "o.png", "--lr", "nan"], "lr must be a finite number"),
+    ("average", ["denoise", "in.png", "-o", "o.png", "--average", "1"], "--average 1"),
+    ("range", ["denoise", "in.png", "-o", "o.png", "--data-range", "9,3"], "low < high"),
+    ("no range", ["denoise", "in.png", "-o", "o.png", "--data-range", "white"], "not a range"),
+    ("range of 8 bits", ["denoise", "in.png", "-o", "o.png", "--data-range", "4095"], "does not fit"),
+    ("kernel", ["super-resolve", "in.png", "-o", "o.png", "--factor", "2", "--kernel", "lanczos4"], "lanczos3"),
+    ("patience", ["denoise", "in.png", "-o", "o.png", "--patience", "9"], "--patience means nothing"),
+    ("sigma", ["denoise", "in.png", "-o", "o.png", "--sigma", "25"], "--sigma means nothing"),
+    ("no sigma", ["denoise", "in.png", "-o", "o.png", "--stop", "discrepancy"], "add --sigma 25"),
+    ("no input", ["denoise", "none.png", "-o", "o.png"], "none.png does not exist"),
+    ("output exists", ["denoise", "in.png", "-o", "old.png"], "old.png exists"),
+    ("extension", ["denoise", "in.png", "-o", "o.gif"], "allowed: .jpeg, .jpg, .png"),
+    ("no folder", ["denoise", "in.png", "-o", "old.png/o.png"], "is not a folder"),
+    ("depth", ["denoise", "deep.png", "-o", "o.jpg"], "JPEG has 8 bits"),
+    ("mask", ["inpaint", "in.png", "--mask", "none.png", "-o", "o.png"], "none.png does not exist"),
+    ("size of the mask", ["inpaint", "in.png", "--mask", "old.png", "-o", "o.png"], "needs 24 x 20"),
+    ("black mask", ["inpaint", "in.png", "--mask", "black.png", "-o", "o.png"], "no pixel as known"),
+    ("size of the reference", ["denoise", "in.png", "-o", "o.png", "--reference", "old.png"], "same size"),
+    ("report exists", ["denoise", "in.png", "-o", "o.png", "--json", "old.png"], "old.png exists"),
+    ("report is the picture", ["denoise", "in.png", "-o", "o.png", "--json", "o.png"], "a name of its own"),
+    ("checkpoint exists", ["denoise", "in.png", "-o", "o.png", "--checkpoint", "old.png"], "--resume old.png"),
+    ("folder of the checkpoint", ["denoise", "in.png", "-o", "o.png", "--checkpoint", "n/c"], "create it first"),
+    ("no checkpoint", ["denoise", "in.png", "-o", "o.png", "--checkpoint-every", "9"], "means nothing without"),
+    ("nothing to resume", ["denoise", "in.png", "-o", "o.png", "--resume", "none"], "none does not exist"),
+    ("no checkpoint to resume", ["denoise", "in.png", "-o", "o.png", "--resume", "old.png"], "not a readable"),
+    ("checkpoint of a folder", ["denoise", "tree", "-o", "o", "--checkpoint", "c"], "--checkpoint is for one"),
+    ("resumed folder", ["denoise", "tree", "-o", "o", "--resume", "in.png"], "--resume is for one"),
+    ("folder without pictures", ["denoise", "empty", "-o", "o"], "holds no pictures"),
+    ("folder onto itself", ["denoise", "tree", "-o", "tree/../tree"], "folder of the pictures themselves"),
+    ("folder onto a file", ["denoise", "tree", "-o", "old.png"], "is not a folder"),
+    ("one reference for all", ["denoise", "tree", "-o", "o", "--reference", "in.png"], "a folder of references"),
+    ("folder of references for one", ["denoise", "in.png", "-o", "o.png", "--reference", "tree"], "is a folder"),
+    ("foreign report", ["denoise", "tree", "-o", "o", "--json", "old.png"], "no report on a folder"),
+    ("task", ["presets", "denoize"], "did you mean 'denoise'?"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), [m[1:] for m in MISTAKES], ids=[m[0] for m in MISTAKES])
+def test_mistake_is_one_line_and_status_2(words, message, here, capsys):
+    make("in.png")
+    make("old.png", (10, 10))
+    make("deep.png", (10, 10), "uint16")
+    files.write("black.png", np.zeros((20, 24), np.uint8))
+    make("tree/a.png", (10, 10))
+    Path("empty").mkdir()
+    before = everything(here)
+    try:
+        status = dip_command(*words)
+    except SystemExit as left:
+        status = left.code
+    output = capsys.readouterr()
+    assert status == 2
+    assert output.err.startswith("dip: error: ")
+    assert output.err.count("\n") == 1
+    assert message in output.err
+    assert not output.out
+    assert everything(here) == before
+
+
+def test_existing_file_is_replaced_only_by_force():
+    make("in.png")
+    Path("out.png").write_bytes(b"precious")
+    assert dip_command("denoise", "in.png", "-o", "out.png", *QUICK) == 2
+    assert Path("out.png").read_bytes() == b"precious"
+    assert dip_command("denoise", "in.png", "-o", "out.png", "--force", *QUICK) == 0
+    assert files.read("out.png").pixels.shape == (20, 24, 3)
+
+
+def test_damaged_picture_is_status_1(here, capsys):
+    make("in.png")
+    Path("broken.png").write_bytes(Path("in.png").read_bytes()[:300])
+    assert dip_command("denoise", "broken.png", "-o", "out.png", *QUICK) == 1
+    assert capsys.readouterr().err.startswith("dip: error: broken.png is damaged or cut short")
+    assert not Path("out.png").exists()
+
+
+def test_picture_too_large_for_the_memory_is_not_even_decoded(monkeypatch, capsys):
+    make("in.png")
+    monkeypatch.setattr(devices, "free_memory", lambda device: 50_000_000)  # the paper's network alone takes more
+
+    def read(path: object) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(files, "read", read)
+    assert dip_command("denoise", "in.png", "-o", "out.png") == 1
+    error = capsys.readouterr().err
+    assert "are free" in error
+    assert "--down 64x5" in error
+
+
+def test_disk_that_is_full_leaves_the_old_file(monkeypatch, here, capsys):
+    make("in.png")
+    make("out.png", seed=5)
+    before = everything(here)
+
+    def write_bytes(path: object, data: bytes) -> None:
+        raise OSError(28, "cannot be written: No space left on device", str(path))
+
+    monkeypatch.setattr(files, "write_bytes", write_bytes)
+    assert dip_command("denoise", "in.png", "-o", "out.png", "--force", *QUICK) == 1
+    assert capsys.readouterr().err == "dip: error: out.png: cannot be written: No space left on device\n"
+    assert everything(here) == before
+
+
+def test_failed_picture_so_far_is_said_and_does_not_end_the_fit(monkeypatch, capsys):
+    make("in.png")
+    write = files.write
+
+    def fail_beside(path: Path, *args: object, **options: object) -> Path:
+        if ".iter" in str(path):
+            raise OSError(28, "No space left on device", str(path))
+        return write(path, *args, **options)
+
+    monkeypatch.setattr(files, "write", fail_beside)
+    assert dip_command("denoise", "in.png", "-o", "out.png", "--save-every", 2, *QUICK) == 0
+    error = capsys.readouterr().err
+    assert error.startswith("dip: warning: the picture of iteration 2 was not written")
+    assert error.count("\n") == 1
+
+
+def test_divergence_is_status_1_and_the_picture_so_far_is_saved_aside(monkeypatch, capsys):
+    make("in.png")
+
+    def run(self: Fit, iters: int) -> None:
+        self.step()
+        self.step()
+        warnings.warn("the loss became nan;\nwent back", RuntimeWarning, stacklevel=2)
+        raise DivergenceError("the loss became nan; take a lower learning rate (lr=...)")
+
+    monkeypatch.setattr(Fit, "run", run)
+    assert dip_command("denoise", "in.png", "-o", "out.png", *QUICK) == 1
+    warning, error = capsys.readouterr().err.splitlines()
+    assert warning == "dip: warning: the loss became nan; went back"
+    expected = "take a lower learning rate (--lr ...); the picture so far is out.iter000002.png"
+    assert error == f"dip: error: the loss became nan; {expected}"
+    assert not Path("out.png").exists()
+    assert files.read("out.iter000002.png").pixels.shape == (20, 24, 3)
+
+
+def test_missing_package_is_named(monkeypatch, capsys):
+    make("in.png")
+    monkeypatch.setitem(sys.modules, "skimage.metrics", None)
+    assert dip_command("denoise", "in.png", "-o", "out.png", "--reference", "in.png", *QUICK) == 1
+    assert capsys.readouterr().err == "dip: error: the package skimage is missing; pip install scikit-image\n"
+
+
+def test_traceback_is_shown_on_request_only(capsys):
+    assert dip_command("denoise", "none.png", "-o", "out.png", "--traceback") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("Traceback")
+    assert error.splitlines()[-1].startswith("dip: error: none.png does not exist")
+
+
+def test_quiet_is_quiet(capsys):
+    make("in.png")
+    make("tree/a.png")
+    assert dip_command("denoise", "in.png", "-o", "out.png", "--quiet", *QUICK) == 0
+    assert dip_command("denoise", "tree", "-o", "out", "--quiet", *QUICK) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [
+        ('precision="float32", or another seed', '--precision "float32", or another seed'),
+        ("checkpoint_every means nothing", "checkpoint_every means nothing"),
+        ("(data_range=255, or divide)", "(--data-range 255, or divide)"),
+        ('network={"down": [64] * 5, "up": [64] * 5}', "--down 64x5"),
+        ("out/seed=3/a.png exists", "out/seed=3/a.png exists"),
+        (OSError(28, "No space left", "a.png"), "a.png: No space left"),
+        (KeyError(), "KeyError"),
+    ],
+)
+def test_messages_are_in_the_words_of_the_command_line(message, line):
+    assert one_line(message) == line
+
+
+# ---------------------------------------------------------------------- a folder
+
+
+def make_tree() -> None:
+    make("in/b/c/deep.png", (9, 11), "uint16")
+    make("in/b/photo.jpg", (16, 12, 3))
+    make("in/a.tif", (10, 8), "float32")
+    Image.fromarray(draw((12, 12, 3))).save("in/b/old.bmp")
+    Path("in/b/broken.png").write_bytes(Path("in/b/photo.jpg").read_bytes()[:200])
+    Path("in/.hidden.png").write_bytes(b"")
+    Path("in/notes.txt").write_text("no picture")
+
+
+def test_folder_keeps_its_tree_and_goes_on_after_a_failure(capsys):
+    make_tree()
+    assert dip_command("denoise", "in", "-o", "out", "--json", "r.json", *QUICK) == 1
+    output = capsys.readouterr()
+    assert sorted(everything(Path("out"))) == ["a.tif", "b/c/deep.png", "b/old.png", "b/photo.jpg"]
+    assert files.read("out/b/c/deep.png").pixels.dtype == np.uint16
+    expected = dip.denoise(files.read("in/a.tif").pixels, iters=3, network=NET, precision="float32")
+    np.testing.assert_array_equal(files.read("out/a.tif").pixels, expected)
+    assert output.out.splitlines()[-1] == "4 done, 1 failed"
+    assert output.err.startswith("dip: error: [2/5] b/broken.png: in/b/broken.png has the extension of PNG")
+    assert output.err.count("\n") == 1
+    reports = json.loads(Path("r.json").read_text())
+    assert [report["status"] for report in reports] == ["done", "failed", "done", "done", "done"]
+    assert "extension of PNG" in reports[1]["error"]
+    assert [report["input"] for report in reports][3:] == ["in/b/old.bmp", "in/b/photo.jpg"]
+
+
+def test_folder_goes_on_where_it_ended(capsys):
+    make_tree()
+    Path("in/b/broken.png").unlink()
+    words = ("denoise", "in", "-o", "out", "--json", "r.json", *QUICK)
+    assert dip_command(*words) == 0
+    first, reports = everything(Path("out")), json.loads(Path("r.json").read_text())
+    Path("out/b/photo.jpg").unlink()
+    Path("out/a.tif").write_bytes(b"kept")
+    capsys.readouterr()
+    assert dip_command(*words) == 0
+    assert everything(Path("out")) == {**first, "a.tif": b"kept"}
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "[1/4] out/a.tif exists and is kept; --force replaces it"
+    assert lines[-1] == "1 done, 3 kept"
+    again = json.loads(Path("r.json").read_text())
+    assert [report["status"] for report in again] == ["done"] * 4  # what was kept has its report from the first time
+    assert again[:3] == reports[:3]
+    assert dip_command(*words, "--force") == 0
+    assert everything(Path("out")) == first
+
+
+def test_other_trees_inside_a_folder_are_not_its_pictures():
+    make("in/a.png")
+    make("in/clean/a.png", seed=1)
+    words = ("denoise", "in", "-o", "in/out", "--reference", "in/clean", "--json", "r.json", *QUICK)
+    assert dip_command(*words) == 0
+    assert dip_command(*words) == 0
+    assert list(everything(Path("in/out"))) == ["a.png"]
+    (report,) = json.loads(Path("r.json").read_text())
+    assert report["figures"]["psnr"] > 0
+
+
+def test_result_may_go_to_the_folder_above():
+    make("pictures/raw/a.png")
+    assert dip_command("denoise", "pictures/raw", "-o", "pictures", *QUICK) == 0
+    assert sorted(everything(Path("pictures"))) == ["a.png", "raw/a.png"]
+
+
+def test_pictures_that_differ_in_format_only_do_not_overwrite_each_other():
+    make("in/a.png")
+    Image.fromarray(draw((12, 12, 3))).save("in/a.bmp")
+    Image.fromarray(draw((14, 14, 3))).save("in/a.webp", lossless=True)
+    assert dip_command("denoise", "in", "-o", "out", *QUICK) == 0
+    sizes = {path.name: files.read(path).pixels.shape[:2] for path in Path("out").iterdir()}
+    assert sizes == {"a.png": (20, 24), "a.bmp.png": (12, 12), "a.webp.png": (14, 14)}
+
+
+def test_masks_of_a_folder(capsys):
+    for name in ("a.png", "b/c.jpg", "b/d.png"):
+        make(f"in/{name}", (10, 12, 3))
+    known = np.full((10, 12), 255, np.uint8)
+    known[3:6, 3:6] = 0
+    files.write("mask.png", known)
+    assert dip_command("inpaint", "in", "--mask", "mask.png", "-o", "one", *QUICK) == 0
+    assert len(everything(Path("one"))) == 3
+    files.write("masks/a.png", known)
+    files.write("masks/b/c.png", known)  # the mask of c.jpg is lossless
+    files.write("masks/b/d.png", known[:5])
+    capsys.readouterr()
+    assert dip_command("inpaint", "in", "--mask", "masks", "-o", "many", *QUICK) == 1
+    assert sorted(everything(Path("many"))) == ["a.png", "b/c.jpg"]
+    assert "b/d.png: masks/b/d.png has 12 x 5 pixels" in capsys.readouterr().err
+    assert Path("many/a.png").read_bytes() == Path("one/a.png").read_bytes()
+    Path("masks/a.png").unlink()
+    assert dip_command("inpaint", "in", "--mask", "masks", "-o", "other", *QUICK) == 1
+    assert "[1/3] a.png: masks/a.png does not exist" in capsys.readouterr().err
+    assert sorted(everything(Path("other"))) == ["b/c.jpg"]
+
+
+def test_unforeseen_error_is_named_and_does_not_stop_the_rest(monkeypatch, capsys):
+    make("in/a.png", (10, 12, 3))
+    make("in/b.png")
+    run = Fit.run
+
+    def fail_once(self: Fit, iters: int) -> Fit:
+        if self.task.shape[1] == 10:
+            raise ZeroDivisionError("by zero")
+        return run(self, iters)
+
+    monkeypatch.setattr(Fit, "run", fail_once)
+    assert dip_command("denoise", "in", "-o", "out", *QUICK) == 1
+    assert capsys.readouterr().err == "dip: error: [1/2] a.png: ZeroDivisionError: by zero\n"
+    assert list(everything(Path("out"))) == ["b.png"]
+
+
+# ---------------------------------------------------------------------- Ctrl-C
+
+
+@pytest.fixture
+def pressed(monkeypatch: pytest.MonkeyPatch):
+    """A function that lets Ctrl-C be pressed, once or more, in an iteration of every fit."""
+
+    def press(iteration: int, times: int = 1) -> None:
+        iterate = Fit._iterate
+
+        def interrupted(self: Fit) -> None:
+            iterate(self)
+            if self.iteration == iteration:
+                for _ in range(times):
+                    signal.raise_signal(signal.SIGINT)
+
+        monkeypatch.setattr(Fit, "_iterate", interrupted)
+
+    return press
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_interrupted_fit_writes_the_picture_so_far(times, pressed, capsys):
+    make("in.png")
+    pressed(2, times)
+    assert dip_command("denoise", "in.png", "-o", "out.png", "--json", "r.json", *QUICK) == 130
+    report = json.loads(Path("r.json").read_text())
+    assert (report["status"], report["stop_reason"], report["iterations"]) == ("interrupted", "interrupted", 2)
+    assert files.read("out.png").pixels.shape == (20, 24, 3)
+    assert "2 iterations in 0 s, stopped: interrupted" in capsys.readouterr().out
+
+
+def test_interrupted_folder_does_not_take_the_picture_for_done(pressed, monkeypatch, here, capsys):
+    make("in/a.png")
+    make("in/b.png")
+    words = ("denoise", "in", "-o", "out", "--json", "r.json", *QUICK)
+    pressed(2)
+    assert dip_command(*words) == 130
+    assert list(everything(Path("out"))) == ["a.iter000002.png"]
+    assert capsys.readouterr().out.splitlines()[-1] == "1 interrupted, 1 not begun"
+    monkeypatch.undo()
+    monkeypatch.chdir(here)
+    assert dip_command(*words) == 0
+    assert sorted(everything(Path("out"))) == ["a.iter000002.png", "a.png", "b.png"]
+    assert [report["status"] for report in json.loads(Path("r.json").read_text())] == ["done", "done"]
+
+
+def test_interrupt_before_there_is_a_picture(monkeypatch, here, capsys):
+    make("in.png")
+    before = everything(here)
+
+    def draw_code(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(dip.codes.Uniform, "draw", draw_code)
+    assert dip_command("denoise", "in.png", "-o", "out.png", *QUICK) == 130
+    assert capsys.readouterr().err == "dip: error: interrupted; there was no picture yet\n"
+    assert everything(here) == before
+
+
+def test_interrupt_while_the_result_is_written_comes_too_late(monkeypatch):
+    make("in.png")
+    write = files.write
+
+    def interrupted(*args: object, **options: object) -> Path:
+        signal.raise_signal(signal.SIGINT)
+        return write(*args, **options)
+
+    monkeypatch.setattr(files, "write", interrupted)
+    assert dip_command("denoise", "in.png", "-o", "out.png", "--json", "r.json", *QUICK) == 130
+    assert json.loads(Path("r.json").read_text())["status"] == "done"
+    assert files.read("out.png").pixels.shape == (20, 24, 3)
+
+
+# ---------------------------------------------------------------------- the rest, and processes of their own
+
+
+def test_presets_are_listed(capsys):
+    assert dip_command("presets") == 0
+    table = capsys.readouterr().out
+    for name in dip.presets.names():
+        task, _, preset = name.partition("/")
+        assert any(line.split("|")[1:3] == [f" {task} ", f" {preset} "] for line in squeezed(table))
+    assert dip_command("presets", "super-resolve") == 0
+    rows = squeezed(capsys.readouterr().out)[2:]
+    assert [row.split("|")[2].strip() for row in rows] == dip.presets.names("super_resolve")
+
+
+def squeezed(table: str) -> list[str]:
+    return [" ".join(line.split()) for line in table.splitlines()]
+
+
+def test_info_tells_versions_devices_and_threads(capsys):
+    assert dip_command("info") == 0
+    lines = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines())
+    here = devices.environment()
+    assert (lines["dip"], lines["torch"]) == (dip.__version__, here["torch"])
+    assert lines["threads"].startswith(str(here["threads"]))
+    assert "cpu" in lines["device"]
+    assert "GiB" in lines["device"]
+
+
+@pytest.mark.parametrize("command", ["denoise", "inpaint", "super-resolve", "presets", "info", "demo"])
+def test_help_of_every_command(command, capsys):
+    with pytest.raises(SystemExit) as left:
+        dip_command(command, "--help")
+    assert left.value.code == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: dip {command}")
+    if command not in ("presets", "info"):
+        assert f"  dip {command}" in text  # an example
+    if command == "inpaint":
+        assert "WHITE (any value but 0) = the pixel is KNOWN" in text
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as left:
+        dip_command("--version")
+    assert left.value.code == 0
+    assert capsys.readouterr().out == f"dip {dip.__version__}\n"
+
+
+def command_line(*words: object) -> list[str]:
+    return [sys.executable, "-m", "dip", *map(str, words)]
+
+
+@pytest.fixture
+def environment() -> dict[str, str]:
+    root = str(Path(cli.__file__).resolve().parents[1])
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
+
+
+def test_process_restores_a_picture(environment):
+    make("in.png")
+    words = command_line("denoise", "in.png", "-o", "out.png", *QUICK)
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    expected = dip.denoise(files.read("in.png").pixels, iters=3, network=NET, precision="float32")
+    np.testing.assert_array_equal(files.read("out.png").pixels, expected)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
+def test_interrupted_process_writes_picture_report_and_checkpoint(environment):
+    make("in.png")
+    files_wanted = ("--save-every", 2, "--json", "r.json", "--checkpoint", "fit.ckpt")
+    words = command_line("denoise", "in.png", "-o", "out.png", *SMALL, "--iters", 1_000_000, *files_wanted)
+    process = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        while not Path("out.iter000004.png").exists() and process.poll() is None:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert (process.returncode, err) == (130, "")
+    assert "stopped: interrupted" in out
+    report = json.loads(Path("r.json").read_text())
+    assert report["status"] == "interrupted"
+    assert files.read("out.png").pixels.shape == (20, 24, 3)
+    assert not [path for path in Path().iterdir() if path.name.startswith(".")]
+    resume = ("--resume", "fit.ckpt", "--iters", report["iterations"])
+    assert dip_command("denoise", "in.png", "-o", "same.png", *SMALL, *resume) == 0
+    assert Path("same.png").read_bytes() == Path("out.png").read_bytes()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes differ there")
+def test_reader_that_has_seen_enough_is_no_error(environment):
+    process = subprocess.Popen(
+        command_line("presets"), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process.stdout.close()
+    error = process.stderr.read()
+    process.stderr.close()
+    assert process.wait() == 1
+    assert error == ""

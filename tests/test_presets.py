@@ -1,0 +1,141 @@
+"""The presets hold the published settings, value by value."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from small import picture
+
+import dip
+from dip import codes, presets
+
+FIVE = (128,) * 5
+GROWING = (8, 16, 32, 64, 128)
+WIDE = (16, 32, 64, 128, 128)
+
+# (task, name): iterations, down = up, skip, code, jitter, learning rate, other options of the network
+PUBLISHED = {
+    ("denoise", "paper"): (1800, FIVE, (4,) * 5, codes.Uniform(32, 0.1), 1 / 30, 0.01, {}),
+    ("denoise", "paper-sigma50"): (1800, FIVE, (4,) * 5, codes.Uniform(32, 0.1), 1 / 20, 0.01, {}),
+    ("denoise", "paper-jpeg"): (2400, GROWING, (0, 0, 0, 4, 4), codes.Uniform(3, 0.1), 1 / 30, 0.01, {}),
+    ("denoise", "paper-flash"): (601, FIVE, (4,) * 5, None, 0, 0.1,
+        {"upsampling": ("nearest", "nearest", "bilinear", "bilinear", "bilinear")}),
+    ("inpaint", "paper"): (6001, FIVE, FIVE, codes.Uniform(32, 0.1), 0.03, 0.01, {"upsampling": "nearest"}),
+    ("inpaint", "paper-hole"): (5001, FIVE, (0,) * 5, codes.Meshgrid(), 0.03, 0.01, {"upsampling": "nearest"}),
+    ("inpaint", "paper-hole-large"): (3001, (*WIDE, 128), (0,) * 6, codes.Uniform(1, 0.1), 0, 0.01,
+        {"upsampling": "nearest", "kernel_down": 5, "conv1x1_up": False}),
+    ("inpaint", "paper-half"): (11000, FIVE, (4,) * 5, codes.Uniform(32, 0.1), 0.03, 0.001, {}),
+    ("inpaint", "paper-sparse"): (1000, WIDE, (0,) * 5, codes.Uniform(32, 0.1), 0, 0.01, {"downsampling": "average"}),
+    ("super_resolve", "paper"): (2000, FIVE, (4,) * 5, codes.Uniform(32, 0.1), 0.03, 0.01, {}),
+    ("super_resolve", "paper-x8"): (4000, FIVE, (4,) * 5, codes.Uniform(32, 0.1), 0.05, 0.01, {}),
+    ("reconstruct", "paper"): (2000, FIVE, (4,) * 5, codes.Uniform(32, 0.1), 0.03, 0.01, {}),
+}  # fmt: skip
+
+
+def test_every_preset_is_listed_here():
+    assert set(presets.names()) >= {f"{task}/{name}" for task, name in PUBLISHED}
+    papers = {name for name in presets.names() if name.partition("/")[2].startswith("paper")}
+    assert papers == {f"{task}/{name}" for task, name in PUBLISHED}
+    assert "paper-flash" in presets.names("denoise")
+    assert "paper-flash" not in presets.names("inpaint")
+
+
+@pytest.mark.parametrize(("key", "values"), PUBLISHED.items())
+def test_published_values(key, values):
+    iters, channels, skip, code, jitter, lr, further = values
+    preset = presets.get(*key)
+    assert (preset.task, preset.name) == key
+    assert preset.iters == iters
+    assert dict(preset.options) == {"down": channels, "up": channels, "skip": skip, **further}
+    assert preset.code == code
+    assert preset.jitter == pytest.approx(jitter, abs=1e-12)
+    assert preset.lr == lr
+    assert preset.optimizer == "adam"
+    assert preset.network == "encoder-decoder"
+    assert preset.loss == "mse"
+    assert preset.average == 0.99
+
+
+@pytest.mark.parametrize("key", PUBLISHED)
+def test_published_networks_and_codes_can_be_built(key):
+    preset = presets.get(*key)
+    code = preset.code or codes.Image(picture((64, 64, 3)))
+    network = dip.networks.create(preset.network, code.channels, 3, **preset.options)
+    frame = codes.Frame.around((64, 64), network.padded_size(64, 64))
+    assert code.draw(frame, torch.Generator()).shape[1] == network.in_channels
+    if key in (("denoise", "paper"), ("super_resolve", "paper")):
+        assert sum(p.numel() for p in network.parameters()) == 2_217_831
+
+
+def test_presets_cannot_be_changed():
+    preset = presets.get("denoise", "paper")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        preset.lr = 1
+    with pytest.raises(TypeError):
+        preset.options["down"] = (8,)
+
+
+@pytest.mark.parametrize(
+    ("task", "expected"),
+    [
+        (lambda: dip.Denoise(picture()), ("denoise", "paper")),
+        (lambda: dip.Inpaint(picture(), np.ones((16, 16), bool)), ("inpaint", "paper")),
+        (lambda: dip.SuperResolve(picture(), 4), ("super_resolve", "paper")),
+        (lambda: dip.SuperResolve(picture(), 8), ("super_resolve", "paper-x8")),
+        (lambda: dip.Reconstruct(picture()[None], lambda x: x.permute(0, 2, 3, 1), (3, 16, 16)), ("reconstruct", "paper")),
+    ],
+)
+def test_each_task_has_its_preset(task, expected):
+    settings = dip.Fit(task(), network={"down": [4] * 5, "up": [4] * 5, "skip": [0] * 5}).settings
+    assert (settings.preset.task, settings.preset.name) == expected
+
+
+def test_preset_reaches_the_fit_and_single_values_replace_its_own():
+    small = {"down": [4] * 6, "up": [4] * 6}
+    task = dip.Inpaint(picture(), np.ones((16, 16), bool))
+    fit = dip.Fit(task, preset="paper-hole-large", network=small)
+    assert fit.settings.code == codes.Uniform(1)
+    assert fit.settings.jitter == 0
+    assert fit.settings.lr == 0.01
+    assert fit.network.upsampling == ["nearest"] * 6
+    assert fit.network.down[0][0].kernel_size == (5, 5)
+    assert fit.network.down[0][0].out_channels == 4
+    changed = dip.Fit(task, preset="paper-hole-large", network=small, lr=0.5, code="meshgrid", jitter=0.1, average=0)
+    assert (changed.settings.lr, changed.settings.jitter, changed.settings.average) == (0.5, 0.1, 0)
+    assert changed.network.in_channels == 2
+
+
+def test_flash_preset_needs_its_code():
+    dark, flash = picture(seed=1), picture(seed=2)
+    net = {"down": [4] * 5, "up": [4] * 5, "skip": [2] * 5}
+    with pytest.raises(ValueError, match=r"'paper-flash' needs a code: .*dip\.codes\.Image"):
+        dip.Fit(dip.Denoise(dark), preset="paper-flash", network=net)
+    fit = dip.Fit(dip.Denoise(dark), preset="paper-flash", network=net, code=codes.Image(flash))
+    assert fit.network.in_channels == 3
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "message"),
+    [
+        ("denoise", "papper", "unknown preset for denoise: 'papper'; did you mean 'paper'"),
+        ("inpaint", "paper-sigma50", "unknown preset for inpaint: 'paper-sigma50'.*allowed: paper, paper-hole"),
+        ("denoise", 3, "unknown preset for denoise: 3; allowed: "),
+    ],
+)
+def test_unknown_presets(task, name, message):
+    with pytest.raises(ValueError, match=message):
+        presets.get(task, name)
+
+
+def test_table_shows_every_preset():
+    lines = presets.table().splitlines()
+    assert len(lines) == 2 + len(presets.names())
+    assert len({len(line) for line in lines}) == 1  # aligned
+    (hole,) = [line for line in lines if "paper-hole-large" in line]
+    cells = [cell.strip() for cell in hole.strip("|").split("|")]
+    assert cells[:2] == ["inpaint", "paper-hole-large"]
+    assert cells[3:6] == ["3001", "16,32,64,128,128,128", "0x6"]
+    assert "kernel_down=5" in cells[-1]

@@ -1,0 +1,393 @@
+"""The tasks: every type, layout and size in comes out the same; each operator and each border case."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as PILImage
+from small import QUICK, picture, quick_fit
+
+import dip
+
+SIZES = [(1, 1), (7, 13), (65, 129), (3, 200)]
+TYPES = ["uint8", "uint16", "float32", "float64"]
+
+
+def rgba(size, dtype):
+    image = picture((*size, 4), dtype)
+    image[..., 3] = picture(size, dtype, seed=9)
+    return image
+
+
+LAYOUTS = {
+    "gray": lambda size, dtype: (picture(size, dtype), None),
+    "rgb": lambda size, dtype: (picture((*size, 3), dtype), None),
+    "rgba": lambda size, dtype: (rgba(size, dtype), None),
+    "channels first": lambda size, dtype: (np.moveaxis(picture((*size, 5), dtype), -1, 0), 0),
+    "channels in the middle": lambda size, dtype: (np.moveaxis(picture((*size, 2), dtype), -1, 1), 1),
+    "torch gray": lambda size, dtype: (torch.from_numpy(picture(size, dtype)), None),
+    "torch": lambda size, dtype: (torch.from_numpy(np.moveaxis(picture((*size, 3), dtype), -1, 0).copy()), None),
+    "torch, a batch of one": lambda size, dtype: (torch.from_numpy(picture((*size, 2), dtype)).permute(2, 0, 1)[None], None),
+    "torch, channels last": lambda size, dtype: (torch.from_numpy(picture((*size, 2), dtype)), -1),
+}  # fmt: skip
+
+
+def as_array(image):
+    return image.numpy() if isinstance(image, torch.Tensor) else image
+
+
+def same_kind(restored, image):
+    assert type(restored) is type(image)
+    assert restored.dtype == image.dtype
+    assert restored.shape == image.shape
+    assert np.isfinite(as_array(restored).astype(np.float64)).all()
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_goes_in_comes_out_in_kind(layout, dtype):
+    for size in SIZES if layout in ("rgb", "torch gray") else [(1, 1), (7, 13)]:
+        image, axis = LAYOUTS[layout](size, dtype)
+        given = image.copy() if isinstance(image, np.ndarray) else image.clone()
+        restored = dip.denoise(image, channel_axis=axis, iters=1, **QUICK)
+        same_kind(restored, image)
+        assert np.array_equal(as_array(image), as_array(given))  # the input is left alone
+        if layout == "rgba":
+            assert np.array_equal(restored[..., 3], image[..., 3])
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 13), (31, 17)])
+@pytest.mark.parametrize("dtype", ["uint8", "float64"])
+def test_a_fit_that_goes_on_reaches_the_image_up_to_its_border(size, dtype):
+    image = picture(size, dtype)
+    restored = dip.denoise(image, iters=400, lr=0.03, jitter=0, average=0.9, **QUICK).astype(np.float64)
+    white = 255 if dtype == "uint8" else 1
+    error = np.abs(restored - image) / white
+    assert error.mean() < 0.05
+    border = np.ones(size, bool)
+    border[1:-1, 1:-1] = False
+    assert error[border].mean() < 0.06
+
+
+@pytest.mark.parametrize("data_range", [4095, (-1000, 3000)])
+def test_data_range_of_ones_own(data_range):
+    low, high = (0, data_range) if isinstance(data_range, int) else data_range
+    image = (low + picture((9, 8), "float64") * (high - low)).astype("int16")
+    restored = dip.denoise(image, data_range=data_range, iters=1, **QUICK)
+    same_kind(restored, image)
+    scaled = (image - float(low)) / (high - low)
+    fit = quick_fit(dip.Denoise(scaled), iters=1)
+    np.testing.assert_allclose(restored, low + (high - low) * fit.image, atol=0.51)
+
+
+def test_torch_and_numpy_give_the_same():
+    image = picture((9, 14, 3), "uint8")
+    from_numpy = dip.denoise(image, iters=3, **QUICK)
+    from_torch = dip.denoise(torch.from_numpy(image).permute(2, 0, 1), iters=3, **QUICK)
+    assert np.array_equal(from_numpy, from_torch.permute(1, 2, 0).numpy())
+
+
+def test_a_batch_is_fitted_image_by_image():
+    batch = torch.stack([torch.from_numpy(picture((3, 9, 8), seed=seed)) for seed in (1, 2)]).contiguous()
+    restored = dip.denoise(batch, iters=3, **QUICK)
+    assert restored.shape == batch.shape
+    for one, alone in zip(restored, batch, strict=True):
+        assert torch.equal(one, dip.denoise(alone, iters=3, **QUICK))
+    with pytest.raises(ValueError, match="batch of 2; one image a fit"):
+        dip.Denoise(batch)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"checkpoint": "fit.st"},
+        {"resume": "fit.st"},
+        {"reference": picture((9, 8, 3))},
+        {"network": torch.nn.Conv2d(8, 3, 1)},  # its weights would go on from image to image
+    ],
+)
+def test_what_belongs_to_one_image_is_refused_for_a_batch(options):
+    batch = torch.rand(2, 3, 9, 8)
+    (name,) = options
+    with pytest.raises(ValueError, match=f"batch of 2, and {name} belongs to one image; call .* for each image"):
+        dip.denoise(batch, iters=1, **{**QUICK, **options})
+
+
+# ---------------------------------------------------------------------- inpainting
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", [*TYPES, "float16"])
+def test_known_pixels_come_back_bit_by_bit(layout, dtype):
+    size = (7, 13)
+    image, axis = LAYOUTS[layout](size, dtype)
+    mask = np.random.default_rng(0).random(size) < 0.6
+    task = dip.Inpaint(image, mask, channel_axis=axis)
+    restored = quick_fit(task, iters=2).image
+    same_kind(restored, image)
+    shape = [1] * image.ndim
+    for at, length in zip(task.layout._row_and_column_axes, size, strict=True):
+        shape[at] = length
+    known = np.broadcast_to(mask.reshape(shape), image.shape)
+    assert np.array_equal(as_array(restored)[known], as_array(image)[known])
+    assert not np.array_equal(as_array(restored), as_array(image))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "data_range"), [("float64", (-3.0, 1e3)), ("float32", 255), ("int32", 2**31 - 1), ("uint16", 4095)]
+)
+def test_known_pixels_come_back_bit_by_bit_in_any_range(dtype, data_range):
+    low, high = (0, data_range) if np.isscalar(data_range) else data_range
+    image = (low + picture((8, 9), "float64") * (high - low)).astype(dtype)
+    mask = np.random.default_rng(0).random((8, 9)) < 0.6
+    restored = dip.inpaint(image, mask, data_range=data_range, iters=1, **QUICK)
+    assert np.array_equal(restored[mask], image[mask])
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        lambda m: m,
+        lambda m: m.astype(np.uint8),
+        lambda m: m.astype(np.uint8) * 255,
+        lambda m: m.astype(np.float32),
+        lambda m: torch.from_numpy(m),
+        lambda m: torch.from_numpy(m)[None],
+    ],
+)
+def test_masks_of_any_kind_mean_the_same(mask):
+    image, known = picture((7, 13, 3), "uint8"), np.random.default_rng(0).random((7, 13)) < 0.6
+    expected = dip.inpaint(image, known, iters=2, **QUICK)
+    assert np.array_equal(dip.inpaint(image, mask(known), iters=2, **QUICK), expected)
+
+
+@pytest.mark.parametrize("rubbish", [0.0, 1.0, np.nan, np.inf])
+def test_missing_pixels_do_not_matter(rubbish):
+    image, known = picture((7, 13, 3)), np.random.default_rng(0).random((7, 13)) < 0.6
+    expected = dip.inpaint(image, known, iters=3, **QUICK)
+    other = image.copy()
+    other[~known] = rubbish
+    assert np.array_equal(dip.inpaint(other, known, iters=3, **QUICK), expected)
+
+
+def test_polarity_true_is_known():
+    """The hole in a gray picture is filled with gray although it is black: the loss does not see it."""
+    image, known = np.full((16, 16), 0.8, np.float32), np.ones((16, 16), bool)
+    known[5:11, 5:11] = False
+    image[~known] = 0
+    restored = dip.inpaint(image, known, iters=150, lr=0.03, **QUICK)
+    assert np.array_equal(restored[known], image[known])
+    assert restored[~known].mean() == pytest.approx(0.8, abs=0.1)
+    wrong_way = dip.inpaint(image, ~known, iters=150, lr=0.03, **QUICK)
+    assert np.array_equal(wrong_way[~known], image[~known])
+    assert wrong_way[known].mean() < 0.4
+
+
+def test_without_keep_known_the_networks_picture_is_returned():
+    image, known = picture((7, 13, 3)), np.random.default_rng(0).random((7, 13)) < 0.6
+    fit = quick_fit(dip.Inpaint(image, known, keep_known=False), iters=2)
+    assert torch.equal(torch.from_numpy(fit.image).permute(2, 0, 1)[None], fit.picture)
+    kept = quick_fit(dip.Inpaint(image, known), iters=2)
+    assert torch.equal(kept.picture, fit.picture)
+    assert np.array_equal(kept.image[~known], fit.image[~known])
+
+
+def test_a_soft_mask_is_a_weight():
+    image, weight = picture((7, 13)), np.random.default_rng(0).random((7, 13)).astype(np.float32)
+    fit = quick_fit(dip.Inpaint(image, weight), iters=2)
+    output = fit.picture[0, 0].numpy()
+    np.testing.assert_allclose(fit.image, weight * image + (1 - weight) * output, atol=1e-6)
+    first = dip.Fit(dip.Inpaint(image, weight), **QUICK)
+    first.step()
+    squares = (first.output[0, 0].numpy() - image) ** 2
+    assert first.history["loss"][0] == pytest.approx(np.average(squares, weights=weight), rel=1e-5)
+
+
+# ---------------------------------------------------------------------- super-resolution
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3, 4])
+@pytest.mark.parametrize("size", [(1, 1), (7, 13), (3, 50)])
+def test_output_is_exactly_factor_times_the_input(factor, size):
+    image = picture((*size, 3), "uint8")
+    restored = dip.super_resolve(image, factor, iters=1, **QUICK)
+    assert restored.shape == (factor * size[0], factor * size[1], 3)
+    assert restored.dtype == np.uint8
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_super_resolution_of_every_layout(layout):
+    image, axis = LAYOUTS[layout]((5, 6), "uint16")
+    task = dip.SuperResolve(image, 3, channel_axis=axis)
+    restored = quick_fit(task, iters=1).image
+    expected = list(image.shape)
+    for at in task.layout._row_and_column_axes:
+        expected[at] *= 3
+    assert type(restored) is type(image)
+    assert restored.dtype == image.dtype
+    assert list(restored.shape) == expected
+
+
+def test_alpha_is_enlarged_with_the_picture():
+    image = rgba((6, 5), "uint8")
+    image[..., 3] = 255
+    image[:3, :, 3] = 0
+    alpha = dip.super_resolve(image, 4, iters=1, **QUICK)[..., 3]
+    assert alpha.shape == (24, 20)
+    assert (alpha[:8] == 0).all()
+    assert (alpha[-8:] == 255).all()
+
+
+@pytest.mark.parametrize(("kernel", "method"), [("lanczos3", "LANCZOS"), ("box", "BOX")])
+def test_the_result_reduced_is_the_picture_given(kernel, method):
+    small = picture((12, 10))
+    large = dip.super_resolve(small, 2, kernel=kernel, iters=500, lr=0.03, jitter=0, **QUICK)
+    reduced = PILImage.fromarray(large).resize((10, 12), PILImage.Resampling[method])
+    assert np.abs(np.asarray(reduced) - small).mean() < 0.03
+    assert np.asarray(reduced).std() > 0.1
+
+
+def test_downsampler_options_reach_the_operator():
+    x = torch.rand(1, 3, 12, 12)
+    for kernel in ("lanczos2", "lanczos3", "box", "gaussian"):
+        for phase in (0, 0.5, 1):
+            task = dip.SuperResolve(picture((4, 4, 3)), 3, kernel=kernel, phase=phase)
+            torch.testing.assert_close(task.forward(x), dip.operators.Downsample(3, kernel, phase=phase)(x))
+
+
+# ---------------------------------------------------------------------- reconstruction
+
+
+class Physics:
+    """An object with a method A, as deepinv's are."""
+
+    def __init__(self, matrix):
+        self.matrix = matrix
+
+    def A(self, x):  # noqa: N802
+        return x.flatten(1) @ self.matrix.T
+
+    def A_adjoint(self, y):  # noqa: N802
+        return y @ self.matrix
+
+
+def measured(size=(1, 8, 8), count=48):
+    matrix = torch.randn(count, int(np.prod(size)), generator=torch.Generator().manual_seed(1)) / 8
+    image = torch.from_numpy(picture(size[1:]))[None].expand(size)
+    return Physics(matrix), image, Physics(matrix).A(image[None])
+
+
+@pytest.mark.parametrize("wrap", [lambda p: p, lambda p: p.A, lambda p: lambda x: p.A(x)])
+def test_reconstruct_with_a_callable_or_an_object(wrap):
+    physics, image, y = measured()
+    restored = dip.reconstruct(y, forward=wrap(physics), shape=image.shape, iters=3, **QUICK)
+    assert restored.shape == image.shape
+    assert restored.dtype == torch.float32
+    assert torch.equal(restored, dip.reconstruct(y, forward=physics, shape=image.shape, iters=3, **QUICK))
+
+
+def test_reconstruct_fits_the_measurement():
+    physics, image, y = measured()
+    options = {**QUICK, "lr": 0.03, "jitter": 0, "average": 0.9}
+    fit = quick_fit(dip.Reconstruct(y, physics, image.shape), iters=300, **options)
+    assert fit.history["loss"][-1] < 0.01 * fit.history["loss"][0]
+    residual = (physics.A(fit.image[None]) - y).square().mean()
+    assert residual < 0.02 * y.square().mean()
+
+
+@pytest.mark.parametrize("shape", [(8, 9), (3, 8, 9), (1, 8, 9)])
+@pytest.mark.parametrize("convert", [lambda y: y.numpy(), lambda y: y])
+def test_reconstruct_returns_the_shape_and_kind_asked_for(shape, convert):
+    size = (1, *shape) if len(shape) == 3 else (1, 1, *shape)
+    y = convert(torch.rand(size)[..., ::2])
+    restored = dip.reconstruct(y, forward=lambda x: x[..., ::2], shape=shape, iters=1, **QUICK)
+    assert restored.shape == shape
+    assert type(restored) is type(y)
+    assert str(restored.dtype).endswith("float32")
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "complex128"])
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_reconstruct_from_complex_measurements(dtype, library):
+    image = picture((16, 12))
+    mask = torch.from_numpy(np.random.default_rng(0).random((16, 12)) < 0.7)
+    y = np.fft.fft2(image, norm="ortho")[None, None].astype(dtype) * mask.numpy()
+    y = torch.from_numpy(y) if library == "torch" else y
+
+    def forward(x):
+        return torch.fft.fft2(x, norm="ortho") * mask
+
+    fit = quick_fit(dip.Reconstruct(y, forward, (16, 12)), iters=200, lr=0.03, jitter=0)
+    assert fit.history["loss"][-1] < 0.01
+    assert np.abs(as_array(fit.image) - image).mean() < 0.1
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        lambda y: y.astype(">f4"),
+        lambda y: y.astype(np.float64),
+        lambda y: y[..., ::-1].copy()[..., ::-1],
+        lambda y: np.asfortranarray(y),
+        lambda y: np.broadcast_to(y, y.shape),  # read-only
+    ],
+)
+def test_measurements_of_any_byte_order_and_stride(variant):
+    y = np.moveaxis(picture((8, 9, 3)), -1, 0)[None]
+    expected = dip.reconstruct(y, forward=lambda x: x, shape=(3, 8, 9), iters=2, **QUICK)
+    restored = dip.reconstruct(variant(y), forward=lambda x: x, shape=(3, 8, 9), iters=2, **QUICK)
+    assert np.array_equal(restored, expected)
+
+
+def test_integer_measurements_are_numbers():
+    counts = np.arange(64).reshape(1, 1, 8, 8)
+    fit = quick_fit(dip.Reconstruct(counts, lambda x: 64 * x, (8, 8)), iters=1)
+    squares = (64 * fit.output.numpy() - counts) ** 2
+    assert fit.history["loss"][0] == pytest.approx(squares.mean(), rel=1e-5)
+
+
+def test_the_measurement_is_copied():
+    y = torch.rand(1, 1, 8, 8)
+    fit = dip.Fit(dip.Reconstruct(y, lambda x: x, (8, 8)), **QUICK)
+    kept = fit.y.clone()
+    y.zero_()
+    assert torch.equal(fit.y, kept)
+
+
+def test_range_of_the_image_that_the_operator_expects():
+    seen = []
+
+    def forward(x):
+        seen.append((x.min().item(), x.max().item()))
+        return x / 100
+
+    y = np.full((1, 1, 8, 8), 3.0)
+    fit = quick_fit(dip.Reconstruct(y, forward, (8, 8), data_range=(200, 600)), iters=2)
+    assert seen[0] == (400, 400)  # the probe: middle gray
+    assert all(200 <= low <= high <= 600 for low, high in seen[1:])
+    assert 200 <= fit.image.min() <= fit.image.max() <= 600
+
+
+class BlurModule(torch.nn.Module):
+    """A module with a method A and weights of its own, as deepinv's physics are."""
+
+    def __init__(self):
+        super().__init__()
+        self.kernel = torch.nn.Parameter(torch.full((1, 1, 3, 3), 1 / 9))
+
+    def A(self, x):  # noqa: N802
+        return torch.nn.functional.conv2d(x, self.kernel, padding=1)
+
+
+def test_an_operators_own_weights_are_not_fitted():
+    physics = BlurModule()
+    quick_fit(dip.Reconstruct(torch.rand(1, 1, 8, 8), physics, (8, 8)), iters=2)
+    assert torch.equal(physics.kernel, torch.full((1, 1, 3, 3), 1 / 9))
+
+
+def test_a_module_with_a_method_goes_to_the_fits_device(monkeypatch):
+    physics, moved = BlurModule(), []
+    monkeypatch.setattr(physics, "to", lambda *args: moved.append(args) or physics)
+    dip.Fit(dip.Reconstruct(torch.rand(1, 1, 8, 8), physics, (8, 8)), **QUICK)
+    assert moved == [(torch.device("cpu"),)]

@@ -3,8 +3,8 @@
     python benchmarks/paper.py f16 --data DATA --out RESULTS
 
 For each experiment: a JSON file with the figures, the settings, the seed, the versions, the device and the date; and a
-small picture. DATA (or the environment variable DIP_DATA) is a folder with the pictures: set9/f16.png and dip_paper/...;
-see docs/results.md. A run that was interrupted goes on where it was, from its checkpoint in RESULTS.
+small picture. DATA (or the environment variable DIP_DATA) is a folder with the pictures, set9/f16.png and those of
+dip_paper/: see docs/results.md. A run that was interrupted goes on where it was, from its checkpoint in RESULTS.
 """
 
 from __future__ import annotations
@@ -161,6 +161,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("experiment", nargs="+", choices=[*EXPERIMENTS, "all"])
     parser.add_argument("--data", type=Path, default=os.environ.get("DIP_DATA"), help="folder with the pictures")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="folder for the results")
+    parser.add_argument(
+        "--pictures",
+        type=Path,
+        default=Path(__file__).parent.parent / "docs" / "images",
+        help="folder for the small pictures",
+    )
     parser.add_argument("--iters", type=int, help="another count of iterations than the paper's")
     parser.add_argument("--size", type=int, help="take a square of so many pixels from the middle")
     parser.add_argument("--seed", type=int, default=0)
@@ -169,7 +175,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.data is None:
         parser.error("give --data FOLDER, or set DIP_DATA")
-    options.out.mkdir(parents=True, exist_ok=True)
+    for folder in (options.out, options.pictures):
+        folder.mkdir(parents=True, exist_ok=True)
     chosen = list(EXPERIMENTS) if "all" in options.experiment else options.experiment
     for name in chosen:
         experiment = EXPERIMENTS[name](options.data, options.size)
@@ -177,7 +184,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run(name: str, experiment: Experiment, options: argparse.Namespace) -> None:
-    """Fit, and write NAME.json and NAME.png."""
+    """Fit, and write NAME.json and NAME.jpg."""
     checkpoint = options.out / f"{name}.checkpoint"
     fit = dip.fit(
         experiment.task,
@@ -219,7 +226,7 @@ def run(name: str, experiment: Experiment, options: argparse.Namespace) -> None:
     (options.out / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n")
     panels = [experiment.given, fit.image] + ([] if experiment.clean is None else [experiment.clean])
     picture = np.concatenate([eight_bits(panel) for panel in panels], axis=1)
-    dip.files.write(options.out / f"{name}.png", small(picture, 1200), force=True)
+    dip.files.write(options.pictures / f"{name}.jpg", small(picture, 768), force=True)
     if fit.stop_reason == "interrupted":
         sys.exit(130)
     checkpoint.unlink()

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dip import images
-from dip.errors import positive_float, positive_int, unknown
+from dip.errors import positive_float, positive_int, shown, unknown
 
 
 @dataclass(frozen=True)
@@ -254,7 +254,9 @@ def draw(code: Code, frame: Frame, seed: int) -> Tensor:
     z = code.draw(frame, torch.Generator().manual_seed(seed))
     expected = (1, code.channels, frame.height, frame.width)
     if tuple(z.shape) != expected or not torch.isfinite(z).all():
-        raise ValueError(f"code {code!r} drew a tensor of shape {tuple(z.shape)}; {expected} is needed, without NaN")
+        raise ValueError(
+            f"code={shown(code)} drew a tensor of shape {tuple(z.shape)}; {expected} is needed, without NaN"
+        )
     return z.float()
 
 
@@ -280,7 +282,7 @@ def create(code: Any) -> Code:
         return _CODES[code]()
     if isinstance(code, type) or not isinstance(code, Code):
         raise TypeError(
-            f"code={code!r}: give a name ({', '.join(_CODES)}) or a code such as dip.codes.Uniform(32); "
+            f"code={shown(code)}: give a name ({', '.join(_CODES)}) or a code such as dip.codes.Uniform(32); "
             "for an image, dip.codes.Image(image)"
         )
     return code

@@ -15,7 +15,7 @@ from dip import demo, devices, files, presets, stopping
 from dip.console import Console
 from dip.errors import unknown
 from dip.folder import Folder
-from dip.job import Job, Order, Restoration, numbered, summary, write_report
+from dip.job import Job, Order, Restoration, failing, numbered, summary, write_report
 from dip.problem import Problem
 from dip.settings import Options
 from dip.tasks import Denoise, Inpaint, SuperResolve
@@ -52,7 +52,8 @@ def restore(args: argparse.Namespace, console: Console) -> int:
     report = work.run()
     console.say(summary(report))
     if args.json is not None:
-        write_report(args.json, report)
+        with failing():
+            write_report(args.json, report)
     return 130 if work.interrupted else 0
 
 

@@ -84,12 +84,12 @@ class Folder:
         Returns
         -------
         int
-            0; 1 if a picture failed; 130 after Ctrl-C: the picture at hand is then written under the name of its
-            iteration, and not taken for done by the next run.
+            0; 1 if a picture failed, or the report could not be written; 130 after Ctrl-C: the picture at hand is
+            then written under the name of its iteration, and not taken for done by the next run.
         """
         reports: list[dict[str, Any]] = []
         count = {"done": 0, "kept": 0, "failed": 0, "interrupted": 0}
-        interrupted = False
+        interrupted, complete = False, True
         for number, (name, job) in enumerate(self.jobs, 1):
             head = f"[{number}/{len(self.jobs)}] "
             try:
@@ -98,8 +98,7 @@ class Folder:
                 count[outcome] += 1
             except KeyboardInterrupt:
                 interrupted = True
-            if self.report is not None:
-                write_report(self.report, reports)
+            complete = self._write_report(reports, console)
             if interrupted:
                 break
         parts = [f"{number} {what}" for what, number in count.items() if number]
@@ -107,7 +106,7 @@ class Folder:
         console.say(", ".join(parts + [f"{left} not begun"] * (left > 0)))
         if interrupted:
             return 130
-        return 1 if count["failed"] else 0
+        return 1 if count["failed"] or not complete else 0
 
     def _one(
         self, head: str, name: str, job: Job | OSError | ValueError, console: Console
@@ -168,6 +167,18 @@ class Folder:
         if not found:
             raise FileNotFoundError(f"{name} does not exist, and no picture of another format beside it either")
         return found[0]
+
+    def _write_report(self, reports: list[dict[str, Any]], console: Console) -> bool:
+        """Write the reports so far, and those from before on the pictures whose turn is still to come."""
+        if self.report is None:
+            return True
+        rest = [self._earlier.get(str(job.target)) for _, job in self.jobs[len(reports) :] if isinstance(job, Job)]
+        try:
+            write_report(self.report, reports + [report for report in rest if report is not None])
+        except OSError as error:
+            console.error(error)
+            return False
+        return True
 
     def _read_report(self) -> dict[str, dict[str, Any]]:
         """The reports of an earlier run by the names of the results."""

@@ -179,7 +179,7 @@ def resolve(task: Problem, options: Options) -> Settings:
     """
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     check_names(given)
-    if not hasattr(task, "task"):
+    if isinstance(task, type) or not hasattr(task, "task"):
         raise TypeError(f"task={shown(task)}: give a task, such as dip.Denoise(image)")
     preset = presets.get(task.task, given.get("preset", task.default_preset))
     seed = non_negative_int(given.get("seed", 0), "seed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 import dip
 
@@ -32,9 +33,25 @@ def quick_fit(task=None, iters=5, **options):
 
 def trained_state(fit):
     """Copies of all that an optimiser's step changes, by name, for comparisons bit by bit."""
-    state = {f"network {name}": tensor.detach().clone() for name, tensor in fit.network.state_dict().items()}
-    for number, parameter in enumerate(fit.network.parameters()):
-        for name, value in fit._optimizer.state.get(parameter, {}).items():
-            state[f"optimizer {number} {name}"] = value.detach().clone()
-    state["average"] = None if fit._average.value is None else fit._average.value.clone()
-    return state
+    found = {}
+
+    def collect(value, name):
+        if isinstance(value, dict | list):
+            for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+                collect(item, f"{name} {key}")
+        else:
+            found[name] = value.detach().clone() if isinstance(value, torch.Tensor) else value
+
+    collect(fit.network.state_dict(), "network")
+    collect(fit._optimizer.state_dict()["state"], "optimizer")
+    collect(fit.code, "code")
+    collect(fit._average.value, "average")
+    return found
+
+
+def assert_equal_states(one, two):
+    """Compare what `trained_state` returned, bit by bit."""
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        same = torch.equal(value, two[name]) if isinstance(value, torch.Tensor) else value == two[name]
+        assert same, name

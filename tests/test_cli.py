@@ -491,6 +491,38 @@ def test_folder_goes_on_where_it_ended(capsys):
     assert everything(Path("out")) == first
 
 
+def test_report_on_a_folder_keeps_what_it_knew_when_it_is_interrupted(pressed):
+    make("in/a.png")
+    make("in/b.png")
+    words = ("denoise", "in", "-o", "out", "--json", "r.json", *QUICK)
+    assert dip_command(*words) == 0
+    last = json.loads(Path("r.json").read_text())[1]
+    Path("out/a.png").unlink()
+    pressed(2)
+    assert dip_command(*words) == 130
+    first, second = json.loads(Path("r.json").read_text())
+    assert first["status"] == "interrupted"
+    assert second == last
+
+
+def test_report_that_cannot_be_written_is_status_1_and_the_pictures_are(monkeypatch, capsys):
+    make("in/a.png")
+    make("in/b.png")
+    write_bytes = files.write_bytes
+
+    def fail_for_reports(path: Path, data: bytes) -> Path:
+        if path.suffix == ".json":
+            raise OSError(28, "cannot be written: No space left on device", str(path))
+        return write_bytes(path, data)
+
+    monkeypatch.setattr(files, "write_bytes", fail_for_reports)
+    assert dip_command("denoise", "in", "-o", "out", "--json", "r.json", *QUICK) == 1
+    assert dip_command("denoise", "in/a.png", "-o", "a.png", "--json", "r.json", *QUICK) == 1
+    assert capsys.readouterr().err == "dip: error: r.json: cannot be written: No space left on device\n" * 3
+    assert sorted(everything(Path("out"))) == ["a.png", "b.png"]
+    assert Path("a.png").exists()
+
+
 def test_other_trees_inside_a_folder_are_not_its_pictures():
     make("in/a.png")
     make("in/clean/a.png", seed=1)

@@ -48,7 +48,9 @@ def test_estimate_against_a_count_by_hand():
     assert shape == (1, 3, side, side)
     assert worked <= needed - fixed_part() <= 2 * worked
     smaller, _ = dry_run(Three(), (1, 4, side // 2, side), torch.float32)
-    assert (needed - fixed_part()) / (smaller - fixed_part()) == pytest.approx(2, rel=0.01)  # proportional to the pixels
+    assert (needed - fixed_part()) / (smaller - fixed_part()) == pytest.approx(
+        2, rel=0.01
+    )  # proportional to the pixels
 
 
 def test_estimate_allocates_nothing_and_leaves_the_network_as_it_was():
@@ -64,7 +66,9 @@ def test_estimate_allocates_nothing_and_leaves_the_network_as_it_was():
 
 def test_estimate_is_smaller_in_bfloat16():
     network = dip.networks.EncoderDecoder(8, 3, down=[64] * 3, up=[64] * 3, skip=[4] * 3)
-    single, half = (dry_run(network, (1, 8, 512, 512), dtype)[0] - fixed_part() for dtype in (torch.float32, torch.bfloat16))
+    single, half = (
+        dry_run(network, (1, 8, 512, 512), dtype)[0] - fixed_part() for dtype in (torch.float32, torch.bfloat16)
+    )
     assert 0.4 < half / single < 0.8
 
 

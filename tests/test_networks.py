@@ -49,12 +49,13 @@ def test_the_papers_network_has_its_published_number_of_parameters():
     [
         (([8, 16, 32], [4, 6, 8], [0, 2, 4]), {}, {}),
         (([8], [8], [0]), {}, {}),
-        (([8, 16], [16, 8], [4, 4]), {"kernel_down": 5, "kernel_up": 1, "kernel_skip": 3}, {"k_down": 5, "k_up": 1, "k_skip": 3}),
+        (([8, 16], [16, 8], [4, 4]), {"kernel_down": 5, "kernel_up": 1}, {"k_down": 5, "k_up": 1}),
+        (([8, 16], [16, 8], [4, 4]), {"kernel_skip": 3}, {"k_skip": 3}),
         (([8, 16], [16, 8], [4, 0]), {"conv1x1_up": False}, {"one": False}),
         (([8, 16], [16, 8], [4, 4]), {"bias": False}, {"bias": False}),
-        (([16, 32, 64, 128, 128, 128],) * 2 + ([0] * 6,), {"kernel_down": 5, "conv1x1_up": False}, {"k_down": 5, "one": False}),
+        (([16, 32, 64], [16, 32, 64], [0, 0, 0]), {"kernel_down": 5, "conv1x1_up": False}, {"k_down": 5, "one": False}),
     ],
-)  # fmt: skip
+)
 def test_parameter_counts(lists, options, worked):
     down, up, skip = lists
     network = EncoderDecoder(5, 2, down=down, up=up, skip=skip, **options)

@@ -85,7 +85,10 @@ def test_presets_cannot_be_changed():
         (lambda: dip.Inpaint(picture(), np.ones((16, 16), bool)), ("inpaint", "paper")),
         (lambda: dip.SuperResolve(picture(), 4), ("super_resolve", "paper")),
         (lambda: dip.SuperResolve(picture(), 8), ("super_resolve", "paper-x8")),
-        (lambda: dip.Reconstruct(picture()[None], lambda x: x.permute(0, 2, 3, 1), (3, 16, 16)), ("reconstruct", "paper")),
+        (
+            lambda: dip.Reconstruct(picture()[None], lambda x: x.permute(0, 2, 3, 1), (3, 16, 16)),
+            ("reconstruct", "paper"),
+        ),
     ],
 )
 def test_each_task_has_its_preset(task, expected):

@@ -20,17 +20,21 @@ def rgba(size, dtype):
     return image
 
 
+def tensor(image):
+    return torch.from_numpy(image)
+
+
 LAYOUTS = {
     "gray": lambda size, dtype: (picture(size, dtype), None),
     "rgb": lambda size, dtype: (picture((*size, 3), dtype), None),
     "rgba": lambda size, dtype: (rgba(size, dtype), None),
     "channels first": lambda size, dtype: (np.moveaxis(picture((*size, 5), dtype), -1, 0), 0),
     "channels in the middle": lambda size, dtype: (np.moveaxis(picture((*size, 2), dtype), -1, 1), 1),
-    "torch gray": lambda size, dtype: (torch.from_numpy(picture(size, dtype)), None),
-    "torch": lambda size, dtype: (torch.from_numpy(np.moveaxis(picture((*size, 3), dtype), -1, 0).copy()), None),
-    "torch, a batch of one": lambda size, dtype: (torch.from_numpy(picture((*size, 2), dtype)).permute(2, 0, 1)[None], None),
-    "torch, channels last": lambda size, dtype: (torch.from_numpy(picture((*size, 2), dtype)), -1),
-}  # fmt: skip
+    "torch gray": lambda size, dtype: (tensor(picture(size, dtype)), None),
+    "torch": lambda size, dtype: (tensor(np.moveaxis(picture((*size, 3), dtype), -1, 0).copy()), None),
+    "torch, a batch of one": lambda size, dtype: (tensor(picture((*size, 2), dtype)).permute(2, 0, 1)[None], None),
+    "torch, channels last": lambda size, dtype: (tensor(picture((*size, 2), dtype)), -1),
+}
 
 
 def as_array(image):
@@ -265,10 +269,10 @@ class Physics:
     def __init__(self, matrix):
         self.matrix = matrix
 
-    def A(self, x):  # noqa: N802
+    def A(self, x):
         return x.flatten(1) @ self.matrix.T
 
-    def A_adjoint(self, y):  # noqa: N802
+    def A_adjoint(self, y):
         return y @ self.matrix
 
 
@@ -376,7 +380,7 @@ class BlurModule(torch.nn.Module):
         super().__init__()
         self.kernel = torch.nn.Parameter(torch.full((1, 1, 3, 3), 1 / 9))
 
-    def A(self, x):  # noqa: N802
+    def A(self, x):
         return torch.nn.functional.conv2d(x, self.kernel, padding=1)
 
 

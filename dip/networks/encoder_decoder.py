@@ -175,11 +175,15 @@ class EncoderDecoder(nn.Module):
             )
             channels = down[i]
         self.out = Conv2d(up[0], out_channels, 1, stride=1, padding=padding, bias=bias)
-        self.sigmoid = sigmoid
+        self.sigmoid, self.padding = sigmoid, padding
         self.in_channels, self.out_channels, self.scales = in_channels, out_channels, scales
         self.skip_channels = skip
         self._deepest = _deepest_size(kernels_down, kernels_up, kernels_skip, padding)
         self.reset_parameters(generator)
+
+    def extra_repr(self) -> str:
+        """Return what the layers do not say of themselves; checkpoints compare it."""
+        return f"upsampling={self.upsampling}, padding={self.padding!r}, sigmoid={self.sigmoid}"
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw all weights anew; normalisation starts at scale 1 and offset 0."""

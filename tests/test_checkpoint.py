@@ -1,0 +1,461 @@
+"""Checkpoints: a resumed fit is the same fit, bit for bit, also after SIGKILL; what does not belong is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small import NET, QUICK, assert_equal_states, picture, quick_fit, trained_state
+
+import dip
+from dip import CheckpointError, checkpoint
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def temporary_files(folder):
+    return [path.name for path in folder.iterdir() if path.name.startswith(".")]
+
+
+MASK = np.random.default_rng(0).random((9, 14)) < 0.7
+TASKS = {
+    "denoise": (lambda: dip.Denoise(picture((9, 14, 3), "uint8")), {}),
+    "inpaint": (lambda: dip.Inpaint(picture((9, 14)), MASK), {}),
+    "super-resolve": (lambda: dip.SuperResolve(picture((5, 6, 3)), 2), {}),
+    "reconstruct": (lambda: dip.Reconstruct(picture((9, 14))[None, None, ::2], lambda x: x[..., ::2, :], (9, 14)), {}),
+    "optimised code": (lambda: dip.Denoise(picture()), {"optimize_code": True}),
+    "no jitter": (lambda: dip.Denoise(picture()), {"jitter": 0}),
+    "no average": (lambda: dip.Denoise(picture()), {"average": 0}),
+    "window": (lambda: dip.Denoise(picture()), {"stop": dip.stopping.WindowedVariance(3, 50, earliest=1)}),
+    "moving variance": (lambda: dip.Denoise(picture((9, 14))), {"stop": dip.stopping.MovingVariance(0.2, earliest=1)}),
+    "penalty": (lambda: dip.Denoise(picture()), {"penalty": dip.losses.TotalVariation(0.1), "loss": "huber"}),
+    "lbfgs": (lambda: dip.Denoise(picture()), {"optimizer": "lbfgs", "jitter": 0}),
+    "lbfgs and code": (lambda: dip.Denoise(picture()), {"optimizer": "lbfgs", "jitter": 0, "optimize_code": True}),
+    "one pixel": (lambda: dip.Denoise(picture((1, 1))), {}),
+    "bfloat16": (lambda: dip.Denoise(picture()), {"precision": "bfloat16"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", TASKS)
+def test_resumed_equals_uninterrupted(case, tmp_path):
+    task, options = TASKS[case]
+    path = tmp_path / "fit.st"
+    whole = quick_fit(task(), iters=11, reference=None, **options)
+    quick_fit(task(), iters=6, checkpoint=path, **options)
+    resumed = quick_fit(task(), iters=11, resume=path, **options)
+    assert resumed.iteration == 11
+    assert np.array_equal(resumed.image, whole.image)
+    for name, series in whole.history.items():
+        assert np.array_equal(resumed.history[name], series), name
+    assert_equal_states(trained_state(resumed), trained_state(whole))
+    if whole.settings.stop is not None:
+        assert resumed.settings.stop.value == whole.settings.stop.value
+        assert torch.equal(resumed.picture, whole.picture)
+
+
+def test_resumed_before_and_after_a_divergence(tmp_path):
+    """The last good state and the shortened steps are part of the checkpoint."""
+
+    def sick(calls):
+        def loss(prediction, y):
+            calls[0] += 1
+            value = (prediction - y).square().mean()
+            return value * float("nan") if calls[0] == 33 else value
+
+        return loss
+
+    task, path = dip.Denoise(picture()), tmp_path / "fit.st"
+    with pytest.warns(RuntimeWarning):
+        whole = quick_fit(task, iters=40, loss=sick([0]))
+    quick_fit(task, iters=31, loss=sick([0]), checkpoint=path)
+    with pytest.warns(RuntimeWarning, match="went back to the state of iteration 26"):
+        resumed = quick_fit(task, iters=40, loss=sick([31]), resume=path)
+    assert np.array_equal(resumed.image, whole.image)
+    path.unlink()
+    with pytest.warns(RuntimeWarning):
+        quick_fit(task, iters=34, loss=sick([0]), checkpoint=path)
+    resumed = quick_fit(task, iters=40, loss=sick([34]), resume=path)
+    assert np.array_equal(resumed.image, whole.image)
+    assert [recovery["iteration"] for recovery in resumed.recoveries] == [33]
+
+
+def test_written_every_k_iterations_and_at_the_end(tmp_path):
+    path, seen = tmp_path / "fit.st", []
+
+    def look(fit):
+        seen.append(path.stat().st_mtime_ns if path.exists() else None)
+
+    quick_fit(iters=8, checkpoint=path, checkpoint_every=3, callbacks=[look])
+    # Callbacks run before the iteration's checkpoint is written.
+    assert seen[:3] == [None] * 3
+    assert seen[3] is not None
+    assert seen[3] == seen[5] != seen[6] == seen[7] != path.stat().st_mtime_ns
+    assert temporary_files(tmp_path) == []
+    assert dip.Fit(dip.Denoise(picture()), **QUICK).load(path).iteration == 8
+
+
+def test_save_and_load_by_hand(tmp_path):
+    fit = dip.Fit(dip.Denoise(picture()), **QUICK)
+    assert fit.save(tmp_path / "before.st") == tmp_path / "before.st"
+    fit.run(3)
+    image = fit.image
+    fit.save(tmp_path / "after.st")
+    fit.run(2)
+    assert fit.load(tmp_path / "after.st") is fit
+    assert np.array_equal(fit.image, image)
+    assert fit.history.iterations("loss").tolist() == [1, 2, 3]
+    fit.load(tmp_path / "before.st")
+    assert fit.iteration == 0
+    with pytest.raises(RuntimeError, match="not been run"):
+        _ = fit.image
+    assert np.array_equal(fit.run(3).image, image)
+
+
+def test_count_of_a_resumed_fit_is_the_whole_one(tmp_path):
+    path = tmp_path / "fit.st"
+    done = quick_fit(iters=5, checkpoint=path)
+    again = quick_fit(iters=5, resume=path)
+    assert (again.iteration, again.stop_reason) == (5, "iterations")
+    assert np.array_equal(again.image, done.image)
+    assert quick_fit(iters=3, resume=path).iteration == 5
+    assert again.seconds == done.seconds > 0
+
+
+def test_an_interrupted_fit_goes_on_when_resumed(tmp_path):
+    path = tmp_path / "fit.st"
+
+    def press(fit):
+        if fit.iteration == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    fit = quick_fit(iters=7, checkpoint=path, callbacks=[press])
+    assert fit.stop_reason == "interrupted"
+    resumed = quick_fit(iters=7, checkpoint=path, resume=path)
+    assert np.array_equal(resumed.image, quick_fit(iters=7).image)
+
+
+def test_callbacks_history_is_kept(tmp_path):
+    path = tmp_path / "fit.st"
+    callbacks = [dip.callbacks.Every(2, lambda fit: fit.record(twice=2.0 * fit.iteration))]
+    quick_fit(iters=4, checkpoint=path, callbacks=callbacks)
+    resumed = quick_fit(iters=8, resume=path, callbacks=callbacks)
+    assert resumed.history["twice"].tolist() == [4, 8, 12, 16]
+    assert resumed.history.iterations("twice").tolist() == [2, 4, 6, 8]
+
+
+def test_contains_nothing_that_could_be_executed(tmp_path):
+    from safetensors import safe_open
+
+    path = tmp_path / "fit.st"
+    quick_fit(iters=1, checkpoint=path)
+    with safe_open(str(path), framework="numpy") as file:
+        assert json.loads(file.metadata()["dip"])["format"] == checkpoint.FORMAT
+    assert b"pickle" not in path.read_bytes()
+
+
+# ---------------------------------------------------------------------- what does not belong
+
+
+def wide(**changes):
+    return {**QUICK, **changes}
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "words"),
+    [
+        (lambda: dip.Denoise(picture(seed=1)), {}, ["image: "]),
+        (lambda: dip.Denoise(picture((15, 16, 3))), {}, ["shape: [3, 16, 16] in the file, [3, 15, 16] here"]),
+        (lambda: dip.Inpaint(picture(), np.ones((16, 16), bool)), {}, ['task: "denoise" in the file, "inpaint" here']),
+        (lambda: dip.SuperResolve(picture((8, 8, 3)), 2), {}, ["task: ", "operator: null in the file"]),
+        (lambda: dip.Denoise(picture() * 255, data_range=255), {}, ["data_range: [0.0, 1.0] in the file, [0.0, 255.0"]),
+        (None, {"network": {**NET, "up": [8, 4]}}, ["network: "]),
+        (None, {"network": {**NET, "upsampling": "nearest"}}, ["network: "]),
+        (None, {"network": {**NET, "activation": "relu"}}, ["network: "]),
+        (None, {"seed": 1}, ["seed: 0 in the file, 1 here"]),
+        (None, {"code": dip.codes.Normal(8)}, ["code: ", "Uniform(channels=8", "Normal(channels=8, scale=0.1)"]),
+        (None, {"optimize_code": True}, ["optimize_code: false in the file, true here"]),
+        (None, {"loss": "l1"}, ['loss: "MSE()" in the file, "L1()" here']),
+        (None, {"penalty": dip.losses.TotalVariation(0.1)}, ["penalty: [] in the file, [", "TotalVariation"]),
+        (None, {"optimizer": "lbfgs"}, ["optimizer: ", "lr: "]),
+        (None, {"lr": 0.02}, ["lr: 0.01 in the file, 0.02 here"]),
+        (None, {"jitter": 0.5}, ["jitter: "]),
+        (None, {"average": 0}, ["average: 0.99 in the file, 0.0 here"]),
+        (None, {"stop": dip.stopping.MovingVariance()}, ["stop: ", "MovingVariance(0.1, 1000, earliest=400)"]),
+        (None, {"precision": "bfloat16"}, ['precision: "float32" in the file, "bfloat16" here']),
+    ],
+)  # fmt: skip
+def test_refused_for_another_fit(tmp_path, task, options, words):
+    path = tmp_path / "fit.st"
+    quick_fit(iters=1, checkpoint=path)
+    other = dip.Denoise(picture()) if task is None else task()
+    with pytest.raises(CheckpointError) as caught:
+        quick_fit(other, iters=2, resume=path, **options)
+    message = str(caught.value)
+    assert "belongs to another fit" in message
+    for part in (*words, str(path), "Resume with the same image and settings, or start anew without resume"):
+        assert part in message
+
+
+def test_refused_for_another_image_as_code(tmp_path):
+    path, flash = tmp_path / "fit.st", dip.codes.Image(picture(seed=1))
+    quick_fit(iters=1, checkpoint=path, code=flash)
+    quick_fit(iters=2, resume=path, code=dip.codes.Image(picture(seed=1)))
+    with pytest.raises(CheckpointError, match="z: "):
+        quick_fit(iters=2, resume=path, code=dip.codes.Image(picture(seed=2)))
+
+
+def test_refused_for_another_mask_and_another_measurement(tmp_path):
+    path = tmp_path / "fit.st"
+    quick_fit(dip.Inpaint(picture((9, 14)), MASK), iters=1, checkpoint=path)
+    with pytest.raises(CheckpointError, match="image: "):
+        quick_fit(dip.Inpaint(picture((9, 14)), ~MASK), iters=2, resume=path)
+
+
+def test_refused_for_another_version(tmp_path, monkeypatch):
+    path = tmp_path / "fit.st"
+    quick_fit(iters=1, checkpoint=path)
+    monkeypatch.setattr(dip.solver, "__version__", "99.0")
+    with pytest.raises(CheckpointError, match=f'dip: "{dip.__version__}" in the file, "99.0" here'):
+        quick_fit(iters=2, resume=path)
+
+
+def test_refused_for_another_format(tmp_path, monkeypatch):
+    path = tmp_path / "fit.st"
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "FORMAT", 99)
+        quick_fit(iters=1, checkpoint=path)
+    message = rf"has checkpoint format 99, this version of dip reads {checkpoint.FORMAT}.*\(dip {dip.__version__}\)"
+    with pytest.raises(CheckpointError, match=message):
+        quick_fit(iters=2, resume=path)
+
+
+def own_loss(prediction, y):
+    return (prediction - y).abs().mean()
+
+
+def test_functions_of_ones_own_can_be_resumed_in_another_process(tmp_path):
+    """Their repr has an address, which differs from process to process."""
+    task, path = dip.Denoise(picture()), tmp_path / "fit.st"
+
+    def options():
+        def loss(prediction, y):  # a new function each time, as in a new process
+            return own_loss(prediction, y)
+
+        class Rule(dip.stopping.Rule):
+            def measure(self, output, loss):
+                return float(loss)
+
+        return {"loss": loss, "penalty": [lambda x: x.mean()], "stop": Rule(patience=99, earliest=1)}
+
+    quick_fit(task, iters=2, checkpoint=path, **options())
+    assert quick_fit(task, iters=4, resume=path, **options()).iteration == 4
+
+
+@pytest.mark.parametrize("kept", [0, 1, 7, 8, 100, 0.5, -1])
+def test_truncated_files_are_refused(tmp_path, kept):
+    path = tmp_path / "fit.st"
+    quick_fit(iters=1, checkpoint=path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(kept * len(whole)) if isinstance(kept, float) else kept])
+    with pytest.raises(CheckpointError, match=r"is not a readable checkpoint \(.+\); give the file that checkpoint="):
+        quick_fit(iters=2, resume=path)
+
+
+@pytest.mark.parametrize("where", [3, 60, 0.3, 0.6, 0.9, -1])
+def test_damaged_files_are_refused(tmp_path, where):
+    path = tmp_path / "fit.st"
+    quick_fit(iters=1, checkpoint=path)
+    whole = bytearray(path.read_bytes())
+    whole[int(where * len(whole)) if isinstance(where, float) else where] ^= 0x10
+    path.write_bytes(whole)
+    with pytest.raises(CheckpointError, match=r"is not a readable checkpoint|is damaged|belongs to another fit"):
+        quick_fit(iters=2, resume=path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"not a checkpoint at all, but a text that goes on for a while",
+        b"\x89PNG\r\n\x1a\n" + bytes(200),
+        b"\x80\x04\x95" + bytes(100),  # a pickle
+        b"PK\x03\x04" + bytes(100),  # a zip, as torch.save writes
+    ],
+)
+def test_other_files_are_refused(tmp_path, content):
+    path = tmp_path / "fit.st"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="is not a readable checkpoint"):
+        quick_fit(iters=2, resume=path)
+
+
+@pytest.mark.parametrize("metadata", [None, {"dip": "{"}, {"dip": "{}"}, {"dip": "[]"}, {"dip": '{"format": 1}'}])
+def test_other_safetensors_files_are_refused(tmp_path, metadata):
+    from safetensors.torch import save_file
+
+    path = tmp_path / "model.safetensors"
+    save_file({"weight": torch.ones(3)}, str(path), metadata=metadata)
+    expected = "a safetensors file, but not a checkpoint of dip" if metadata is None else "not a readable checkpoint"
+    with pytest.raises(CheckpointError, match=expected):
+        quick_fit(iters=2, resume=path)
+
+
+def test_missing_files_and_folders(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint .*nothing\.st.*without resume a fit starts anew"):
+        quick_fit(iters=1, resume=tmp_path / "nothing.st")
+    with pytest.raises(FileNotFoundError, match="no checkpoint"):
+        quick_fit(iters=1, resume=tmp_path)
+
+
+def test_an_existing_checkpoint_is_not_overwritten(tmp_path):
+    path = tmp_path / "fit.st"
+    quick_fit(iters=2, checkpoint=path)
+    before = path.read_bytes()
+    with pytest.raises(FileExistsError, match="exists and may be hours of work; give resume="):
+        quick_fit(iters=2, checkpoint=path)
+    with pytest.raises(FileExistsError):
+        quick_fit(iters=2, checkpoint=path, resume=tmp_path / "other.st")
+    assert path.read_bytes() == before
+    quick_fit(iters=3, checkpoint=str(path), resume=tmp_path / "." / "fit.st")  # the same file in other words
+    assert path.read_bytes() != before
+
+
+# ---------------------------------------------------------------------- writing that fails
+
+
+def full_disk(*args, **kwargs):
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("function", ["replace", "fsync"])
+def test_a_save_that_fails_leaves_the_earlier_file(tmp_path, monkeypatch, function):
+    path = tmp_path / "fit.st"
+    fit = quick_fit(iters=2, checkpoint=path)
+    before = path.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, function, full_disk)
+        with pytest.raises(OSError, match="cannot be written: No space left on device"):
+            fit.save(path)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["fit.st"]
+
+
+def test_a_fit_whose_checkpoint_cannot_be_written_says_so_and_goes_on(tmp_path, monkeypatch):
+    path, expected = tmp_path / "fit.st", quick_fit(iters=6)
+
+    def break_disk(fit):
+        if fit.iteration == 3:
+            monkeypatch.setattr(os, "replace", full_disk)
+
+    with pytest.warns(RuntimeWarning, match="no checkpoint could be written at iteration [46]: .*No space") as caught:
+        fit = quick_fit(iters=6, checkpoint=path, checkpoint_every=2, callbacks=[break_disk])
+    assert len(caught) == 3  # at 4 and 6, and at the end
+    assert (fit.iteration, fit.stop_reason) == (6, "iterations")
+    assert np.array_equal(fit.image, expected.image)
+    monkeypatch.undo()
+    assert os.listdir(tmp_path) == ["fit.st"]  # that of iteration 2
+    assert np.array_equal(quick_fit(iters=6, resume=path).image, expected.image)
+
+
+def test_a_folder_that_vanishes_is_no_end_either(tmp_path):
+    folder = tmp_path / "here"
+    folder.mkdir()
+
+    def remove(fit):
+        if fit.iteration == 3:
+            (folder / "fit.st").unlink()
+            folder.rmdir()
+            folder.write_text("a file where the folder was")
+
+    with pytest.warns(RuntimeWarning, match="no checkpoint could be written at iteration [45]"):
+        fit = quick_fit(iters=5, checkpoint=folder / "fit.st", checkpoint_every=2, callbacks=[remove])
+    assert np.array_equal(fit.image, quick_fit(iters=5).image)
+
+
+class Forgetful(dip.stopping.Rule):
+    """A rule whose state cannot be written."""
+
+    def measure(self, output, loss):
+        return float(loss)
+
+    def state_dict(self):
+        return {**super().state_dict(), "thing": object()}
+
+
+def test_a_state_that_cannot_be_written_is_no_end_either(tmp_path):
+    rule = Forgetful(patience=99, earliest=1)
+    with pytest.warns(RuntimeWarning, match="a checkpoint cannot hold object"):
+        fit = quick_fit(iters=3, checkpoint=tmp_path / "fit.st", stop=rule)
+    assert fit.iteration == 3
+    assert os.listdir(tmp_path) == []
+
+
+def test_places_that_cannot_be_written_are_refused_before_the_fit(tmp_path, monkeypatch):
+    monkeypatch.setattr(dip.Fit, "step", lambda self: pytest.fail("an iteration was done"))
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*missing; create it first"):
+        quick_fit(checkpoint=tmp_path / "missing" / "fit.st")
+    with pytest.raises(IsADirectoryError, match="is a folder; give the name of a file"):
+        quick_fit(checkpoint=tmp_path, resume=tmp_path)
+    with pytest.raises(ValueError, match="checkpoint_every means nothing without checkpoint=FILE"):
+        quick_fit(checkpoint_every=5)
+    with pytest.raises(ValueError, match="checkpoint_every must be a whole number"):
+        quick_fit(checkpoint=tmp_path / "fit.st", checkpoint_every=0)
+    import tempfile
+
+    def read_only(*args, **kwargs):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", read_only)
+    with pytest.raises(OSError, match=r"fit\.st' cannot be written: Read-only file system; choose another folder"):
+        quick_fit(checkpoint=tmp_path / "fit.st")
+
+
+@pytest.mark.parametrize("value", [object(), {1, 2}, np.int64(3), b"bytes"])
+def test_only_plain_values_go_into_a_checkpoint(tmp_path, value):
+    with pytest.raises(TypeError, match=rf"cannot hold {type(value).__name__} \(at /a/1\)"):
+        checkpoint.save(tmp_path / "x.st", {"a": [1, value]}, {})
+    assert os.listdir(tmp_path) == []
+
+
+def test_nested_states_come_back_as_they_were(tmp_path):
+    state = {
+        "numbers": [1, 2.5, True, None, "text", float("inf")],
+        "nested": {"a": {"b": [torch.arange(3), {"c": torch.tensor(1.5)}]}},
+        "kinds": [torch.tensor([1 + 2j]), torch.tensor(3).bfloat16(), torch.zeros(0, 2), torch.tensor([True])],
+        "strided": torch.arange(6.0).reshape(2, 3).T,
+        "empty": {},
+    }  # fmt: skip
+    checkpoint.save(tmp_path / "x.st", state, {"who": ["me", 1, None]})
+    back = checkpoint.load(tmp_path / "x.st", {"who": ["me", 1, None]})
+    assert back["numbers"] == state["numbers"]
+    assert list(back) == list(state)
+    assert torch.equal(back["nested"]["a"]["b"][0], torch.arange(3))
+    assert back["nested"]["a"]["b"][1]["c"].item() == 1.5
+    for one, two in zip(back["kinds"], state["kinds"], strict=True):
+        assert one.dtype == two.dtype
+        assert torch.equal(one, two)
+    assert torch.equal(back["strided"], state["strided"])
+    assert back["empty"] == {}
+
+
+# ---------------------------------------------------------------------- SIGKILL
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="fork and SIGKILL are POSIX's")
+def test_killed_at_random_moments_and_resumed_is_identical(tmp_path):
+    """Two runs of the experiment of benchmarks/kill_resume.py, in another process."""
+    report = tmp_path / "report.json"
+    command = [sys.executable, ROOT / "benchmarks" / "kill_resume.py", "--runs", "2", "--kills", "3", "--iters", "60"]
+    command += ["--size", "33", "--precision", "float32", "--out", report]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    environment["OMP_NUM_THREADS"] = "1"
+    subprocess.run(command, check=True, capture_output=True, text=True, env=environment, timeout=500)
+    result = json.loads(report.read_text())
+    assert result["identical"] == result["runs"] == 2
+    assert sum(len(run["kills"]) for run in result["each"]) >= 3

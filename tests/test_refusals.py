@@ -1,0 +1,274 @@
+"""What cannot work is refused before the first iteration, with what was given, what is allowed and what to change."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from small import NET, QUICK, picture, quick_fit
+
+import dip
+
+GRAY, RGB = picture((8, 9)), picture((8, 9, 3))
+KNOWN = np.ones((8, 9), bool)
+NAN, INF = RGB.copy(), RGB.copy()
+NAN[2, 3, 1], INF[0, 0] = np.nan, np.inf
+NAN_ALPHA = picture((8, 9, 4))
+NAN_ALPHA[1, 1, 3] = np.nan
+Y = torch.rand(1, 1, 8, 9)
+
+
+@pytest.fixture(autouse=True)
+def no_iteration(monkeypatch):
+    def step(self):
+        pytest.fail("an iteration was done")
+
+    monkeypatch.setattr(dip.Fit, "_iterate", step)
+
+
+def denoise(image=RGB, **options):
+    return lambda: dip.denoise(image, **{**QUICK, **options})
+
+
+def inpaint(image=RGB, mask=KNOWN, **options):
+    return lambda: dip.inpaint(image, mask, **{**QUICK, **options})
+
+
+def enlarge(image=RGB, factor=2, **options):
+    return lambda: dip.super_resolve(image, factor, **{**QUICK, **options})
+
+
+def reconstruct(y=Y, forward=lambda x: x, shape=(8, 9), **options):
+    return lambda: dip.reconstruct(y, forward=forward, shape=shape, **{**QUICK, **options})
+
+
+IMAGES = {
+    "NaN": (denoise(NAN), ValueError, ["image has 1 NaN or infinite value", "mask of dip.inpaint"]),
+    "infinity": (denoise(INF), ValueError, ["3 NaN or infinite", "mask of dip.inpaint"]),
+    "NaN in a tensor": (denoise(torch.from_numpy(NAN).permute(2, 0, 1)), ValueError, ["1 NaN", "mask"]),
+    "NaN in alpha": (denoise(NAN_ALPHA), ValueError, ["1 NaN"]),
+    "NaN in a known pixel": (inpaint(NAN), ValueError, ["1 NaN", "mask"]),
+    "NaN in a small image": (enlarge(INF), ValueError, ["3 NaN"]),
+    "empty": (denoise(np.zeros((0, 9, 3), np.uint8)), ValueError, ["image is empty", "(0, 9, 3)"]),
+    "no channels": (denoise(np.zeros((8, 9, 0), np.uint8), channel_axis=2), ValueError, ["empty"]),
+    "one axis": (denoise(np.zeros(9, np.uint8)), ValueError, ["shape (9,)", "allowed: (H, W)"]),
+    "five axes": (denoise(np.zeros((1, 1, 8, 9, 3), np.uint8)), ValueError, ["shape (1, 1, 8, 9, 3)", "allowed"]),
+    "a number": (denoise(np.float32(3)), TypeError, ["image is a float32", "numpy array or a torch tensor"]),
+    "a list": (denoise([[0.1, 0.2]]), TypeError, ["image is a list", "np.asarray(image)"]),
+    "a path": (denoise("photo.png"), TypeError, ["image is a str", "numpy array or a torch tensor"]),
+    "nothing": (denoise(None), TypeError, ["image is a NoneType"]),
+    "two channels": (denoise(np.zeros((8, 9, 2), np.uint8)), ValueError, ["(8, 9, 2)", "channel_axis=-1"]),
+    "wrong axis": (denoise(channel_axis=3), ValueError, ["channel_axis 3", "allowed: 0 to 2"]),
+    "a masked array": (denoise(np.ma.masked_array(GRAY, GRAY > 0.5)), TypeError, ["masked array", "dip.inpaint"]),
+    "complex": (denoise(RGB.astype(complex)), TypeError, ["dtype complex128", "magnitude"]),
+    "object": (denoise(RGB.astype(object)), TypeError, ["dtype object", "allowed: uint8"]),
+    "bool": (denoise(KNOWN), TypeError, ["dtype bool", "uint8"]),
+    "int64 without range": (denoise(np.zeros((8, 9), np.int64)), TypeError, ["int64", "data_range"]),
+    "0 to 255 as float": (denoise(RGB * 255), ValueError,
+        ["far outside the clean range [0, 1]", "data_range=255", "divide by 255"]),
+    "16 bit as float": (denoise(RGB * 65535), ValueError, ["[0, 1]", "data_range=65535"]),
+    "far below": (denoise(RGB - 100), ValueError, ["far outside", "data_range=(low, high)"]),
+    "a range that is none": (denoise(data_range=(1, 0)), ValueError, ["data_range must be", "(1, 0)"]),
+    "a range of three": (denoise(data_range=(0, 1, 2)), ValueError, ["data_range must be"]),
+    "a range beyond the type": (denoise(picture((8, 9), "uint8"), data_range=1000), ValueError, ["1000", "uint8"]),
+    "a batch as a task": (lambda: dip.Denoise(torch.rand(2, 3, 8, 9)), ValueError, ["batch of 2", "one image a fit"]),
+    "an array as a task": (lambda: dip.fit(RGB, iters=1), TypeError,
+        ["task=ndarray of shape (8, 9, 3)", "dip.Denoise(image)"]),
+    "a task class": (lambda: dip.fit(dip.Denoise, iters=1), TypeError, ["task=", "dip.Denoise(image)"]),
+}  # fmt: skip
+
+MASKS = {
+    "another size": (
+        inpaint(mask=np.ones((9, 8), bool)),
+        ValueError,
+        ["mask has shape (9, 8)", "needs (8, 9)", "known"],
+    ),
+    "channels": (inpaint(mask=np.ones((8, 9, 3), bool)), ValueError, ["mask has shape (8, 9, 3)", "needs (8, 9)"]),
+    "channels first": (
+        inpaint(mask=np.ones((3, 8, 9), bool)),
+        ValueError,
+        ["mask has shape (3, 8, 9)", "needs (8, 9)"],
+    ),
+    "nothing known": (inpaint(mask=np.zeros((8, 9), bool)), ValueError, ["no pixel as known", "non-zero means known"]),
+    "negative": (inpaint(mask=-KNOWN.astype(int)), ValueError, ["negative", "0 = missing"]),
+    "negative floats": (inpaint(mask=-0.5 * KNOWN), ValueError, ["-0.5", "[0, 1]"]),
+    "above 1": (inpaint(mask=255.0 * KNOWN), ValueError, ["255", "[0, 1]"]),
+    "NaN": (inpaint(mask=np.nan * KNOWN), ValueError, ["nan", "no NaN"]),
+    "complex": (inpaint(mask=1j * KNOWN), TypeError, ["complex", "allowed: bool"]),
+    "a list": (inpaint(mask=[[True]]), (TypeError, ValueError), ["mask", "(8, 9)"]),
+    "nothing": (inpaint(mask=None), (TypeError, ValueError), ["mask", "None", "(8, 9)"]),
+}
+
+ENLARGEMENTS = {
+    "factor 0": (enlarge(factor=0), ValueError, ["factor must be", "not 0"]),
+    "factor 2.5": (enlarge(factor=2.5), TypeError, ["factor must be", "2.5"]),
+    "negative": (enlarge(factor=-2), ValueError, ["factor must be", "-2"]),
+    "kernel": (enlarge(kernel="lanczos"), ValueError, ["unknown kernel 'lanczos'", "did you mean 'lanczos"]),
+    "phase": (enlarge(phase=1.5), ValueError, ["phase must be from 0 to 1", "1.5"]),
+}
+
+RECONSTRUCTIONS = {
+    "shape of the prediction": (reconstruct(shape=(9, 8)), ValueError,
+        ["(1, 1, 9, 8)", "y has shape (1, 1, 8, 9)", "change shape= or the operator"]),
+    "a prediction that would broadcast": (reconstruct(forward=lambda x: x.mean(dim=(2, 3), keepdim=True)), ValueError,
+        ["y has shape"]),
+    "no gradient": (reconstruct(forward=lambda x: x.detach()), ValueError, ["without a gradient", "torch operations"]),
+    "numpy inside": (reconstruct(forward=lambda x: torch.from_numpy(x.detach().numpy())), ValueError,
+        ["without a gradient"]),
+    "not a tensor": (reconstruct(forward=lambda x: x.detach().numpy()), TypeError,
+        ["forward returned ndarray", "a tensor is needed"]),
+    "None": (reconstruct(forward=lambda x: None), TypeError, ["forward returned None"]),
+    "NaN from the operator": (reconstruct(forward=lambda x: (x - 0.5) / 0 * 1), ValueError,
+        ["NaN or infinity for a gray image"]),
+    "complex against real": (reconstruct(forward=lambda x: torch.fft.fft2(x)), ValueError,
+        ["complex64", "float32", "both"]),
+    "real against complex": (reconstruct(Y * 1j), ValueError, ["complex64", "float32", "both"]),
+    "no operator": (reconstruct(forward=None), TypeError, ["forward must be a callable", "method A"]),
+    "a matrix": (reconstruct(forward=np.eye(72)), TypeError, ["forward must be", "lambda x: M @ x.flatten()"]),
+    "a class": (reconstruct(forward=torch.nn.Identity), TypeError, ["forward is the class Identity itself"]),
+    "NaN in y": (reconstruct(Y * np.nan), ValueError, ["y has NaN or infinite", "weight="]),
+    "empty y": (reconstruct(Y[..., :0]), ValueError, ["y is empty"]),
+    "a list as y": (reconstruct([1.0]), TypeError, ["y=[1.0]", "array or a tensor"]),
+    "object y": (reconstruct(Y.numpy().astype(object)), TypeError, ["y has dtype object"]),
+    "bool y": (reconstruct(Y > 0.5), TypeError, ["y has dtype torch.bool"]),
+    "one size": (reconstruct(shape=(72,)), ValueError, ["shape=(72,)", "(C, H, W) or (H, W)"]),
+    "a number as shape": (reconstruct(shape=72), TypeError, ["shape=72", "(C, H, W) or (H, W)"]),
+    "sizes of 0": (reconstruct(shape=(0, 9)), ValueError, ["shape must be", "not 0"]),
+    "fractional sizes": (reconstruct(shape=(8.0, 9)), TypeError, ["shape must be", "8.0"]),
+    "weight of another shape": (reconstruct(weight=torch.ones(3)), ValueError, ["weight", "(1, 1, 8, 9)", "(3,)"]),
+    "negative weight": (reconstruct(weight=-torch.ones(8, 9)), ValueError, ["weight", "negative"]),
+    "weight of 0": (reconstruct(weight=torch.zeros(8, 9)), ValueError, ["weight is zero everywhere"]),
+    "a number as weight": (reconstruct(weight=1.0), TypeError, ["weight=1.0", "array or a tensor"]),
+    "range": (reconstruct(data_range=-1), ValueError, ["data_range must be"]),
+}  # fmt: skip
+
+
+class WrongShape:
+    channels = 8
+
+    def draw(self, frame, generator):
+        return torch.zeros(1, 8, 4, 4)
+
+
+class NotFinite:
+    channels = 8
+
+    def draw(self, frame, generator):
+        return torch.full((1, 8, frame.height, frame.width), float("nan"))
+
+
+OPTIONS = {
+    "0 iterations": (denoise(iters=0), ValueError, ["iters must be a whole number from 1 up", "not 0"]),
+    "negative iterations": (denoise(iters=-10), ValueError, ["iters must be", "not -10"]),
+    "half an iteration": (denoise(iters=0.5), TypeError, ["iters must be", "0.5"]),
+    "iterations as float": (denoise(iters=100.0), TypeError, ["iters must be", "pass 100"]),
+    "iterations as text": (denoise(iters="100"), TypeError, ["iters must be", "'100'"]),
+    "unknown option": (denoise(iterations=5), TypeError, ["unknown option 'iterations'", "did you mean 'iters'"]),
+    "unknown option of Fit": (lambda: dip.Fit(dip.Denoise(RGB), presett="paper"), TypeError, ["did you mean 'preset'"]),
+    "preset": (denoise(preset="papr"), ValueError, ["unknown preset for denoise: 'papr'", "did you mean 'paper'"]),
+    "preset of another task": (denoise(preset="paper-hole"), ValueError,
+        ["unknown preset for denoise", "paper-sigma50"]),
+    "network": (denoise(network="unet"), ValueError, ["unknown network 'unet'", "encoder-decoder"]),
+    "network's option": (denoise(network={"downs": [8]}), ValueError,
+        ["unknown option of network", "did you mean 'down'"]),
+    "network's lists": (denoise(network={**NET, "up": [8]}), ValueError, ["up has 1", "one entry a scale"]),
+    "network of another kind": (denoise(network=3), TypeError, ["network=3", "a dict of options, a name"]),
+    "network class": (denoise(network=torch.nn.Conv2d), TypeError, ["network=", "or a module"]),
+    "network's output": (denoise(network=torch.nn.Conv2d(8, 5, 1)), ValueError,
+        ["(1, 5, 8, 9)", "the task needs (1, 3, 8, 9)", "as many output channels"]),
+    "network's size": (denoise(network=torch.nn.Conv2d(8, 3, 3)), ValueError, ["(1, 3, 6, 7)", "the size of its code"]),
+    "network's input": (denoise(network=dip.networks.EncoderDecoder(5, 3, **NET)), ValueError,
+        ["(N, 5, H, W) is needed"]),
+    "network that cannot do bfloat16": (denoise(network=torch.nn.Conv2d(8, 3, 1), precision="bfloat16"), ValueError,
+        ["follows_dtype", 'precision="float32"']),
+    "code": (denoise(code="unifrm"), ValueError, ["unknown code 'unifrm'", "did you mean 'uniform'"]),
+    "code of another kind": (denoise(code=np.zeros((8, 9))), TypeError, ["dip.codes.Image(image)"]),
+    "code of another shape": (denoise(code=WrongShape()), ValueError, ["(1, 8, 4, 4)", "(1, 8, 8, 12) is needed"]),
+    "code with NaN": (denoise(code=NotFinite()), ValueError, ["without NaN"]),
+    "loss": (denoise(loss="mes"), ValueError, ["unknown loss 'mes'", "did you mean 'mse'"]),
+    "loss of another kind": (denoise(loss=3), TypeError, ["loss must be one of", "callable"]),
+    "loss class": (denoise(loss=dip.losses.L1), TypeError, ["class L1 itself", "L1()"]),
+    "penalty": (denoise(penalty=0.1), TypeError, ["penalty=0.1", "dip.losses.TotalVariation"]),
+    "penalty class": (denoise(penalty=[dip.losses.TotalVariation]), TypeError,
+        ["penalty=", "dip.losses.TotalVariation"]),
+    "penalty by name": (denoise(penalty="tv"), TypeError, ["penalty='tv'", "dip.losses.TotalVariation"]),
+    "optimizer": (denoise(optimizer="adamw"), ValueError, ["unknown optimizer 'adamw'", "did you mean 'adam'"]),
+    "optimizer class": (denoise(optimizer=torch.optim.Adam), ValueError, ["unknown optimizer", "adam, lbfgs"]),
+    "lr 0": (denoise(lr=0), ValueError, ["lr must be a finite number above 0"]),
+    "lr NaN": (denoise(lr=float("nan")), ValueError, ["lr must be", "nan"]),
+    "lr as text": (denoise(lr="0.01"), TypeError, ["lr must be", "'0.01'"]),
+    "jitter": (denoise(jitter=-0.1), ValueError, ["jitter must be", "-0.1"]),
+    "average": (denoise(average=1), ValueError, ["average=1", "[0, 1)", "0 turns averaging off"]),
+    "negative average": (denoise(average=-0.5), ValueError, ["average must be", "-0.5"]),
+    "stop": (denoise(stop=100), TypeError, ["stop=100", "dip.stopping.WindowedVariance()", "iters="]),
+    "stop class": (denoise(stop=dip.stopping.MovingVariance), TypeError, ["give a rule"]),
+    "stop for another loss": (denoise(stop=dip.stopping.Discrepancy(0.1), loss="huber"), ValueError,
+        ["Discrepancy", "Huber"]),
+    "negative seed": (denoise(seed=-1), ValueError, ["seed must be a whole number from 0 up", "-1"]),
+    "seed as float": (denoise(seed=1.5), TypeError, ["seed must be", "1.5"]),
+    "device": (denoise(device="cdua"), ValueError, ["unknown device 'cdua'", "did you mean 'cuda'"]),
+    "device that is not there": (denoise(device="cuda:77"), ValueError,
+        ["'cuda:77' is not on this machine", "here: ", "cpu"]),
+    "precision": (denoise(precision="float16"), ValueError, ["unknown precision 'float16'", "bfloat16"]),
+    "callbacks": (denoise(callbacks=5), TypeError, ["callbacks=5", "functions that take the fit"]),
+    "one bad callback": (denoise(callbacks=[print, "x"]), TypeError, ["callbacks=", "functions that take the fit"]),
+    "reference of another size": (denoise(reference=picture((9, 8, 3))), ValueError,
+        ["reference has 3 channels of 9 x 8", "3 of 8 x 9", "same size"]),
+    "reference of other channels": (denoise(reference=GRAY), ValueError, ["reference has 1 channels", "3 of 8 x 9"]),
+    "small reference": (enlarge(reference=RGB), ValueError, ["3 channels of 8 x 9", "3 of 16 x 18"]),
+    "reference with NaN": (denoise(reference=NAN), ValueError, ["reference has 1 NaN"]),
+    "reference in another range": (denoise(reference=RGB * 255), ValueError,
+        ["reference has values", "data_range=255"]),
+    "reference of another kind": (denoise(reference="clean.png"), TypeError, ["reference is a str"]),
+    "init": (denoise(init=torch.nn.Conv2d(8, 3, 1)), TypeError, ["init=", "an earlier fit"]),
+    "checkpoint_every alone": (denoise(checkpoint_every=5), ValueError, ["checkpoint_every", "checkpoint=FILE"]),
+    "resume from nowhere": (denoise(resume="/nowhere/fit.st"), FileNotFoundError, ["no checkpoint", "/nowhere/fit.st"]),
+    "checkpoint nowhere": (denoise(checkpoint="/nowhere/fit.st"), FileNotFoundError,
+        ["no folder /nowhere", "create it"]),
+}  # fmt: skip
+
+CASES = {
+    f"{group}: {name}": case
+    for group, cases in {
+        "image": IMAGES, "mask": MASKS, "enlarge": ENLARGEMENTS, "reconstruct": RECONSTRUCTIONS, "option": OPTIONS,
+    }.items()
+    for name, case in cases.items()
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_refused_before_the_first_iteration(case):
+    call, error, words = CASES[case]
+    with pytest.raises(error) as caught:
+        call()
+    message = str(caught.value)
+    for part in words:
+        assert part in message
+    assert "\n" not in message
+    assert len(message) < 500
+
+
+def test_too_large_for_the_memory(monkeypatch):
+    monkeypatch.setattr(dip.devices, "free_memory", lambda device: 10**8)
+    with pytest.raises(MemoryError, match=r"fitting 8 x 9 pixels on cpu would take about .*; restore a crop"):
+        dip.denoise(RGB)
+
+
+def test_numbers_and_names_are_checked_before_the_data_are_touched(monkeypatch):
+    for task, option in [
+        (dip.Denoise(NAN), {"lr": -1}),
+        (dip.Denoise(NAN), {"preset": "nope"}),
+        (dip.Denoise(NAN), {"device": "nope"}),
+        (dip.Denoise(NAN), {"network": {"down": [1]}}),
+        (dip.Inpaint(NAN, KNOWN), {"average": 2}),
+    ]:
+        monkeypatch.setattr(task, "load", lambda: pytest.fail("the data were touched"))
+        with pytest.raises(ValueError, match=r"must|unknown|entries|average"):
+            quick_fit(task, **option)
+
+
+def test_the_input_of_a_refused_call_is_unchanged():
+    image = NAN.copy()
+    with pytest.raises(ValueError, match="NaN"):
+        dip.denoise(image, **QUICK)
+    np.testing.assert_array_equal(image, NAN)

@@ -3,8 +3,8 @@
     python benchmarks/kill_resume.py
 
 Each run is a small fit with everything that has a state: jitter, average, stopping rule, history, a checkpoint at every
-few iterations. It is killed several times, in turn at a random moment and in the middle of writing a checkpoint, goes
-on each time from the checkpoint that is there, and has to end with the very same bytes as the fit that ran through: the
+few iterations. It is killed several times, at a random moment or in the middle of writing a checkpoint, goes on each
+time from the checkpoint that is there, and has to end with the very same bytes as the fit that ran through: the
 picture, the history and the rule's moment. The result goes to benchmarks/results/kill_resume.json. POSIX systems only.
 
 The parent never computes anything with PyTorch: it forks a process for each fit, so that a kill costs no start of
@@ -36,9 +36,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the experiment and write the report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=20)
-    parser.add_argument("--kills", type=int, default=4, help="how often each run is killed at most")
-    parser.add_argument("--iters", type=int, default=150)
-    parser.add_argument("--size", type=int, default=61, help="height of the picture; it is 7 pixels wider")
+    parser.add_argument("--kills", type=int, default=4, help="how often each run is killed, at most")
+    parser.add_argument("--iters", type=int, default=100)
+    parser.add_argument("--size", type=int, default=45, help="height of the picture; it is 7 pixels wider")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "kill_resume.json")
@@ -85,19 +85,23 @@ def run(
 ) -> dict[str, Any]:
     """Kill and resume one fit until it has been killed often enough, or ends before that; compare its result."""
     kills: list[dict[str, Any]] = []
-    for number in range(options.kills):
+    ended = False
+    while len(kills) < options.kills and not ended:
         child = start(folder, options)
-        if number % 2:
-            finished = kill_in_write(child, folder, moments)
+        if moments.random() < 0.5:
+            ended = kill_in_write(child, folder, moments)
         else:
-            finished = kill_after(child, moments.uniform(0, 0.6 * seconds))
-        if finished:
-            break
-        left = list(folder.glob(".*"))  # what a write in progress leaves behind
-        kills.append({"in_write": bool(left), "checkpoint_of": checkpoint_iteration(folder / "checkpoint")})
-        for path in left:
-            path.unlink()
-    else:
+            ended = kill_after(child, moments.uniform(0, 0.5 * seconds))
+        if ended and not kills:  # it was too fast for us: once more from the start
+            for path in folder.iterdir():
+                path.unlink()
+            ended = False
+        elif not ended:
+            left = list(folder.glob(".*"))  # what a write in progress leaves behind
+            kills.append({"in_write": bool(left), "checkpoint_of": checkpoint_iteration(folder / "checkpoint")})
+            for path in left:
+                path.unlink()
+    if not ended:
         wait(start(folder, options))
     return {"identical": (folder / "result").read_bytes() == expected, "kills": kills}
 

@@ -358,6 +358,7 @@ class Fit:
             "output": self._output,
         }
 
+    @torch.inference_mode(False)
     def _load_trainable_state(self, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
         if state["code"] is not None:

@@ -1,6 +1,6 @@
 """Noise impedance: a convolutional network fits a natural picture soon, and noise late or never.
 
-    python examples/noise_impedance.py                            # 128 pixels, about four minutes on two cores
+    python examples/noise_impedance.py                            # 128 pixels, a few minutes on two cores
     python examples/noise_impedance.py --size 512 --iters 2400    # full size, an hour
 
 Writes noise_impedance.png; --help tells the options.

@@ -1,6 +1,6 @@
 """Enlarge a small picture by 4, with no other picture ever seen.
 
-    python examples/super_resolve.py                     # scikit-image's coffee, about three minutes on two cores
+    python examples/super_resolve.py                     # scikit-image's coffee, a few minutes on two cores
     python examples/super_resolve.py --image photo.jpg   # the middle of a photograph of your own
 
 Writes super_resolve.png; --help tells the options.

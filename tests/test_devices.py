@@ -82,8 +82,7 @@ def test_estimate_of_a_network_that_needs_real_data_is_unknown():
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
-@pytest.mark.parametrize("average", [0.99])
-def test_estimate_is_not_below_what_a_fit_takes(average):
+def test_estimate_is_not_below_what_a_fit_takes():
     import subprocess
     import sys
 
@@ -98,8 +97,8 @@ def peak():
 options = {"network": {"down": [32] * 3, "up": [32] * 3, "skip": [4] * 3}, "precision": "float32"}
 dip.fit(dip.Denoise(np.full((16, 16, 3), 0.5, np.float32)), iters=2, **options)
 before = peak()
-image = np.full((512, 512, 3), 0.5, np.float32)
-fit = dip.fit(dip.Denoise(image), iters=3, **options)
+image = np.full((384, 384, 3), 0.5, np.float32)
+fit = dip.fit(dip.Denoise(image), iters=2, **options)
 needed, _ = dip.devices.dry_run(fit.network, tuple(fit.code.shape), fit.settings.dtype)
 print(needed, peak() - before)
 """

@@ -95,14 +95,14 @@ def test_example_takes_a_picture_of_ones_own(run, own_picture, script):
 
 def test_noise_impedance_writes_its_curves(run, tmp_path):
     report = tmp_path / "curves.json"
-    arguments = ("--iters", "40", "--size", "64", "--json", str(report))
+    arguments = ("--iters", "25", "--size", "48", "--json", str(report))
     _, printed, figure = run("noise_impedance", *arguments)
     assert_is_a_drawing(figure)
     found = json.loads(report.read_text())
     names = ["photograph", "photograph + noise", "pixels shuffled", "uniform noise"]
     assert list(found["loss"]) == list(figures_in(printed)) == names
     assert found["iteration"][0] == 1
-    assert found["iteration"][-1] == found["iterations"] == 40
+    assert found["iteration"][-1] == found["iterations"] == 25
     curves = np.array([found["loss"][name] for name in names])
     assert curves.shape == (4, len(found["iteration"]))
     assert all(not np.allclose(a, b, rtol=0.02) for i, a in enumerate(curves) for b in curves[:i])

@@ -61,11 +61,10 @@ def test_what_goes_in_comes_out_in_kind(layout, dtype):
             assert np.array_equal(restored[..., 3], image[..., 3])
 
 
-@pytest.mark.parametrize("size", [(1, 1), (7, 13), (31, 17)])
-@pytest.mark.parametrize("dtype", ["uint8", "float64"])
+@pytest.mark.parametrize(("size", "dtype"), [((1, 1), "uint8"), ((7, 13), "float64"), ((31, 17), "uint8")])
 def test_a_fit_that_goes_on_reaches_the_image_up_to_its_border(size, dtype):
     image = picture(size, dtype)
-    restored = dip.denoise(image, iters=400, lr=0.03, jitter=0, average=0.9, **QUICK).astype(np.float64)
+    restored = dip.denoise(image, iters=200, lr=0.03, jitter=0, average=0.9, **QUICK).astype(np.float64)
     white = 255 if dtype == "uint8" else 1
     error = np.abs(restored - image) / white
     assert error.mean() < 0.05
@@ -180,10 +179,10 @@ def test_polarity_true_is_known():
     image, known = np.full((16, 16), 0.8, np.float32), np.ones((16, 16), bool)
     known[5:11, 5:11] = False
     image[~known] = 0
-    restored = dip.inpaint(image, known, iters=150, lr=0.03, **QUICK)
+    restored = dip.inpaint(image, known, iters=60, lr=0.03, **QUICK)
     assert np.array_equal(restored[known], image[known])
     assert restored[~known].mean() == pytest.approx(0.8, abs=0.1)
-    wrong_way = dip.inpaint(image, ~known, iters=150, lr=0.03, **QUICK)
+    wrong_way = dip.inpaint(image, ~known, iters=60, lr=0.03, **QUICK)
     assert np.array_equal(wrong_way[~known], image[~known])
     assert wrong_way[known].mean() < 0.4
 
@@ -246,7 +245,7 @@ def test_alpha_is_enlarged_with_the_picture():
 @pytest.mark.parametrize(("kernel", "method"), [("lanczos3", "LANCZOS"), ("box", "BOX")])
 def test_the_result_reduced_is_the_picture_given(kernel, method):
     small = picture((12, 10))
-    large = dip.super_resolve(small, 2, kernel=kernel, iters=500, lr=0.03, jitter=0, **QUICK)
+    large = dip.super_resolve(small, 2, kernel=kernel, iters=150, lr=0.03, jitter=0, average=0.9, **QUICK)
     reduced = PILImage.fromarray(large).resize((10, 12), PILImage.Resampling[method])
     assert np.abs(np.asarray(reduced) - small).mean() < 0.03
     assert np.asarray(reduced).std() > 0.1
@@ -294,8 +293,8 @@ def test_reconstruct_with_a_callable_or_an_object(wrap):
 def test_reconstruct_fits_the_measurement():
     physics, image, y = measured()
     options = {**QUICK, "lr": 0.03, "jitter": 0, "average": 0.9}
-    fit = quick_fit(dip.Reconstruct(y, physics, image.shape), iters=300, **options)
-    assert fit.history["loss"][-1] < 0.01 * fit.history["loss"][0]
+    fit = quick_fit(dip.Reconstruct(y, physics, image.shape), iters=150, **options)
+    assert fit.history["loss"][-1] < 0.02 * fit.history["loss"][0]
     residual = (physics.A(fit.image[None]) - y).square().mean()
     assert residual < 0.02 * y.square().mean()
 
@@ -322,7 +321,7 @@ def test_reconstruct_from_complex_measurements(dtype, library):
     def forward(x):
         return torch.fft.fft2(x, norm="ortho") * mask
 
-    fit = quick_fit(dip.Reconstruct(y, forward, (16, 12)), iters=200, lr=0.03, jitter=0)
+    fit = quick_fit(dip.Reconstruct(y, forward, (16, 12)), iters=80, lr=0.03, jitter=0, average=0.9)
     assert fit.history["loss"][-1] < 0.01
     assert np.abs(as_array(fit.image) - image).mean() < 0.1
 

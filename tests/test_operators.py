@@ -183,9 +183,7 @@ def test_bad_options_are_refused(options: dict, error: type[Exception], words: s
 
 def test_repr_names_the_settings() -> None:
     assert repr(Downsample(4)) == 'Downsample(factor=4, kernel="lanczos2", phase=0.5)'
-    assert repr(Downsample(2, "gaussian", phase=0)) == (
-        'Downsample(factor=2, kernel="gaussian", phase=0.0, sigma=0.5)'
-    )
+    assert repr(Downsample(2, "gaussian", phase=0)) == ('Downsample(factor=2, kernel="gaussian", phase=0.0, sigma=0.5)')
 
 
 def test_identity_returns_the_image() -> None:

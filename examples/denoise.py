@@ -78,7 +78,7 @@ last_output = dip.images.from_tensor(fit.output, fit.task.layout)
 panels = {"given (noisy)": noisy, f"last output, iteration {fit.iteration}": last_output, "returned": fit.image}
 if clean is not None:
     panels["original, never seen"] = clean
-fig = plt.figure(figsize=(12, 6), layout="constrained")
+fig = plt.figure(figsize=(12, 7), layout="constrained")
 top, bottom = fig.subfigures(2, 1, height_ratios=[1, 0.8])
 for axis, (title, picture) in zip(top.subplots(1, len(panels)), panels.items(), strict=True):
     axis.imshow(picture, cmap="gray", interpolation="nearest")
@@ -90,13 +90,14 @@ for axis, (title, picture) in zip(top.subplots(1, len(panels)), panels.items(), 
     axis.set_title(title, fontsize=10)
 
 left, right = bottom.subplots(1, 2)
-left.loglog(fit.history["loss"], color="tab:gray")
+at = fit.history.iterations("loss")
+left.loglog(at, fit.history["loss"], color="tab:gray")
 left.set(xlabel="iteration", ylabel="loss (mean squared error)")
 if clean is None:
     right.set_axis_off()
 else:
-    right.plot(fit.history["psnr_output"], color="tab:orange", lw=0.7, label="single outputs")
-    right.plot(fit.history["psnr"], color="tab:blue", lw=2, label="returned, if it ended here")
+    right.plot(at, fit.history["psnr_output"], color="tab:orange", lw=0.7, label="single outputs")
+    right.plot(at, fit.history["psnr"], color="tab:blue", lw=2, label="returned, if it ended here")
     right.set(xlabel="iteration", ylabel="PSNR in dB")
     right.legend(loc="lower right")
     right.grid(alpha=0.3)

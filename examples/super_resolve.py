@@ -67,26 +67,26 @@ restored = dip.super_resolve(
 # %% [markdown]
 # ## What to see
 #
-# Look at the rim of the cup and at the spoon: with bicubic interpolation they are soft and run in small steps, in the
-# network's picture they are thin, even lines. The texture of the table, finer than a pixel of the small picture,
-# comes back in neither: what was not measured is not there, and the network does not know what tables look like.
+# Look at the rim of the cup, enlarged in the lower row: with bicubic interpolation it is soft and runs in small steps,
+# in the network's picture it is an even line. The bubbles on the coffee, finer than a pixel of the small picture, come
+# back in neither: what was not measured is not there, and the network does not know what coffee looks like.
 
 # %%
 panels = {
-    "given, 1 : 1 pixels (nearest)": resized(small, height, width, Image.Resampling.NEAREST),
+    "given (nearest)": resized(small, height, width, Image.Resampling.NEAREST),
     "bicubic": resized(small, height, width, Image.Resampling.BICUBIC),
     "Deep Image Prior": restored,
     "original": original,
 }
-fig, axes = plt.subplots(2, 4, figsize=(12, 6.6), layout="constrained")
-middle = tuple(slice(n // 2 - n // 6, n // 2 + n // 6) for n in (height, width))
+fig, axes = plt.subplots(2, 4, figsize=(12, 6.9), layout="constrained")
+detail = np.s_[height // 2 : height // 2 + height // 3, : width // 3]
 for column, (title, image) in zip(axes.T, panels.items(), strict=True):
     if image is not original:
         psnr = dip.metrics.psnr(image, original)
         print(f"{title}: {psnr:.2f} dB")
         title += f"\n{psnr:.2f} dB"
     column[0].set_title(title, fontsize=10)
-    for axis, part in zip(column, (image, image[middle]), strict=True):
+    for axis, part in zip(column, (image, image[detail]), strict=True):
         axis.imshow(part, cmap="gray", interpolation="nearest")
         axis.set(xticks=[], yticks=[])
 fig.savefig(options.out, dpi=100)

@@ -34,7 +34,7 @@ TASKS = {
     "no jitter": (lambda: dip.Denoise(picture()), {"jitter": 0}),
     "no average": (lambda: dip.Denoise(picture()), {"average": 0}),
     "window": (lambda: dip.Denoise(picture()), {"stop": dip.stopping.WindowedVariance(3, 50, earliest=1)}),
-    "moving variance": (lambda: dip.Denoise(picture((9, 14))), {"stop": dip.stopping.MovingVariance(0.2, earliest=1)}),
+    "moving variance": (lambda: dip.Denoise(picture((9, 14, 3))), {"stop": dip.stopping.MovingVariance(earliest=1)}),
     "penalty": (lambda: dip.Denoise(picture()), {"penalty": dip.losses.TotalVariation(0.1), "loss": "huber"}),
     "lbfgs": (lambda: dip.Denoise(picture()), {"optimizer": "lbfgs", "jitter": 0}),
     "lbfgs and code": (lambda: dip.Denoise(picture()), {"optimizer": "lbfgs", "jitter": 0, "optimize_code": True}),

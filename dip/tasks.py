@@ -177,8 +177,7 @@ class Inpaint(_ImageTask):
         weight = self._observation.weight
         if not self.keep_known or weight is None:
             return restored
-        rows_and_columns = [axis for axis in range(len(self.layout.shape)) if axis != self.layout.channel_axis][-2:]
-        shape = [size if axis in rows_and_columns else 1 for axis, size in enumerate(self.layout.shape)]
+        shape = [size if axis in self.layout.row_and_column_axes else 1 for axis, size in enumerate(self.layout.shape)]
         known = (weight[0, 0] == 1).cpu().reshape(shape)
         if isinstance(restored, Tensor):
             return torch.where(known.to(restored.device), self._image, restored)

@@ -130,7 +130,7 @@ def test_known_pixels_come_back_bit_by_bit(layout, dtype):
     restored = quick_fit(task, iters=2).image
     same_kind(restored, image)
     shape = [1] * image.ndim
-    for at, length in zip(task.layout._row_and_column_axes, size, strict=True):
+    for at, length in zip(task.layout.row_and_column_axes, size, strict=True):
         shape[at] = length
     known = np.broadcast_to(mask.reshape(shape), image.shape)
     assert np.array_equal(as_array(restored)[known], as_array(image)[known])
@@ -225,7 +225,7 @@ def test_super_resolution_of_every_layout(layout):
     task = dip.SuperResolve(image, 3, channel_axis=axis)
     restored = quick_fit(task, iters=1).image
     expected = list(image.shape)
-    for at in task.layout._row_and_column_axes:
+    for at in task.layout.row_and_column_axes:
         expected[at] *= 3
     assert type(restored) is type(image)
     assert restored.dtype == image.dtype

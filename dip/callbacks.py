@@ -105,11 +105,11 @@ class Progress:
         if not self._announced and self._done - self._first >= 3:
             self._announced = True
             if fit.device.type == "cpu":
-                pace = (now - self._started) / (self._done - self._first)
+                pace, threads = (now - self._started) / (self._done - self._first), torch.get_num_threads()
                 if pace * self._total > 60:
                     self._bar.write(
-                        f"{self._total} iterations at about {pace:.2g} s each on {torch.get_num_threads()} CPU "
-                        f"threads: about {duration(pace * self._total)}",
+                        f"{self._total} iterations at about {pace:.2g} s each on {threads} CPU "
+                        f"thread{'s' * (threads > 1)}: about {duration(pace * self._total)}",
                         file=sys.stderr,
                     )
         if now - self._shown > 0.5:

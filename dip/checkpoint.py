@@ -18,6 +18,10 @@ from torch import Tensor
 from dip import files
 
 FORMAT = 1
+_CONTENTS = {
+    "image": "image (or mask, or weights)",
+    "z": "code",
+}  # what is compared by a hash, which tells nobody anything
 
 
 class CheckpointError(ValueError):
@@ -104,7 +108,9 @@ def load(path: str | os.PathLike[str], fingerprint: dict[str, Any]) -> dict[str,
             "give the file that checkpoint= wrote"
         ) from error
     differences = [
-        f"{key}: {_brief(saved.get(key))} in the file, {_brief(fingerprint.get(key))} here"
+        f"another {_CONTENTS[key]}"
+        if key in _CONTENTS
+        else f"{key}: {_brief(saved.get(key))} in the file, {_brief(fingerprint.get(key))} here"
         for key in {**saved, **fingerprint}
         if saved.get(key) != json.loads(json.dumps(fingerprint.get(key)))
     ]

@@ -51,7 +51,7 @@ examples:
   dip denoise photo.png -o restored.png --down 64x5 --iters 1000       several times faster, a little rougher
   dip denoise noisy/ -o restored/ --reference clean/ --json report.json
   dip denoise photo.png -o restored.png --checkpoint photo.ckpt        may be killed and resumed:
-  dip denoise photo.png -o restored.png --checkpoint photo.ckpt --resume photo.ckpt"""
+  dip denoise photo.png -o restored.png --resume photo.ckpt"""
 
 _INPAINT = f"""\
 Fill in the missing pixels of a picture, or of every picture in a folder.
@@ -266,7 +266,9 @@ def _add_mask(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_factor(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--factor", type=_whole(1), metavar="F", required=True, help="how many times as high and wide")
+    group.add_argument(
+        "--factor", type=_whole(1, 4), metavar="F", required=True, help="how many times as high and wide"
+    )
     group.add_argument(
         "--kernel",
         default="lanczos2",
@@ -308,6 +310,13 @@ def _add_fit(parser: _Parser) -> None:
             help=f"channels of the {about}, one number a scale, as in 64,64,64,64,64 or 64x5"
             + ("; default: as --down" if name == "up" else ""),
         )
+    group.add_argument(
+        "--code-image",
+        type=_path,
+        metavar="FILE",
+        help="a picture of the same size as the network's input in place of noise: with --preset paper-flash the same "
+        "scene taken with a flash",
+    )
     group.add_argument("--lr", type=float, metavar="X", help="learning rate")
     group.add_argument(
         "--jitter", type=float, metavar="X", help="standard deviation of the noise on the network's input"
@@ -357,7 +366,8 @@ def _add_long(parser: _Parser) -> None:
         "--resume",
         type=_path,
         metavar="FILE",
-        help="go on from a checkpoint of the same picture and settings; --iters counts from the beginning",
+        help="go on from a checkpoint of the same picture and settings, and keep it up to date (unless --checkpoint "
+        "names another file); --iters counts from the beginning",
     )
 
 
@@ -390,14 +400,14 @@ def _path(text: str) -> Path:
     return Path(text)
 
 
-def _whole(least: int) -> Callable[[str], int]:
+def _whole(least: int, example: int = 500) -> Callable[[str], int]:
     def whole(text: str) -> int:
         try:
             number = int(text)
         except ValueError:
             number = least - 1
         if number < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} up, such as 500")
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} up, such as {example}")
         return number
 
     return whole

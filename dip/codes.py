@@ -191,8 +191,8 @@ class Image:
         given, needed = tuple(self._pixels.shape[2:]), (frame.inner_height, frame.inner_width)
         if given != needed:
             raise ValueError(
-                f"the code image has {given[0]} x {given[1]} pixels and the image to restore {needed[0]} x "
-                f"{needed[1]}; resize the code image"
+                f"the code image has {given[0]} x {given[1]} pixels (height x width) and the image to restore "
+                f"{needed[0]} x {needed[1]}; resize the code image"
             )
         right = frame.width - frame.left - frame.inner_width
         bottom = frame.height - frame.top - frame.inner_height

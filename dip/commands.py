@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from dip import demo, devices, files, presets, stopping
+from dip.codes import Image
 from dip.console import Console
 from dip.errors import unknown
 from dip.folder import Folder
@@ -27,19 +28,20 @@ _PACKAGES = ("scikit-image", "pillow", "imageio", "tifffile", "scipy", "safetens
 
 def restore(args: argparse.Namespace, console: Console) -> int:
     """Denoise, inpaint or super-resolve a picture or a folder of them."""
-    order = _order(args)
-    order.check()
-    if not args.input.exists():
-        raise FileNotFoundError(f"{args.input} does not exist; check the name and the folder")
     mask = getattr(args, "mask", None)
-    for path in (mask, args.reference, args.resume):
+    for path in (args.input, mask, args.reference, args.resume, args.code_image):
         if path is not None and not path.exists():
             raise FileNotFoundError(f"{path} does not exist; check the name and the folder")
+    order = _order(args)
+    settings = order.check()
+    stopping.warn_if_blind(settings.stop, settings.preset.iters if order.iters is None else order.iters)
     whole_folder = args.input.is_dir()
     if args.json is not None:
         # a folder's report is continued
         _check_report(args.json, force=args.force or whole_folder)
     if whole_folder:
+        if args.code_image is not None:
+            raise ValueError(f"--code-image is for one picture and {args.input} is a folder; restore them one by one")
         for name in ("checkpoint", "checkpoint_every", "resume"):
             if getattr(args, name) is not None:
                 raise ValueError(
@@ -49,8 +51,12 @@ def restore(args: argparse.Namespace, console: Console) -> int:
         return Folder(args.input, args.output, order, mask, args.reference, args.json).run(console)
     _check_single(args, mask)
     work = Restoration(Job(args.input, args.output, mask, args.reference), order)
+    console.say(work.beginning)
     report = work.run()
     console.say(summary(report))
+    checkpoint = order.options["checkpoint"]
+    if work.interrupted and checkpoint is not None:
+        console.say(f"to go on, repeat the command with --resume {checkpoint} --force")
     if args.json is not None:
         with failing():
             write_report(args.json, report)
@@ -63,8 +69,9 @@ def show_presets(args: argparse.Namespace, console: Console) -> int:
     tasks = list(dict.fromkeys(name.partition("/")[0] for name in presets.names()))
     if task is not None and task not in tasks:
         raise unknown("task", args.task, [name.replace("_", "-") for name in tasks])
-    head, rule, *rows = presets.table().splitlines()
-    console.say("\n".join([head, rule, *(row for row in rows if task in (None, row.split("|")[1].strip()))]))
+    for one in tasks if task is None else [task]:
+        command = f"dip {one.replace('_', '-')}" if one != "reconstruct" else "dip.reconstruct (Python only)"
+        console.say(f"{command}\n{presets.listing(one)}")
     return 0
 
 
@@ -124,6 +131,7 @@ def _order(args: argparse.Namespace) -> Order:
     options: Options = {
         "preset": args.preset,
         "network": network or None,
+        "code": None if args.code_image is None else Image(files.read(args.code_image).pixels),
         "jitter": args.jitter,
         "lr": args.lr,
         "average": args.average,
@@ -132,7 +140,7 @@ def _order(args: argparse.Namespace) -> Order:
         "device": args.device,
         "precision": args.precision,
         "progress": False if args.quiet else None,
-        "checkpoint": args.checkpoint,
+        "checkpoint": args.checkpoint or args.resume,
         "checkpoint_every": args.checkpoint_every,
     }
     return Order(
@@ -173,16 +181,14 @@ def _check_single(args: argparse.Namespace, mask: Path | None) -> None:
             raise IsADirectoryError(f"{option} {path} is a folder and {args.input} is not; name a picture")
     files.check_target(args.output, force=args.force)
     checkpoint = args.checkpoint
-    if checkpoint is not None:
-        resumed = args.resume is not None and checkpoint.exists() and checkpoint.samefile(args.resume)
-        if checkpoint.exists() and not resumed:
-            raise FileExistsError(
-                f"--checkpoint {checkpoint} exists and may be hours of work; go on from it with --resume {checkpoint}, "
-                "give another name, or delete it"
-            )
-    written = [path.resolve() for path in (args.output, args.json, checkpoint) if path is not None]
+    if checkpoint is not None and checkpoint.exists() and not files.same(checkpoint, args.resume):
+        raise FileExistsError(
+            f"--checkpoint {checkpoint} exists and may be hours of work; go on from it with --resume {checkpoint}, "
+            "give another name, or delete it"
+        )
+    written = [path.resolve() for path in (args.output, args.json, checkpoint or args.resume) if path is not None]
     if len(set(written)) < len(written):
-        raise ValueError("OUT, --json and --checkpoint are different files; give each a name of its own")
+        raise ValueError("OUT, --json and the checkpoint are different files; give each a name of its own")
     if args.save_every is not None and args.resume is None and not args.force:
         pattern = numbered(args.output, 0).name.replace(".iter000000", ".iter[0-9]*")
         found = sorted(args.output.absolute().parent.glob(pattern))

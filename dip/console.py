@@ -15,7 +15,8 @@ from dip.settings import Options
 __all__ = ["Console", "one_line"]
 
 # Messages of the package name options as Python does; here they are those of the command line.
-_OPTION = re.compile(rf"(?<![\w/\\.-])({'|'.join([*Options.__annotations__, 'iters', 'resume', 'data_range'])})=")
+_NAMES = "|".join([*Options.__annotations__, "iters", "resume", "data_range"])
+_OPTION = re.compile(rf"(?<![\w/\\.-])({_NAMES})=(?:\"([\w.:-]+)\"|'([\w.:-]+)'| )?")
 _CHANNELS = re.compile(r'network=\{"down": \[(\d+)\] \* (\d), "up": \[\d+\] \* \d\}')
 _DISTRIBUTIONS = {"PIL": "pillow", "skimage": "scikit-image"}
 
@@ -98,7 +99,8 @@ def one_line(message: object) -> str:
         text = type(message).__name__
     text = text.replace("force=True (--force)", "--force")
     text = _CHANNELS.sub(lambda found: f"--down {found[1]}x{found[2]}", text)
-    return _OPTION.sub(lambda found: f"--{found[1].replace('_', '-')} ", text)
+    text = text.replace("(False) in the mask of dip.inpaint", "(black) in the --mask of dip inpaint")
+    return _OPTION.sub(lambda found: f"--{found[1].replace('_', '-')} {found[2] or found[3] or ''}", text)
 
 
 def _write(text: str, stream: TextIO) -> None:

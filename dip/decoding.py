@@ -131,7 +131,7 @@ def _mute(record: logging.LogRecord) -> bool:
 def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         advice = "raise max_pixels if you trust the file"
-        raise Refusal(f"has {width} x {height} pixels, more than max_pixels={max_pixels}; {advice}")
+        raise Refusal(f"has {height} x {width} pixels (height x width), more than max_pixels={max_pixels}; {advice}")
 
 
 def _opened(file: BinaryIO, kind: str) -> Any:
@@ -292,14 +292,16 @@ def _check_tiff(tiff: Any, file: BinaryIO, max_pixels: int) -> None:
         raise Refusal("has several pages; only single pictures are restored: save one page as a file")
     if (page.sampleformat, page.bitspersample) not in ((1, 1), (1, 2), (1, 4), (1, 8), (1, 16), (3, 32)):
         allowed = "unsigned integers of up to 8 or of 16 bits, floats of 32 bits"
-        raise Refusal(f"has {page.bitspersample}-bit {page.dtype} pixels; allowed: {allowed}; convert it")
+        advice = "convert it, or pass it as an array to dip.denoise in Python"
+        raise Refusal(f"has {page.bitspersample}-bit {page.dtype} pixels; allowed: {allowed}; {advice}")
     extra = [int(sample) for sample in page.extrasamples]
     colours = page.samplesperpixel - len(extra)
     if page.imagedepth != 1 or colours != _TIFF_COLOURS.get(page.photometric):
         sort = f"{page.samplesperpixel} channels of {getattr(page.photometric, 'name', page.photometric)}"
         raise Refusal(f"has {sort}; only gray and RGB are restored: convert it to RGB first")
     if extra not in ([], [2]) and not (extra == [1] and page.bitspersample == 8):
-        raise Refusal("has extra channels other than straight alpha; save it with unassociated alpha or none")
+        advice = "save it without, or pass it as an array to dip.denoise(..., channel_axis=) in Python"
+        raise Refusal(f"has extra channels that are not straight (unassociated) alpha; {advice}")
     if page.bitspersample == 32 and page.photometric == _WHITE_IS_ZERO:
         raise Refusal("has floats of which 0 is white; save it with 0 as black")
     end, segment = file.seek(0, io.SEEK_END), math.prod(page.chunks)

@@ -124,5 +124,8 @@ def run(
     files.write(path, side_by_side([noisy, restored, clean], labels), force=True)
     gain, took = after - before, duration(fit.seconds)
     say(f"restored: {after:.2f} dB, {gain:+.2f} dB, after {fit.iteration} iterations in {took}")
-    say(f"{path}: noisy, restored, original; look at the face and the suit: the noise is gone, the edges stay")
-    return fit.stop_reason != "interrupted"
+    if fit.stop_reason == "interrupted":
+        say(f"interrupted; {path}: noisy, restored so far, original")
+        return False
+    say(f"{path}: noisy, restored, original; look at the face and the suit")
+    return True

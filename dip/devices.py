@@ -248,7 +248,7 @@ def check_memory(needed: int | None, device: torch.device, size: tuple[int, int]
     if needed is None or free is None or needed <= free:
         return
     raise MemoryError(
-        f"fitting {size[0]} x {size[1]} pixels on {device} would take about {_gib(needed)} and "
+        f"fitting {size[0]} x {size[1]} pixels (height x width) on {device} would take about {_gib(needed)} and "
         f"{_gib(free)} are free; restore a crop or a reduced picture, take fewer channels "
         '(network={"down": [64] * 5, "up": [64] * 5}), precision="bfloat16", or a machine with more memory'
     )

@@ -6,12 +6,13 @@ is wrong with a file is said in one line that names it, before any work is done.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -22,7 +23,18 @@ from dip.decoding import Refusal, decode, kind_of
 from dip.encoding import encode, unfit
 from dip.errors import positive_int, shown
 
-__all__ = ["IMAGE_SUFFIXES", "Picture", "check_target", "find", "read", "read_mask", "write", "write_bytes"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "Picture",
+    "check_target",
+    "find",
+    "read",
+    "read_mask",
+    "remove_leftovers",
+    "same",
+    "write",
+    "write_bytes",
+]
 
 _KINDS = {
     ".bmp": "BMP",
@@ -127,8 +139,10 @@ def read_mask(path: str | os.PathLike[str], size: tuple[int, int] | None = None)
     picture, kind = _read(Path(path), _MAX_PIXELS)
     pixels = picture.pixels if picture.pixels.ndim == 3 else picture.pixels[..., None]
     if size is not None and pixels.shape[:2] != tuple(size):
-        given, needed = f"{pixels.shape[1]} x {pixels.shape[0]}", f"{size[1]} x {size[0]}"
-        raise ValueError(f"{path} has {given} pixels, a mask for this picture needs {needed}; resize it")
+        given, needed = f"{pixels.shape[0]} x {pixels.shape[1]}", f"{size[0]} x {size[1]}"
+        raise ValueError(
+            f"{path} has {given} pixels (height x width), a mask for this picture needs {needed}; resize it"
+        )
     if kind == "JPEG" and not np.isin(pixels, (0, 255)).all():
         reason = "is a JPEG with values between 0 and 255, where non-zero does not tell known from missing"
         raise ValueError(f"{path} {reason}; save the mask as a PNG in black and white only")
@@ -271,7 +285,7 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> Path:
     """
     path = Path(path)
     target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".dip-{secrets.token_hex(8)}.tmp")
+    temporary = target.with_name(f"{_temporary_prefix(target)}{secrets.token_hex(8)}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         # not by tempfile, whose files nobody else may read
@@ -288,6 +302,24 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def remove_leftovers(path: str | os.PathLike[str]) -> None:
+    """Remove what was left beside a file by writers of it that were killed; call it where nobody else writes it."""
+    target = Path(os.path.realpath(path))
+    for leftover in target.parent.glob(f"{_temporary_prefix(target)}*.tmp"):
+        with suppress(OSError):
+            leftover.unlink()
+
+
+def same(one: str | os.PathLike[str] | None, other: str | os.PathLike[str] | None) -> bool:
+    """Whether two paths lead to one file that exists; None leads nowhere."""
+    given = [path for path in (one, other) if path is not None and os.path.exists(path)]
+    return len(given) == 2 and os.path.samefile(*given)
+
+
+def _temporary_prefix(target: Path) -> str:
+    return f".dip-{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:12]}-"
 
 
 def find(folder: str | os.PathLike[str]) -> list[Path]:

@@ -42,6 +42,9 @@ class History(Mapping[str, np.ndarray]):
             self._values.setdefault(name, []).append(number)
 
     def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._values:
+            advice = "; give reference=, the clean image" if name.startswith("psnr") else ""
+            raise KeyError(f"nothing was recorded as {name!r}, only {', '.join(self._values) or 'nothing yet'}{advice}")
         values = self._values[name]
         waiting = [i for i, value in enumerate(values) if isinstance(value, Tensor)]
         if waiting:

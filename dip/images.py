@@ -36,7 +36,7 @@ _Array = np.ndarray | torch.Tensor
 
 @dataclass(frozen=True)
 class Layout:
-    """What is needed to turn an x of the inside back into what the user gave.
+    """What is needed to turn an x back into what the user gave.
 
     Attributes
     ----------
@@ -54,6 +54,8 @@ class Layout:
         True if the last channel is opacity (numpy, (H, W, 4)); it is kept apart and is not part of x.
     low, high : float
         The clean range in the image's own units: `low` becomes 0 in x and `high` becomes 1.
+    range_given : bool
+        Whether the user said so; else it is the type's.
     """
 
     kind: Literal["numpy", "torch"]
@@ -64,6 +66,7 @@ class Layout:
     alpha: bool
     low: float
     high: float
+    range_given: bool = True
 
     @property
     def channels(self) -> int:
@@ -135,16 +138,10 @@ def describe(
     if 0 in shape:
         raise ValueError(f"{name} is empty: its shape is {shape}; every axis must have a size of 1 or more")
     device = image.device if isinstance(image, torch.Tensor) else None
-    return Layout(kind, shape, image.dtype, device, axis, alpha, low, high)
+    return Layout(kind, shape, image.dtype, device, axis, alpha, low, high, data_range is not None)
 
 
-def to_tensor(
-    image: _Array,
-    layout: Layout,
-    *,
-    name: str = "image",
-    known: np.ndarray | None = None,
-) -> torch.Tensor:
+def to_tensor(image: _Array, layout: Layout, *, name: str = "image", known: np.ndarray | None = None) -> torch.Tensor:
     """Turn an image into x, the form used inside.
 
     Computes ``x = (image - low) / (high - low)`` in float64 and rounds once. The image is not modified.

@@ -24,7 +24,7 @@ from dip.console import one_line
 from dip.devices import environment
 from dip.guard import DivergenceError
 from dip.problem import Problem
-from dip.settings import Options, resolve
+from dip.settings import Options, Settings, resolve
 from dip.solver import Fit
 
 __all__ = ["SCHEMA", "Failure", "Job", "Order", "Restoration", "failing", "numbered", "summary", "write_report"]
@@ -73,8 +73,13 @@ class Order:
     resume: Path | None = None
     force: bool = False
 
-    def check(self, size: tuple[int, int] = (32, 32)) -> None:
+    def check(self, size: tuple[int, int] = (1, 1)) -> Settings:
         """Check the options, and the memory for a picture of (height, width), without one.
+
+        Returns
+        -------
+        Settings
+            What the options come to for a picture of that size.
 
         Raises
         ------
@@ -85,7 +90,7 @@ class Order:
         """
         pixels = np.broadcast_to(np.float32(0), (*size, 3))  # takes no memory
         with _memory_errors():
-            resolve(self.problem(pixels, np.broadcast_to(np.True_, size)), self.options)
+            return resolve(self.problem(pixels, np.broadcast_to(np.True_, size)), self.options)
 
 
 @dataclass(frozen=True)
@@ -157,6 +162,26 @@ class Restoration:
                     self.fit.load(order.resume)
         except MemoryError as error:
             raise Failure(one_line(error)) from error
+        self.goal = self.fit.settings.preset.iters if order.iters is None else order.iters
+        if self.goal < self.fit.iteration:
+            warnings.warn(
+                f"{order.resume} has {self.fit.iteration} iterations already, more than iters={self.goal}; the result "
+                "is that of all of them",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+    @property
+    def beginning(self) -> str:
+        """What is going to be done, in one line."""
+        s, height, width = self.fit.settings, *self.picture.pixels.shape[:2]
+        missing = "" if self._mask is None else f", {1 - self._mask.mean():.1%} missing"
+        begun = f" from iteration {self.fit.iteration} on" if self.fit.iteration else ""
+        precision = str(s.dtype).removeprefix("torch.")
+        return (
+            f"{self.job.source}: {height} x {width} pixels (height x width){missing}; "
+            f"preset {s.preset.name}, {self.goal} iterations{begun}, {s.device}, {precision}"
+        )
 
     def run(self, *, aside: bool = False) -> dict[str, Any]:
         """Fit, and write the result.
@@ -179,8 +204,7 @@ class Restoration:
         KeyboardInterrupt
             Ctrl-C before there was a picture.
         """
-        fit, target = self.fit, self.job.target
-        goal = fit.settings.preset.iters if self.order.iters is None else self.order.iters
+        fit, target, goal = self.fit, self.job.target, self.goal
         with failing():
             try:
                 if goal > fit.iteration and fit.stop_reason is None:  # else it is resumed, and was at its end
@@ -300,6 +324,8 @@ def summary(report: dict[str, Any]) -> str:
     parts = [f"{report['iterations']} iterations in {duration(report['seconds'])}"]
     if reason != "iterations":
         parts.append(f"stopped: {reason}")
+    elif report["settings"]["stop"] is not None:
+        parts.append("the stopping rule did not come to an end")
     if "psnr" in figures:
         before = f"{figures['psnr_before']:.2f} -> " if "psnr_before" in figures else ""
         parts.append(f"PSNR {before}{figures['psnr']:.2f} dB")

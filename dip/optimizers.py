@@ -70,6 +70,19 @@ def load_state_dict(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> 
             optimizer.state[p] = _copy(state[str(i)], p)
 
 
+def carry_over(optimizer: torch.optim.Optimizer, earlier: torch.optim.Optimizer) -> None:
+    """Begin with the moments of an earlier fit's Adam, where both are Adam over weights of the same shapes.
+
+    Adam's first step without moments is as long as the learning rate for every weight, whatever its gradient: it
+    undoes most of what an earlier fit had learned. (What LBFGS remembers is the curvature of the other objective.)
+    """
+    if not isinstance(optimizer, torch.optim.Adam) or not isinstance(earlier, torch.optim.Adam):
+        return
+    ours, theirs = ([p.shape for group in o.param_groups for p in group["params"]] for o in (optimizer, earlier))
+    if ours == theirs:
+        load_state_dict(optimizer, state_dict(earlier))
+
+
 def _copy(value: Any, like: Tensor | None = None) -> Any:
     """Copy a nested state; tensors go to the device and, where they have its shape, the memory layout of `like`."""
     if isinstance(value, dict):

@@ -88,7 +88,7 @@ _PRESETS = (
     Preset(
         "denoise",
         "paper-flash",
-        "picture without flash; code=dip.codes.Image(picture with flash)",
+        "picture taken without flash; its code is one taken with flash",
         601,
         _net(_FIVE, (4,) * 5, upsampling=("nearest", "nearest", "bilinear", "bilinear", "bilinear")),
         code=None,
@@ -162,29 +162,20 @@ def get(task: str, name: str) -> Preset:
     raise unknown(f"preset for {task}:", name, names(task))
 
 
-def table() -> str:
-    """Return all presets as a Markdown table, which also reads well in a terminal."""
-    head = ("task", "preset", "for", "iters", "down = up", "skip", "code", "jitter", "lr", "further")
-    rows = [head]
+def listing(task: str) -> str:
+    """Return a task's presets with their settings, as lines for a terminal."""
+    lines = []
     for p in _PRESETS:
+        if p.task != task:
+            continue
         further = {k: v for k, v in p.options.items() if k not in ("down", "up", "skip")}
-        rows.append(
-            (
-                p.task,
-                p.name,
-                p.about,
-                str(p.iters),
-                _short(p.options["down"]),
-                _short(p.options["skip"]),
-                "to be given" if p.code is None else repr(p.code),
-                f"{p.jitter:.3g}",
-                f"{p.lr:g}",
-                ", ".join(f"{k}={_short(v)}" for k, v in further.items()),
-            )
-        )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows]
-    lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
+        code = "a picture, to be given" if p.code is None else repr(p.code)
+        lines += [
+            f"  {p.name:<16}  {p.about}",
+            f"  {'':<16}  {p.iters} iterations, lr {p.lr:g}, jitter {p.jitter:.3g}, code {code}",
+            f"  {'':<16}  down = up {_short(p.options['down'])}, skip {_short(p.options['skip'])}"
+            + "".join(f", {k} {_short(v)}" for k, v in further.items()),
+        ]
     return "\n".join(lines)
 
 

@@ -130,9 +130,10 @@ class Settings:
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what has to agree between a checkpoint and the fit that resumes it, in JSON types."""
+        weights = sum(p.numel() for p in self.network.parameters())
         shapes = [f"{name}{list(tensor.shape)}" for name, tensor in self.network.state_dict().items()]
         return {
-            "network": f"{type(self.network).__name__} {digest(_name(self.network), *shapes)}",
+            "network": f"{type(self.network).__name__} of {weights} parameters, {digest(_name(self.network), *shapes)}",
             "code": _name(self.code),
             "optimize_code": self.optimize_code,
             "seed": self.seed,
@@ -198,7 +199,9 @@ def resolve(task: Problem, options: Options) -> Settings:
     checkpoint, every = _checkpoint(given.get("checkpoint"), given.get("checkpoint_every"))
     code = given.get("code", preset.code)
     if code is None:
-        raise ValueError(f"preset {preset.name!r} needs a code: {preset.about}")
+        raise ValueError(
+            f"preset {preset.name!r} needs a picture as its code: {preset.about}; give code=dip.codes.Image(picture)"
+        )
     code = codes.create(code)
 
     channels, height, width = task.shape

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dip import checkpoint as checkpoints
-from dip import codes, devices, optimizers
+from dip import codes, devices, files, optimizers
 from dip._version import __version__
 from dip.averaging import ExponentialAverage
 from dip.callbacks import Reference, interrupts, progress_bar
@@ -21,6 +21,7 @@ from dip.guard import DivergenceError, Guard
 from dip.history import History
 from dip.problem import Observation, Problem
 from dip.settings import Options, check_names, resolve
+from dip.stopping import warn_if_blind
 
 
 class Fit:
@@ -92,6 +93,8 @@ class Fit:
         self._jitter = codes.Jitter(s.jitter, s.jitter_seed, self.device)
         fitted = [p for p in self.network.parameters() if p.requires_grad]
         self._optimizer = optimizers.create(s.optimizer, [*fitted, self.code] if s.optimize_code else fitted, s.lr)
+        if init is not None:
+            optimizers.carry_over(self._optimizer, init._optimizer)
         self._average = ExponentialAverage(s.average)
         self._rule = s.stop
         self._guard = Guard()
@@ -427,7 +430,7 @@ def fit(
     check_names(dict(options), also=("iters", "resume"))
     total = None if iters is None else positive_int(iters, "iters")
     checkpoint = options.get("checkpoint")
-    if checkpoint is not None and os.path.exists(checkpoint) and not _same_file(checkpoint, resume):
+    if checkpoint is not None and os.path.exists(checkpoint) and not files.same(checkpoint, resume):
         raise FileExistsError(
             f"checkpoint={str(checkpoint)!r} exists and may be hours of work; give resume={str(checkpoint)!r} to go on "
             "from it, or another name, or delete it"
@@ -435,12 +438,12 @@ def fit(
     prepared = Fit(task, **options)
     if resume is not None:
         prepared.load(resume)
-    left = (prepared.settings.preset.iters if total is None else total) - prepared.iteration
+        if files.same(resume, checkpoint):
+            files.remove_leftovers(resume)
+    total = prepared.settings.preset.iters if total is None else total
+    warn_if_blind(prepared.settings.stop, total)
+    left = total - prepared.iteration
     if left <= 0 or prepared.stop_reason is not None:
         prepared.stop_reason = prepared.stop_reason or "iterations"
         return prepared
     return prepared.run(left)
-
-
-def _same_file(one: Any, other: Any) -> bool:
-    return other is not None and os.path.exists(other) and os.path.samefile(one, other)

@@ -6,6 +6,7 @@ moment. Rules have a `state_dict`, so that a fit which is resumed stops where it
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -98,6 +99,17 @@ class Rule:
         """Go on from `state`."""
         self.value, self.iteration, self.ended_at = state["value"], state["iteration"], state["ended_at"]
         self.image = _copy(state["image"], device)
+
+
+def warn_if_blind(rule: Rule | None, iters: int) -> None:
+    """Warn where a rule would look at nothing in so many iterations."""
+    if rule is not None and iters < rule.earliest:
+        warnings.warn(
+            f"{type(rule).__name__} looks at nothing before iteration {rule.earliest}, so with iters={iters} it does "
+            "nothing; give more iterations, or a rule with a smaller earliest=",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
 
 class WindowedVariance(Rule):

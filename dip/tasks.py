@@ -5,6 +5,7 @@ A task is what `dip.fit` takes; `dip.restore` has a function for each that retur
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,7 +46,9 @@ class _ImageTask:
 
     def load(self) -> Observation:
         """Return the observation as float32 in [0, 1]; refuse NaN, infinity and implausible ranges."""
-        return Observation(images.to_tensor(self._image, self.layout), None)
+        y = images.to_tensor(self._image, self.layout)
+        _warn_of_spare_bits(y, self.layout)
+        return Observation(y, None)
 
     def place(self, observation: Observation) -> None:
         """Move the operator to the observation's device."""
@@ -79,6 +82,21 @@ class _ImageTask:
         return {"shape": list(self.shape), "data_range": [self.layout.low, self.layout.high]}
 
 
+def _warn_of_spare_bits(y: Tensor, layout: images.Layout) -> None:
+    """Warn where a 16-bit image looks like a camera's 10, 12 or 14 bits: too dark to be fitted in the usual time."""
+    if layout.range_given or str(layout.dtype).removeprefix("torch.") != "uint16":
+        return
+    highest = round(float(y.max()) * layout.high)
+    bits = next((bits for bits in (10, 12, 14) if 0 < highest < 2**bits), None)
+    if bits is not None:
+        warnings.warn(
+            f"the image is uint16, but its values end at {highest} of 65535; if its white is {2**bits - 1} ({bits} "
+            f"bits), give data_range={2**bits - 1}: as it is, it is taken for a very dark picture",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
 def _same_kind(reference: Any, layout: images.Layout) -> bool:
     return str(getattr(reference, "dtype", "")).split(".")[-1] == str(layout.dtype).split(".")[-1]
 
@@ -87,8 +105,8 @@ def _check_size(layout: images.Layout, shape: tuple[int, int, int]) -> None:
     given = (layout.channels, layout.height, layout.width)
     if given != shape:
         raise ValueError(
-            f"reference has {given[0]} channels of {given[1]} x {given[2]} pixels, the restored image will have "
-            f"{shape[0]} of {shape[1]} x {shape[2]}; give the clean image of the same size"
+            f"reference has {given[0]} channels of {given[1]} x {given[2]} pixels (height x width), the restored image "
+            f"will have {shape[0]} of {shape[1]} x {shape[2]}; give the clean image of the same size"
         )
 
 
@@ -160,6 +178,14 @@ class Inpaint(_ImageTask):
         """Return the observation and its weights, with the missing pixels at 0."""
         weight = images.mask_to_tensor(self._mask, self.layout.height, self.layout.width)
         y = images.to_tensor(self._image, self.layout, known=(weight[0, 0] > 0).numpy())
+        _warn_of_spare_bits(y, self.layout)
+        if weight.min() == 1:
+            warnings.warn(
+                "the mask marks every pixel as known, so nothing is missing and the image comes back as it is; True, "
+                "non-zero and white mean known: is it the other way round, or of another colour?",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         return Observation(y, weight)
 
     def place(self, observation: Observation) -> None:
@@ -334,8 +360,17 @@ class Reconstruct:
         if isinstance(self._forward, torch.nn.Module):
             self._forward.to(observation.y.device)
         probe = torch.full((1, *self.shape), 0.5, device=observation.y.device, requires_grad=True)
-        with torch.enable_grad():
-            prediction = self.forward(probe)
+        try:
+            with torch.enable_grad():
+                prediction = self.forward(probe)
+        except RuntimeError as error:
+            if "numpy() on Tensor" not in str(error):
+                raise
+            raise TypeError(
+                "forward hands x to NumPy or SciPy, whose steps PyTorch cannot differentiate; write it with torch "
+                "operations (a matrix A as torch.from_numpy(A) @ x.reshape(-1)), and do not detach x: that hides the "
+                "gradient that the fit needs"
+            ) from error
         if not isinstance(prediction, Tensor):
             raise TypeError(f"forward returned {shown(prediction)}; a tensor is needed")
         if prediction.shape != observation.y.shape:

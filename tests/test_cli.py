@@ -83,7 +83,11 @@ def test_result_is_that_of_the_function(name, shape, dtype, capsys):
         Image.fromarray(expected).save("expected.jpg", quality=95, subsampling=0)
         expected = np.asarray(Image.open("expected.jpg"))
     np.testing.assert_array_equal(written, expected)
-    assert capsys.readouterr().out.startswith(f"{out}: 3 iterations in ")
+    said = capsys.readouterr().out.splitlines()
+    height, width = shape[:2]
+    assert said[0] == f"{name}: {height} x {width} pixels (height x width); preset paper, 3 iterations, cpu, float32"
+    assert said[1].startswith(f"{out}: 3 iterations in ")
+    assert len(said) == 2
 
 
 @pytest.mark.parametrize(("colours", "dtype"), [(1, "uint8"), (3, "uint8"), (3, "uint16")])
@@ -208,6 +212,39 @@ def test_the_line_says_why_a_fit_ended_early(capsys):
     assert "1 iterations in 0 s, stopped: Discrepancy: " in capsys.readouterr().out
 
 
+def test_a_rule_that_does_not_come_to_its_end_is_told(capsys):
+    make("in.png")
+    assert dip_command("denoise", "in.png", "-o", "out.png", "--stop", "discrepancy", "--sigma", 1, *QUICK) == 0
+    assert "the stopping rule did not come to an end" in capsys.readouterr().out
+
+
+def test_a_rule_that_would_look_at_nothing_is_told(capsys):
+    make("in.png")
+    assert dip_command("denoise", "in.png", "-o", "out.png", "--stop", "moving-variance", *QUICK) == 0
+    said = "dip: warning: MovingVariance looks at nothing before iteration 400, so with --iters 3 it does nothing; "
+    assert said in capsys.readouterr().err
+
+
+def test_12_bits_in_16_are_told(capsys):
+    files.write("in.png", (draw((20, 24), "uint16") // 16).astype(np.uint16))
+    assert dip_command("denoise", "in.png", "-o", "a.png", *QUICK) == 0
+    assert "if its white is 4095 (12 bits), give --data-range 4095: " in capsys.readouterr().err
+    assert dip_command("denoise", "in.png", "-o", "b.png", "--data-range", 4095, *QUICK) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_an_image_as_the_code(capsys):
+    dark, flash = make("dark.png", (40, 48, 3)), make("flash.png", (40, 48, 3), seed=1)
+    words = ("denoise", "dark.png", "-o", "out.png", "--preset", "paper-flash", "--iters", 3)
+    words += ("--down", "4x5", "--skip", "2x5", "--precision", "float32")
+    assert dip_command(*words) == 2
+    assert "needs a picture as its code" in capsys.readouterr().err
+    assert dip_command(*words, "--code-image", "flash.png") == 0
+    options = {"network": {"down": [4] * 5, "up": [4] * 5, "skip": [2] * 5}, "precision": "float32"}
+    expected = dip.denoise(dark, preset="paper-flash", iters=3, code=dip.codes.Image(flash), **options)
+    np.testing.assert_array_equal(files.read("out.png").pixels, expected)
+
+
 def test_picture_so_far_at_every_kth_iteration():
     make("in.png")
     words = ("denoise", "in.png", "-o", "out.png", "--save-every", 2, *SMALL, "--iters", 5)
@@ -278,7 +315,7 @@ MISTAKES = [
     ("no folder", ["denoise", "in.png", "-o", "old.png/o.png"], "is not a folder"),
     ("depth", ["denoise", "deep.png", "-o", "o.jpg"], "JPEG has 8 bits"),
     ("mask", ["inpaint", "in.png", "--mask", "none.png", "-o", "o.png"], "none.png does not exist"),
-    ("size of the mask", ["inpaint", "in.png", "--mask", "old.png", "-o", "o.png"], "needs 24 x 20"),
+    ("size of the mask", ["inpaint", "in.png", "--mask", "old.png", "-o", "o.png"], "needs 20 x 24"),
     ("black mask", ["inpaint", "in.png", "--mask", "black.png", "-o", "o.png"], "no pixel as known"),
     ("size of the reference", ["denoise", "in.png", "-o", "o.png", "--reference", "old.png"], "same size"),
     ("report exists", ["denoise", "in.png", "-o", "o.png", "--json", "old.png"], "old.png exists"),
@@ -427,7 +464,7 @@ def test_quiet_is_quiet(capsys):
 @pytest.mark.parametrize(
     ("message", "line"),
     [
-        ('precision="float32", or another seed', '--precision "float32", or another seed'),
+        ('precision="float32", or another seed', "--precision float32, or another seed"),
         ("checkpoint_every means nothing", "checkpoint_every means nothing"),
         ("(data_range=255, or divide)", "(--data-range 255, or divide)"),
         ('network={"down": [64] * 5, "up": [64] * 5}', "--down 64x5"),
@@ -563,7 +600,7 @@ def test_masks_of_a_folder(capsys):
     capsys.readouterr()
     assert dip_command("inpaint", "in", "--mask", "masks", "-o", "many", *QUICK) == 1
     assert sorted(everything(Path("many"))) == ["a.png", "b/c.jpg"]
-    assert "b/d.png: masks/b/d.png has 12 x 5 pixels" in capsys.readouterr().err
+    assert "b/d.png: masks/b/d.png has 5 x 12 pixels" in capsys.readouterr().err
     assert Path("many/a.png").read_bytes() == Path("one/a.png").read_bytes()
     Path("masks/a.png").unlink()
     assert dip_command("inpaint", "in", "--mask", "masks", "-o", "other", *QUICK) == 1
@@ -619,6 +656,23 @@ def test_interrupted_fit_writes_the_picture_so_far(times, pressed, capsys):
     assert "2 iterations in 0 s, stopped: interrupted" in capsys.readouterr().out
 
 
+def test_interrupted_fit_with_a_checkpoint_says_how_to_go_on(pressed, monkeypatch, here, capsys):
+    make("in.png")
+    pressed(2)
+    words = ("denoise", "in.png", "-o", "out.png", *QUICK)
+    assert dip_command(*words, "--checkpoint", "c.ckpt") == 130
+    assert capsys.readouterr().out.splitlines()[-1] == "to go on, repeat the command with --resume c.ckpt --force"
+    monkeypatch.undo()
+    monkeypatch.chdir(here)
+    before = Path("c.ckpt").read_bytes()
+    assert dip_command(*words, "--resume", "c.ckpt", "--force") == 0
+    assert Path("c.ckpt").read_bytes() != before  # the file that is resumed is kept up to date
+    assert dip_command(*words[:-2], "--iters", 2, "--resume", "c.ckpt", "--force") == 0
+    assert "c.ckpt has 3 iterations already, more than --iters 2" in capsys.readouterr().err
+    expected = dip.denoise(files.read("in.png").pixels, iters=3, network=NET, precision="float32")
+    np.testing.assert_array_equal(files.read("out.png").pixels, expected)
+
+
 def test_interrupted_folder_does_not_take_the_picture_for_done(pressed, monkeypatch, here, capsys):
     make("in/a.png")
     make("in/b.png")
@@ -666,17 +720,11 @@ def test_interrupt_while_the_result_is_written_comes_too_late(monkeypatch):
 
 def test_presets_are_listed(capsys):
     assert dip_command("presets") == 0
-    table = capsys.readouterr().out
-    for name in dip.presets.names():
-        task, _, preset = name.partition("/")
-        assert any(line.split("|")[1:3] == [f" {task} ", f" {preset} "] for line in squeezed(table))
+    found = capsys.readouterr().out
+    for task in ("denoise", "inpaint", "super_resolve", "reconstruct"):
+        assert dip.presets.listing(task) in found
     assert dip_command("presets", "super-resolve") == 0
-    rows = squeezed(capsys.readouterr().out)[2:]
-    assert [row.split("|")[2].strip() for row in rows] == dip.presets.names("super_resolve")
-
-
-def squeezed(table: str) -> list[str]:
-    return [" ".join(line.split()) for line in table.splitlines()]
+    assert capsys.readouterr().out == f"dip super-resolve\n{dip.presets.listing('super_resolve')}\n"
 
 
 def test_info_tells_versions_devices_and_threads(capsys):

@@ -86,7 +86,9 @@ def test_interrupted_demo_writes_what_it_has(monkeypatch, capsys):
 
     monkeypatch.setattr(Fit, "_iterate", interrupted)
     assert cli.main(["demo", "--iters", "50"]) == 130
-    assert "after 1 iterations" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "after 1 iterations" in said
+    assert said.splitlines()[-1].startswith("interrupted; dip-demo.png: ")
     assert len(panels(Path("dip-demo.png"))) == 3
 
 

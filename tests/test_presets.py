@@ -82,7 +82,7 @@ def test_presets_cannot_be_changed():
     ("task", "expected"),
     [
         (lambda: dip.Denoise(picture()), ("denoise", "paper")),
-        (lambda: dip.Inpaint(picture(), np.ones((16, 16), bool)), ("inpaint", "paper")),
+        (lambda: dip.Inpaint(picture(), np.eye(16, dtype=bool)), ("inpaint", "paper")),
         (lambda: dip.SuperResolve(picture(), 4), ("super_resolve", "paper")),
         (lambda: dip.SuperResolve(picture(), 8), ("super_resolve", "paper-x8")),
         (
@@ -98,7 +98,7 @@ def test_each_task_has_its_preset(task, expected):
 
 def test_preset_reaches_the_fit_and_single_values_replace_its_own():
     small = {"down": [4] * 6, "up": [4] * 6}
-    task = dip.Inpaint(picture(), np.ones((16, 16), bool))
+    task = dip.Inpaint(picture(), np.eye(16, dtype=bool))
     fit = dip.Fit(task, preset="paper-hole-large", network=small)
     assert fit.settings.code == codes.Uniform(1)
     assert fit.settings.jitter == 0
@@ -114,7 +114,7 @@ def test_preset_reaches_the_fit_and_single_values_replace_its_own():
 def test_flash_preset_needs_its_code():
     dark, flash = picture(seed=1), picture(seed=2)
     net = {"down": [4] * 5, "up": [4] * 5, "skip": [2] * 5}
-    with pytest.raises(ValueError, match=r"'paper-flash' needs a code: .*dip\.codes\.Image"):
+    with pytest.raises(ValueError, match=r"'paper-flash' needs a picture as its code: .*dip\.codes\.Image"):
         dip.Fit(dip.Denoise(dark), preset="paper-flash", network=net)
     fit = dip.Fit(dip.Denoise(dark), preset="paper-flash", network=net, code=codes.Image(flash))
     assert fit.network.in_channels == 3
@@ -133,12 +133,10 @@ def test_unknown_presets(task, name, message):
         presets.get(task, name)
 
 
-def test_table_shows_every_preset():
-    lines = presets.table().splitlines()
-    assert len(lines) == 2 + len(presets.names())
-    assert len({len(line) for line in lines}) == 1  # aligned
-    (hole,) = [line for line in lines if "paper-hole-large" in line]
-    cells = [cell.strip() for cell in hole.strip("|").split("|")]
-    assert cells[:2] == ["inpaint", "paper-hole-large"]
-    assert cells[3:6] == ["3001", "16,32,64,128,128,128", "0x6"]
-    assert "kernel_down=5" in cells[-1]
+def test_listing_shows_every_preset_of_a_task():
+    lines = presets.listing("inpaint").splitlines()
+    assert [line.split()[0] for line in lines[::3]] == presets.names("inpaint")
+    assert max(map(len, lines)) <= 120
+    at = presets.names("inpaint").index("paper-hole-large") * 3
+    assert lines[at + 1].strip() == "3001 iterations, lr 0.01, jitter 0, code Uniform(channels=1, scale=0.1)"
+    assert "down = up 16,32,64,128,128,128, skip 0x6, kernel_down 5, upsampling nearest" in lines[at + 2]

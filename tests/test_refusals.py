@@ -250,7 +250,9 @@ def test_refused_before_the_first_iteration(case):
 
 def test_too_large_for_the_memory(monkeypatch):
     monkeypatch.setattr(dip.devices, "free_memory", lambda device: 10**8)
-    with pytest.raises(MemoryError, match=r"fitting 8 x 9 pixels on cpu would take about .*; restore a crop"):
+    with pytest.raises(
+        MemoryError, match=r"fitting 8 x 9 pixels \(height x width\) on cpu would take about .*; restore a crop"
+    ):
         dip.denoise(RGB)
 
 

@@ -394,3 +394,38 @@ def test_a_module_with_a_method_goes_to_the_fits_device(monkeypatch):
     monkeypatch.setattr(physics, "to", lambda *args: moved.append(args) or physics)
     dip.Fit(dip.Reconstruct(torch.rand(1, 1, 8, 8), physics, (8, 8)), **QUICK)
     assert moved == [(torch.device("cpu"),)]
+
+
+# ---------------------------------------------------------------------- what is told
+
+
+@pytest.mark.parametrize(("white", "bits"), [(1000, 10), (4000, 12), (16000, 14)])
+def test_bits_to_spare_are_told(white, bits):
+    image = picture((9, 8), "uint16", white=white)
+    assert image.max() >= 2 ** (bits - 2)
+    with pytest.warns(RuntimeWarning, match=rf"values end at \d+ of 65535; .*give data_range={2**bits - 1}: "):
+        dip.Denoise(image).load()
+    with pytest.warns(RuntimeWarning, match="data_range"):
+        dip.Denoise(torch.from_numpy(image)).load()
+    with pytest.warns(RuntimeWarning, match="data_range"):
+        dip.Inpaint(image, np.eye(9, 8)).load()
+
+
+def test_nothing_is_told_of_full_ranges_and_ranges_that_are_given():  # a warning is an error here
+    dip.Denoise(picture((9, 8), "uint16")).load()
+    dip.Denoise(picture((9, 8), "uint16", white=4000), data_range=65535).load()
+    dip.Denoise(np.zeros((9, 8), np.uint16)).load()
+    dip.Denoise(picture((9, 8), "uint8", white=10)).load()
+
+
+def test_a_mask_without_missing_pixels_is_told():
+    with pytest.warns(RuntimeWarning, match="marks every pixel as known"):
+        dip.Inpaint(picture((9, 8)), np.ones((9, 8))).load()
+
+
+def test_forward_operators_in_numpy_are_refused_with_advice():
+    def forward(x):
+        return torch.from_numpy(np.fft.rfft2(x.numpy()).real)
+
+    with pytest.raises(TypeError, match=r"hands x to NumPy or SciPy.*write it with torch"):
+        dip.fit(dip.Reconstruct(np.ones((1, 1, 8, 5), np.float32), forward, (8, 8)), iters=1)

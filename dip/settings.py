@@ -67,7 +67,8 @@ class Options(TypedDict, total=False):
     precision : {"auto", "float32", "bfloat16"}
         What the network computes in; "auto" (the default) is bfloat16 where the device multiplies it natively.
     init : Fit
-        An earlier fit of a similar image, whose weights (and code, where the size is the same) this one starts from.
+        An earlier fit of a similar image, whose weights, Adam's moments, and code (where the size is the same) this
+        one starts from.
     reference : array
         The clean image; adds "psnr" and "psnr_output" to the history and nothing else.
     callbacks : sequence of callables

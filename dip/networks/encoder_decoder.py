@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dip.errors import positive_int, unknown
+from dip.networks.layers import Conv2d, upsample
 from dip.operators import Downsample
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -24,30 +24,6 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 UPSAMPLING = ("bilinear", "nearest")
 DOWNSAMPLING = ("stride", "average", "max", "lanczos2", "lanczos3")
 PADDING = ("reflect", "zero")
-
-
-class Conv2d(nn.Conv2d):
-    """A convolution that pads by reflection or with zeros and computes in the precision of its input.
-
-    Weights stay in float32 (what the optimiser wants) and are cast for the product only. They are left
-    unset by the constructor: the network that owns the layer draws them all from one generator.
-    """
-
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel: int, *, stride: int, padding: str, bias: bool
-    ) -> None:
-        super().__init__(in_channels, out_channels, kernel, stride=stride, bias=bias)
-        self.pad = kernel // 2
-        self.reflect = padding == "reflect" and self.pad > 0
-
-    def reset_parameters(self) -> None:
-        """Draw nothing yet (see the class)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.reflect:
-            x = F.pad(x, (self.pad,) * 4, mode="reflect")
-        bias = None if self.bias is None else self.bias.to(x.dtype)
-        return F.conv2d(x, self.weight.to(x.dtype), bias, self.stride, 0 if self.reflect else self.pad)
 
 
 class EncoderDecoder(nn.Module):
@@ -230,7 +206,7 @@ class EncoderDecoder(nn.Module):
             skips.append(skip(x) if skip_channels else None)
             x = down(x)
         for up, branch, mode in reversed(list(zip(self.up, skips, self.upsampling, strict=True))):
-            x = F.interpolate(x, scale_factor=2, mode=mode)
+            x = upsample(x, mode)
             x = up(x if branch is None else torch.cat([branch, x], dim=1))
         x = self.out(x)
         if x.dtype != torch.float64:

@@ -1,0 +1,107 @@
+"""The benchmark scripts run from start to end at a toy size, and their reports say what was measured."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.data
+import skimage.metrics
+from PIL import Image
+from skimage.io import imread, imsave
+
+import dip
+
+FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
+
+
+def run(script: str, *words: object) -> str:
+    command = [sys.executable, FOLDER / script, *map(str, words)]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photographs of scikit-image under the names of the research pictures."""
+    folder = tmp_path_factory.mktemp("data")
+    photo = skimage.data.astronaut()[:400]
+    large = np.concatenate([photo, photo[:, ::-1]], axis=1)
+    mask = np.full(photo.shape[:2], 255, np.uint8)
+    mask[190:210, 250:260] = 0
+    pictures = {
+        "set9/f16.png": photo,
+        "dip_paper/sr/zebra_GT.png": large,
+        "dip_paper/inpainting/kate.png": photo,
+        "dip_paper/inpainting/kate_mask.png": mask,
+        "dip_paper/restoration/barbara.png": photo[..., 1],
+    }
+    for name, pixels in pictures.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        imsave(folder / name, pixels, check_contrast=False)
+    return folder
+
+
+FIGURES = {
+    "f16": {"noisy", "average", "last output"},
+    "zebra": {"bicubic", "nearest", "average", "last output"},
+    "kate": {"average", "last output", "average, missing pixels"},
+    "barbara-half": {"average", "last output", "average, missing pixels"},
+}
+
+
+@pytest.fixture(scope="module")
+def paper(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the experiments of the paper write, at a toy size."""
+    folder = tmp_path_factory.mktemp("paper")
+    words = ("--data", data, "--size", 40, "--iters", 2, "--precision", "float32", "--device", "cpu")
+    run("paper.py", *FIGURES, *words, "--out", folder, "--pictures", folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_experiments_of_the_paper(name, paper):
+    report = json.loads((paper / f"{name}-40.json").read_text())
+    assert set(report["psnr"]) == FIGURES[name]
+    assert all(0 < value < 60 for value in report["psnr"].values())
+    assert report["settings"]["shape"] == [1 if name == "barbara-half" else 3, 40, 40]
+    assert (report["iterations"], report["seed"], report["device"]) == (2, 0, "cpu")
+    assert report["environment"]["dip"] == dip.__version__
+    assert imread(paper / f"{name}-40.jpg").shape[:2] == (40, 120)  # given, restored, original
+    assert not list(paper.glob("*.checkpoint"))
+
+
+def test_the_noisy_picture_of_the_paper(paper):
+    clean = skimage.data.astronaut()[:400][180:220, 236:276] / 255
+    noisy = dip.degradations.gaussian(clean, 25, clip=True, seed=0)
+    expected = skimage.metrics.peak_signal_noise_ratio(clean, noisy, data_range=1)
+    assert json.loads((paper / "f16-40.json").read_text())["psnr"]["noisy"] == pytest.approx(expected, abs=1e-3)
+
+
+def test_the_bicubic_enlargement_of_the_paper_is_pillows(paper):
+    photo = skimage.data.astronaut()[:400]
+    large = np.concatenate([photo, photo[:, ::-1]], axis=1)
+    top, left = (large.shape[0] - 384) // 2 + 172, (large.shape[1] - 576) // 2 + 268
+    clean = large[top : top + 40, left : left + 40]
+    back = Image.fromarray(clean).resize((10, 10), Image.Resampling.LANCZOS).resize((40, 40), Image.Resampling.BICUBIC)
+    expected = skimage.metrics.peak_signal_noise_ratio(clean, np.asarray(back))
+    assert json.loads((paper / "zebra-40.json").read_text())["psnr"]["bicubic"] == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="peak memory is read as on POSIX")
+def test_speed_compares_with_the_convolutions_alone(tmp_path):
+    pytest.importorskip("matplotlib")
+    words = ("--sizes", 64, 96, "--channels", 4, "--iters", 2, "--rounds", 1, "--precision", "float32")
+    report_path, plot = tmp_path / "speed.json", tmp_path / "speed.png"
+    run("speed.py", *words, "--device", "cpu", "--out", report_path, "--plot", plot)
+    report = json.loads(report_path.read_text())
+    assert [(one["name"], one["size"]) for one in report["results"]] == [
+        (name, size) for size in (64, 96) for name in ("dip", "convolutions")
+    ]
+    for one in report["results"]:
+        assert 0 < one["seconds"]["least"] <= one["seconds"]["median"] <= one["seconds"]["most"]
+        assert one["peak_bytes"] > 0
+    assert imread(plot).shape[1] > 300

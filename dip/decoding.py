@@ -26,7 +26,8 @@ __all__ = ["EXIF_IFD", "GPS_IFD", "Decoded", "Refusal", "decode", "kind_of", "qu
 EXIF_IFD, GPS_IFD, _ORIENTATION = 0x8769, 0x8825, 0x0112  # EXIF tags
 # Kept of the first EXIF directory: caption, make, model, resolution, software, date, artist, copyright. The
 # rest says how the pixels lay in the old file; an old thumbnail would show the picture before restoration.
-_KEPT = (0x010E, 0x010F, 0x0110, 0x011A, 0x011B, 0x0128, 0x0131, 0x0132, 0x013B, 0x8298)
+_CAPTION = 0x010E
+_KEPT = (_CAPTION, 0x010F, 0x0110, 0x011A, 0x011B, 0x0128, 0x0131, 0x0132, 0x013B, 0x8298)
 # Not kept of the directories below it: the old width and height, and the place of yet another directory.
 _STALE = (0xA002, 0xA003, 0xA005)
 
@@ -327,9 +328,9 @@ def _exif(read: Callable[[], Any]) -> tuple[Any, bytes | None]:
         given, kept = read(), Image.Exif()
         orientation = given.get(_ORIENTATION)
         for tag in _KEPT:
-            # what ImageJ and tifffile put in the caption describes the old pixels
-            if tag in given and not str(given[tag]).startswith(("{", "ImageJ=")):
-                kept[tag] = given[tag]
+            value = _caption(str(given[tag])) if tag == _CAPTION and tag in given else given.get(tag)
+            if value is not None:
+                kept[tag] = value
         for directory in (EXIF_IFD, GPS_IFD):
             entries = {tag: value for tag, value in given.get_ifd(directory).items() if tag not in _STALE}
             if entries:
@@ -337,6 +338,14 @@ def _exif(read: Callable[[], Any]) -> tuple[Any, bytes | None]:
         return orientation, kept.tobytes() if len(kept) else None
     except Exception:
         return orientation, None
+
+
+def _caption(text: str) -> str | None:
+    """What is still true of a caption: of what ImageJ and tifffile say there of the old pixels, the unit."""
+    if text.startswith("ImageJ="):
+        lines = [line for line in text.splitlines() if line.startswith(("ImageJ=", "unit="))]
+        return "\n".join(lines) if len(lines) > 1 else None
+    return None if text.startswith("{") else text
 
 
 def _upright(array: np.ndarray, orientation: Any) -> np.ndarray:

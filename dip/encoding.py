@@ -15,7 +15,7 @@ import numpy as np
 
 from dip.decoding import EXIF_IFD, GPS_IFD, quiet
 
-__all__ = ["encode", "unfit"]
+__all__ = ["encode", "rescaled", "unfit"]
 
 _JPEG_EXIF_LIMIT = 65_533  # bytes in a marker
 _SIDE_LIMIT = {"JPEG": 65_500, "PNG": 2**31 - 1, "TIFF": 2**31 - 1}  # pixels
@@ -92,6 +92,22 @@ def encode(array: np.ndarray, kind: str, icc: bytes | None, exif: bytes | None) 
             options |= {"quality": 95, "subsampling": 0}
         Image.fromarray(array[..., 0] if array.shape[2] == 1 else array).save(out, kind, **options)
     return out.getvalue()
+
+
+def rescaled(exif: bytes, height: float, width: float) -> bytes:
+    """Return EXIF for a picture that is so many times as high and wide, and shows the same.
+
+    Its resolution, in pixels per inch, centimetre or whatever unit ImageJ says, grows by the same factors.
+    """
+    from PIL import Image
+    from PIL.TiffImagePlugin import IFDRational
+
+    given = Image.Exif()
+    given.load(exif)
+    for tag, times in ((0x011A, width), (0x011B, height)):
+        if tag in given:
+            given[tag] = IFDRational(float(given[tag]) * times)
+    return given.tobytes()
 
 
 def _encode_png16(array: np.ndarray, icc: bytes | None, exif: bytes | None) -> bytes:

@@ -20,7 +20,7 @@ from typing import BinaryIO
 import numpy as np
 
 from dip.decoding import Refusal, decode, kind_of
-from dip.encoding import encode, unfit
+from dip.encoding import encode, rescaled, unfit
 from dip.errors import positive_int, shown
 
 __all__ = [
@@ -222,7 +222,8 @@ def write(
     pixels : numpy.ndarray
         (H, W) gray, (H, W, 3) RGB or (H, W, 4) RGBA; uint8, uint16 or float32.
     like : Picture, optional
-        The picture whose ICC profile and EXIF are kept.
+        The picture whose ICC profile and EXIF are kept; where it has another size, the resolution in its EXIF is
+        scaled.
     alpha : numpy.ndarray, optional
         (H, W) opacity, dtype of `pixels`.
     force : bool, optional
@@ -254,7 +255,10 @@ def write(
     if reason:
         raise ValueError(f"{path} {reason}")
     _check_free(path, force)
-    data = encode(array, kind, like.icc if like else None, like.exif if like else None)
+    exif = like.exif if like else None
+    if like and exif and like.pixels.shape[:2] != array.shape[:2]:
+        exif = rescaled(exif, *(new / old for new, old in zip(array.shape, like.pixels.shape[:2], strict=False)))
+    data = encode(array, kind, like.icc if like else None, exif)
     return write_bytes(path, data)
 
 

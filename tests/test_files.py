@@ -464,6 +464,22 @@ def test_masks_that_are_refused(tmp_path: Path) -> None:
     assert known.all()
 
 
+def test_pixel_size_of_imagej_is_kept_and_scaled(tmp_path: Path) -> None:
+    """5 pixels a micrometre; enlarged, 10 across and 20 down."""
+    path, pixels = tmp_path / "cells.tif", draw((20, 24), "uint16")
+    tifffile.imwrite(path, pixels, imagej=True, resolution=(5.0, 5.0), metadata={"unit": "um", "min": 3.0})
+    picture = files.read(path)
+    for name, shown, across, down in (("same", pixels, 5, 5), ("large", np.kron(pixels, np.ones((4, 2))), 10, 20)):
+        files.write(tmp_path / f"{name}.tif", shown.astype(np.uint16), like=picture)
+        with tifffile.TiffFile(tmp_path / f"{name}.tif") as tiff:
+            metadata, tags = tiff.imagej_metadata, tiff.pages[0].tags
+        assert metadata is not None
+        assert metadata["unit"] == "um"
+        assert "min" not in metadata  # what the old pixels were shown with
+        assert (tags["XResolution"].value, tags["YResolution"].value) == ((across, 1), (down, 1))
+        assert tags["ResolutionUnit"].value == 1
+
+
 # --- what is refused
 
 

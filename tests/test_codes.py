@@ -93,11 +93,11 @@ def test_image_as_code_goes_on_beyond_its_border(shape):
 
 
 def test_image_as_code_has_to_have_the_size_of_the_result():
-    with pytest.raises(ValueError, match="8 x 13 pixels and the image to restore 7 x 13; resize"):
+    with pytest.raises(ValueError, match=r"8 x 13 pixels \(height x width\) and the image to restore 7 x 13; resize"):
         Image(picture((8, 13))).draw(FRAME, seeded())
     image = picture((6, 5, 3))
     quick_fit(dip.SuperResolve(image, 2), iters=1, code=Image(picture((12, 10))))
-    with pytest.raises(ValueError, match="6 x 5 pixels and the image to restore 12 x 10"):
+    with pytest.raises(ValueError, match=r"6 x 5 pixels \(height x width\) and the image to restore 12 x 10"):
         quick_fit(dip.SuperResolve(image, 2), iters=1, code=Image(image))
     with pytest.raises(ValueError, match=r"code image has values .* data_range=255"):
         Image(picture((6, 5, 3)) * 255)

@@ -69,6 +69,10 @@ def own_picture(tmp_path):
     return path
 
 
+FEW = pytest.mark.filterwarnings("ignore:WindowedVariance looks at nothing before")  # in so few iterations
+
+
+@FEW
 @pytest.mark.parametrize(
     ("name", "printed_figures"),
     [
@@ -86,6 +90,7 @@ def test_example_draws_and_prints(run, name, printed_figures):
     assert all(0 < value < 60 for value in figures.values())
 
 
+@FEW
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_example_takes_a_picture_of_ones_own(run, own_picture, script):
     extra = ["--size", "40"] if script.stem == "noise_impedance" else []

@@ -185,6 +185,7 @@ def test_fit_returns_the_picture_at_the_minimum(rule, formula, average):
     assert not torch.equal(fit.picture, fit.current)
 
 
+@pytest.mark.filterwarnings("ignore:WindowedVariance looks at nothing before")
 def test_a_rule_that_found_nothing_leaves_the_last_average():
     fit = quick_fit(stop=WindowedVariance(), iters=5)
     assert fit.stop_reason == "iterations"
@@ -263,3 +264,10 @@ def test_a_rule_of_ones_own_sees_the_data_loss_of_good_iterations_only():
     assert len(seen) == 5
     assert np.isfinite(seen).all()
     np.testing.assert_allclose(seen, np.delete(fit.history["data_loss"], 3))
+
+
+def test_a_fit_too_short_for_its_rule_is_told():
+    with pytest.warns(RuntimeWarning, match="WindowedVariance looks at nothing before iteration 400, so with iters=2"):
+        quick_fit(iters=2, stop=WindowedVariance())
+    quick_fit(iters=2, stop=WindowedVariance(earliest=2))  # a warning is an error here
+    quick_fit(iters=1, stop=Discrepancy(0.1))

@@ -124,7 +124,7 @@ for name, fit in fits.items():
 noise = float(np.mean((targets["photograph + noise"] - photo) ** 2))
 axis.axhline(noise, color="tab:blue", ls=":", lw=1, label="variance of the added noise")
 axis.set(xlabel="iteration", ylabel="loss (mean squared error)", ylim=(0, 1.25 * max(variance.values())))
-axis.legend(loc="lower left", fontsize=9)
+axis.legend(loc="center right", fontsize=9)
 axis.grid(alpha=0.3)
 axes = right.subplots(len(targets), 1 + len(moments))
 for row, (name, pictures) in zip(axes, snapshots.items(), strict=True):

@@ -331,6 +331,8 @@ class Fit:
             There is no such file.
         """
         state = checkpoints.load(path, self.fingerprint())
+        if files.same(path, self.settings.checkpoint):  # it is ours to write from now on
+            files.remove_leftovers(path)
         with torch.no_grad():
             self.code.copy_(state["code"])
         self._load_trainable_state(state["trained"])
@@ -438,8 +440,6 @@ def fit(
     prepared = Fit(task, **options)
     if resume is not None:
         prepared.load(resume)
-        if files.same(resume, checkpoint):
-            files.remove_leftovers(resume)
     total = prepared.settings.preset.iters if total is None else total
     warn_if_blind(prepared.settings.stop, total)
     left = total - prepared.iteration

@@ -665,7 +665,13 @@ def test_interrupted_fit_with_a_checkpoint_says_how_to_go_on(pressed, monkeypatc
     monkeypatch.undo()
     monkeypatch.chdir(here)
     before = Path("c.ckpt").read_bytes()
+    with pytest.MonkeyPatch.context() as killed:  # nothing is cleared away, as after SIGKILL
+        killed.setattr(os, "replace", lambda *names: None)
+        killed.setattr(Path, "unlink", lambda self, missing_ok: None)
+        files.write_bytes("c.ckpt", b"half a checkpoint")
+    assert [name for name in everything(here) if name.startswith(".dip-")]
     assert dip_command(*words, "--resume", "c.ckpt", "--force") == 0
+    assert not [name for name in everything(here) if name.startswith(".dip-")]
     assert Path("c.ckpt").read_bytes() != before  # the file that is resumed is kept up to date
     assert dip_command(*words[:-2], "--iters", 2, "--resume", "c.ckpt", "--force") == 0
     assert "c.ckpt has 3 iterations already, more than --iters 2" in capsys.readouterr().err

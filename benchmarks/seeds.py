@@ -16,7 +16,6 @@ import datetime
 import json
 import os
 import statistics
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from paper import crop, read
+from speed import CODE, original
 from torch import Tensor
 
 import dip
@@ -85,16 +85,11 @@ def follow(outputs: Iterator[Tensor], target: Tensor, marks: list[int]) -> dict[
     found: dict[str, list[float]] = {"output": [], "average": []}
     for iteration, output in enumerate(outputs, 1):
         average.update(output)
-        single.append(psnr(output, target))
+        single.append(dip.metrics.psnr(output, target))
         if iteration in marks:
             found["output"].append(round(statistics.fmean(single[-WINDOW:]), 3))
-            found["average"].append(round(psnr(average.value, target), 3))
+            found["average"].append(round(dip.metrics.psnr(average.value, target), 3))
     return found
-
-
-def psnr(x: Tensor | None, target: Tensor) -> float:
-    """Return the PSNR of pictures in [0, 1]."""
-    return float(-10 * torch.log10((x - target).square().mean()))
 
 
 def summary(runs: list[dict[str, list[float]]]) -> dict[str, dict[str, Any]]:
@@ -122,13 +117,10 @@ def ours(noisy: np.ndarray, precision: str, seed: int, options: argparse.Namespa
 
 def reference(noisy: np.ndarray, seed: int, options: argparse.Namespace) -> Iterator[Tensor]:
     """The outputs of the original network in the original loop."""
-    sys.path.insert(0, str(options.reference.resolve()))
-    from models.skip import skip
-
     device = dip.devices.resolve(options.device)
     torch.manual_seed(seed)
-    network = skip(32, 3, [128] * 5, [128] * 5, [4] * 5, upsample_mode="bilinear", pad="reflection").to(device)
-    code = (torch.rand(1, 32, *noisy.shape[:2]) * 0.1).to(device)
+    network = original(options.reference, 128).to(device)
+    code = (torch.rand(1, CODE, *noisy.shape[:2]) * 0.1).to(device)
     y = torch.from_numpy(noisy).permute(2, 0, 1)[None].to(device, torch.float32)
     optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
     jitter = code.clone()

@@ -174,20 +174,8 @@ def ours(precision: str, size: int, options: argparse.Namespace) -> dict[str, An
 
 def reference(precision: str, size: int, options: argparse.Namespace) -> dict[str, Any]:
     """The original network in the original loop: closure with jitter, running average, Adam."""
-    sys.path.insert(0, str(options.reference.resolve()))
-    from models.skip import skip
-
     device = dip.devices.resolve(options.device)
-    channels = layers(options)
-    network = skip(
-        CODE,
-        3,
-        num_channels_down=channels["down"],
-        num_channels_up=channels["up"],
-        num_channels_skip=channels["skip"],
-        upsample_mode="bilinear",
-        pad="reflection",
-    ).to(device)
+    network = original(options.reference, options.channels).to(device)
     y = torch.from_numpy(noisy(size)).permute(2, 0, 1)[None].to(device)
     code = torch.rand(1, CODE, size, size, device=device) * 0.1
     jitter = code.clone()
@@ -202,6 +190,16 @@ def reference(precision: str, size: int, options: argparse.Namespace) -> dict[st
         optimizer.step()
 
     return timed(step, options)
+
+
+def original(checkout: Path, channels: int) -> torch.nn.Module:
+    """Return the paper's denoising network as its authors wrote it, from a checkout of their repository."""
+    sys.path.insert(0, str(checkout.resolve()))
+    from models.skip import skip
+
+    wide, thin = [channels] * SCALES, [SKIP] * SCALES
+    network: torch.nn.Module = skip(CODE, 3, wide, wide, thin, upsample_mode="bilinear", pad="reflection")
+    return network
 
 
 def deepinv(precision: str, size: int, options: argparse.Namespace) -> dict[str, Any]:

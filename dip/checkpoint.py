@@ -18,10 +18,8 @@ from torch import Tensor
 from dip import files
 
 FORMAT = 1
-_CONTENTS = {
-    "image": "image (or mask, or weights)",
-    "z": "code",
-}  # what is compared by a hash, which tells nobody anything
+# what is compared by a hash, which tells nobody anything
+_CONTENTS = {"image": "image (or mask, or weights)", "z": "code"}
 
 
 class CheckpointError(ValueError):

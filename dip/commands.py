@@ -34,7 +34,7 @@ def restore(args: argparse.Namespace, console: Console) -> int:
             raise FileNotFoundError(f"{path} does not exist; check the name and the folder")
     order = _order(args)
     settings = order.check()
-    stopping.warn_if_blind(settings.stop, settings.preset.iters if order.iters is None else order.iters)
+    stopping.warn_if_blind(settings.stop, order.total(settings))
     whole_folder = args.input.is_dir()
     if args.json is not None:
         # a folder's report is continued

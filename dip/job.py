@@ -92,6 +92,10 @@ class Order:
         with _memory_errors():
             return resolve(self.problem(pixels, np.broadcast_to(np.True_, size)), self.options)
 
+    def total(self, settings: Settings) -> int:
+        """Return the iterations in all: those asked for, or the preset's."""
+        return settings.preset.iters if self.iters is None else self.iters
+
 
 @dataclass(frozen=True)
 class Job:
@@ -162,7 +166,7 @@ class Restoration:
                     self.fit.load(order.resume)
         except MemoryError as error:
             raise Failure(one_line(error)) from error
-        self.goal = self.fit.settings.preset.iters if order.iters is None else order.iters
+        self.goal = order.total(self.fit.settings)
         if self.goal < self.fit.iteration:
             warnings.warn(
                 f"{order.resume} has {self.fit.iteration} iterations already, more than iters={self.goal}; the result "
@@ -177,10 +181,9 @@ class Restoration:
         s, height, width = self.fit.settings, *self.picture.pixels.shape[:2]
         missing = "" if self._mask is None else f", {1 - self._mask.mean():.1%} missing"
         begun = f" from iteration {self.fit.iteration} on" if self.fit.iteration else ""
-        precision = str(s.dtype).removeprefix("torch.")
         return (
             f"{self.job.source}: {height} x {width} pixels (height x width){missing}; "
-            f"preset {s.preset.name}, {self.goal} iterations{begun}, {s.device}, {precision}"
+            f"preset {s.preset.name}, {self.goal} iterations{begun}, {s.device}, {s.precision}"
         )
 
     def run(self, *, aside: bool = False) -> dict[str, Any]:
@@ -303,7 +306,7 @@ class Restoration:
             "average": s.average,
             "stop": None if s.stop is None else repr(s.stop),
             "device": str(s.device),
-            "precision": str(s.dtype).removeprefix("torch."),
+            "precision": s.precision,
             "invert_mask": self.order.invert_mask if self._mask is not None else None,
             **self._task.fingerprint(),
         }

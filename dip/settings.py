@@ -129,6 +129,11 @@ class Settings:
     checkpoint: Path | None
     checkpoint_every: int
 
+    @property
+    def precision(self) -> str:
+        """The name of `dtype`: "float32" or "bfloat16"."""
+        return str(self.dtype).removeprefix("torch.")
+
     def fingerprint(self) -> dict[str, Any]:
         """Return what has to agree between a checkpoint and the fit that resumes it, in JSON types."""
         weights = sum(p.numel() for p in self.network.parameters())
@@ -144,7 +149,7 @@ class Settings:
             "lr": self.lr,
             "jitter": self.jitter,
             "average": self.average,
-            "precision": str(self.dtype).removeprefix("torch."),
+            "precision": self.precision,
             "stop": _name(self.stop),
         }
 

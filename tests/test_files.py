@@ -456,7 +456,7 @@ def test_colour_masks_and_transparent_ones(tmp_path: Path) -> None:
 
 def test_masks_that_are_refused(tmp_path: Path) -> None:
     mask = (draw((20, 30)) > 127).astype(np.uint8) * 255
-    with pytest.raises(ValueError, match=r"m\.png has 20 x 30 pixels .* a mask .* needs 30 x 20"):
+    with pytest.raises(ValueError, match=r"m\.png has 20 x 30 pixels \(height x width\), a mask .* needs 30 x 20"):
         files.read_mask(saved(tmp_path, "m.png", mask), size=(30, 20))
     with pytest.raises(ValueError, match=r"m\.jpg is a JPEG .*save the mask as a PNG"):
         files.read_mask(saved(tmp_path, "m.jpg", mask))
@@ -540,8 +540,8 @@ def refusals(folder: Path) -> dict[str, str]:
         "float64.tif": "64-bit float64 pixels; allowed: .*floats of 32 bits; convert it",
         "float16.tif": "16-bit float16 pixels",
         "extra.tif": "extra channels",
-        "unknown.tif": "extra channels that are not straight",
-        "premultiplied.tif": "extra channels that are not straight",
+        "unknown.tif": r"extra channels that are not straight \(unassociated\) alpha",
+        "premultiplied.tif": r"extra channels that are not straight \(unassociated\) alpha",
         "twelve.tif": "12-bit uint16 pixels",
         "packed.tif": "float32 compressed by PACKBITS; save it as an uncompressed TIFF",
     }

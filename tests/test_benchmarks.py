@@ -105,3 +105,17 @@ def test_speed_compares_with_the_convolutions_alone(tmp_path):
         assert 0 < one["seconds"]["least"] <= one["seconds"]["median"] <= one["seconds"]["most"]
         assert one["peak_bytes"] > 0
     assert imread(plot).shape[1] > 300
+
+
+def test_what_the_demo_prints_is_kept(tmp_path):
+    path = tmp_path / "examples.json"
+    path.write_text('{"denoise": {"lines": ["of an earlier run"]}}')
+    run("examples.py", "demo", "--iters", 2, "--out", path)
+    report = json.loads(path.read_text())
+    assert report["denoise"] == {"lines": ["of an earlier run"]}
+    clean = skimage.data.astronaut()[:256, 96:352]
+    noisy = np.clip(clean / 255 + np.random.default_rng(0).normal(0, 25 / 255, clean.shape), 0, 1)
+    before = skimage.metrics.peak_signal_noise_ratio(clean / 255, noisy)
+    (printed,) = (line.split()[1] for line in report["demo"]["lines"] if line.startswith("noisy: "))
+    assert float(printed) == pytest.approx(before, abs=0.03)
+    assert report["demo"]["environment"]["dip"] == dip.__version__

@@ -205,8 +205,9 @@ def run(name: str, experiment: Experiment, options: argparse.Namespace) -> None:
         if experiment.missing is not None:
             image = np.asarray(fit.image, dtype=np.float64)
             figures["average, missing pixels"] = psnr_at(image, experiment.clean, experiment.missing)
-    settings = {k: v for k, v in fit.fingerprint().items() if k not in ("dip", "image")}
+    settings = {k: v for k, v in fit.fingerprint().items() if k not in ("dip", "image", "z", "network")}
     settings["preset"] = fit.settings.preset.name
+    settings["network"] = dict(fit.settings.preset.options)
     report = {
         "experiment": name,
         "notes": experiment.notes,

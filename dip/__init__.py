@@ -18,8 +18,8 @@ from dip import (
 from dip._version import __version__
 from dip.checkpoint import CheckpointError
 from dip.guard import DivergenceError
-from dip.restore import denoise, inpaint, reconstruct, super_resolve
-from dip.solver import Fit, fit
+from dip.restore import denoise, fit, inpaint, reconstruct, super_resolve
+from dip.solver import Fit
 from dip.tasks import Denoise, Inpaint, Reconstruct, SuperResolve
 
 __all__ = [

@@ -81,7 +81,9 @@ def resolve(device: str | torch.device = "auto", *, hint: torch.device | None = 
         found = torch.device("cuda:0")
     elif found.type == "mps":  # there is one; a tensor on it says "mps:0"
         found = torch.device("mps")
-    if str(found) not in available() and found.type != "cpu":
+    elif found.type == "cpu" and found.index == 0:
+        found = torch.device("cpu")
+    if str(found) not in available():
         raise ValueError(
             f"device={shown(str(device))} is not on this machine; here: {', '.join(available())}. "
             'Take one of these, or device="auto"'
@@ -202,6 +204,11 @@ def dry_run(
     -------
     tuple or None
         None where the network cannot run on the meta device.
+
+    Raises
+    ------
+    ValueError
+        The network does not take a code of that shape.
     """
     saved: dict[int, Tensor] = {}
 
@@ -217,7 +224,14 @@ def dry_run(
         z = torch.empty(code_shape, dtype=dtype, device="meta")
         with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             output = torch.func.functional_call(network, on_meta, (z,))
-    except (RuntimeError, NotImplementedError, TypeError):
+    except (RuntimeError, NotImplementedError, TypeError) as error:
+        text = str(error).lower()
+        shapes = any(word in text for word in ("size", "shape", "channel", "dimension"))
+        if shapes and "meta" not in text and "device" not in text:
+            raise ValueError(
+                f"the network fails on a code of shape {code_shape}: {error}; give it as many input channels as the "
+                "code has (code=dip.codes.Uniform(32) has 32), or a code of as many as it takes"
+            ) from error
         return None
     weights = {tensor.untyped_storage()._cdata for tensor in on_meta.values()}
     sizes = [t.untyped_storage().nbytes() for key, t in saved.items() if key not in weights]
@@ -227,17 +241,21 @@ def dry_run(
     return 100 * 2**20 + 27 * total // 20, tuple(output.shape)
 
 
-def check_memory(needed: int | None, device: torch.device, size: tuple[int, int]) -> None:
+def check_memory(
+    needed: int | None, device: torch.device, size: tuple[int, int], *, padded: tuple[int, int] | None = None
+) -> None:
     """Refuse a fit that would not find room.
 
     Parameters
     ----------
     needed : int or None
-        What `dry_run` found; None = not known, nothing is checked.
+        What `dry_run` found, or less; None = not known, nothing is checked.
     device : torch.device
         Where the fit will run.
     size : tuple of int
         Height and width of the image, for the message.
+    padded : tuple of int, optional
+        Height and width that the network works on.
 
     Raises
     ------
@@ -245,11 +263,18 @@ def check_memory(needed: int | None, device: torch.device, size: tuple[int, int]
         It needs more than there is; the message has the estimate and the ways out.
     """
     free = free_memory(device)
-    if needed is None or free is None or needed <= free:
+    if free is None:
+        free = 2**48  # not known; what no machine has is refused in any case
+    if needed is None or needed <= free:
         return
+    fewer = "restore a crop or a reduced picture"
+    inside = ""
+    if padded is not None and padded[0] * padded[1] > 2 * (size[0] + 64) * (size[1] + 64):
+        inside = f", padded to {padded[0]} x {padded[1]} for the network's scales,"
+        fewer = "take fewer scales (shorter channel lists)"
     raise MemoryError(
-        f"fitting {size[0]} x {size[1]} pixels (height x width) on {device} would take about {_gib(needed)} and "
-        f"{_gib(free)} are free; restore a crop or a reduced picture, take fewer channels "
+        f"fitting {size[0]} x {size[1]} pixels (height x width){inside} on {device} would take about {_gib(needed)} "
+        f"and {_gib(free)} are free; {fewer}, take fewer channels "
         '(network={"down": [64] * 5, "up": [64] * 5}), precision="bfloat16", or a machine with more memory'
     )
 

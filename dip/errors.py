@@ -9,11 +9,25 @@ from __future__ import annotations
 import difflib
 import math
 import operator
+import os
 import reprlib
+import sys
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["non_negative_int", "positive_float", "positive_int", "shown", "unknown"]
+__all__ = ["non_negative_int", "positive_float", "positive_int", "shown", "unknown", "warn", "yes_or_no"]
+
+# this package, and PyTorch's decorators
+_INSIDE = (os.path.dirname(__file__), os.path.join("torch", "utils", "_contextlib.py"))
+
+
+def warn(text: str) -> None:
+    """Issue a RuntimeWarning that points at the user's line, outside the package."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and any(part in frame.f_code.co_filename for part in _INSIDE):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, RuntimeWarning, stacklevel=level)
 
 
 def shown(value: object) -> str:
@@ -186,3 +200,21 @@ def positive_float(value: Any, name: str, *, zero_ok: bool = False) -> float:
 def _is_bool(value: object) -> bool:
     """True for bool, numpy.bool and arrays or tensors of them: all would pass as 0 or 1 otherwise."""
     return isinstance(value, bool) or str(getattr(value, "dtype", "")).rpartition(".")[2] == "bool"
+
+
+def yes_or_no(value: Any, name: str) -> bool:
+    """Check a choice between True and False.
+
+    Raises
+    ------
+    TypeError
+        If `value` is not a bool: "no" and 0.0 would pass as True and False otherwise.
+
+    Examples
+    --------
+    >>> yes_or_no(True, "sigmoid")
+    True
+    """
+    if not isinstance(value, bool) and type(value).__name__ not in ("bool", "bool_"):
+        raise TypeError(f"{name} must be True or False, not {shown(value)}")
+    return bool(value)

@@ -8,7 +8,6 @@ import math
 import os
 import signal
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from dip import files, images, metrics
 from dip.callbacks import Every, duration
 from dip.console import one_line
 from dip.devices import environment
+from dip.errors import warn
 from dip.guard import DivergenceError
 from dip.problem import Problem
 from dip.settings import Options, Settings, resolve
@@ -168,11 +168,9 @@ class Restoration:
             raise Failure(one_line(error)) from error
         self.goal = order.total(self.fit.settings)
         if self.goal < self.fit.iteration:
-            warnings.warn(
+            warn(
                 f"{order.resume} has {self.fit.iteration} iterations already, more than iters={self.goal}; the result "
                 "is that of all of them",
-                RuntimeWarning,
-                stacklevel=2,
             )
 
     @property
@@ -262,7 +260,7 @@ class Restoration:
         try:
             self._write(numbered(self.job.target, fit.iteration), fit.image, force=True)
         except OSError as error:
-            warnings.warn(f"the picture of iteration {fit.iteration} was not written: {error}", RuntimeWarning, 2)
+            warn(f"the picture of iteration {fit.iteration} was not written: {error}")
 
     def _write(self, path: Path, pixels: np.ndarray, *, force: bool) -> None:
         alpha = None if self.picture.alpha is None else _resized(self.picture.alpha, pixels.shape[:2])

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
+from typing import Any
 
 import torch
 
 from dip.errors import positive_float, shown, unknown
 
-__all__ = ["L1", "MSE", "Huber", "Loss", "Penalty", "TotalVariation", "check_weight", "create"]
+__all__ = ["L1", "MSE", "Huber", "Loss", "Penalty", "TotalVariation", "check_value", "check_weight", "create"]
 
 Loss = Callable[..., torch.Tensor]
 """A data loss: ``loss(prediction, observation, weight=None)``, or without weight, returning a real scalar."""
@@ -273,3 +274,37 @@ def _check_broadcast(weight: torch.Tensor, shape: tuple[int, ...]) -> None:
             f"the weight must be real and broadcast to the observation's shape {shape}, "
             f"got {weight.dtype} of shape {tuple(weight.shape)}"
         )
+
+
+def check_value(name: str, compute: Callable[[], Any]) -> None:
+    """Try a loss or penalty of the user's own.
+
+    Parameters
+    ----------
+    name : str
+        What the messages call it.
+    compute : callable
+        Applies it to a picture that has a gradient.
+
+    Raises
+    ------
+    TypeError, ValueError
+        It does not take weights where there are some, or returns anything but one real number with a gradient.
+    """
+    try:
+        value = compute()
+    except TypeError as error:
+        if "weight" not in str(error):
+            raise
+        raise TypeError(
+            f"{name} does not take weight=, and this task has weights (the mask); define it as "
+            "def loss(prediction, y, weight=None), and multiply the residuals by weight"
+        ) from error
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(f"{name} returned {shown(value)}; a tensor with one number is needed, such as residual.mean()")
+    if value.numel() != 1 or value.is_complex():
+        raise ValueError(
+            f"{name} returned {value.dtype} of shape {tuple(value.shape)}; one real number is needed: take its mean()"
+        )
+    if not value.requires_grad:
+        raise ValueError(f"{name} returned a number without a gradient; compute it with torch operations, undetached")

@@ -1,12 +1,12 @@
-"""The questions in users' words, each answered by the restored image alone.
+"""The questions in users' words.
 
-Each function makes the task of the same name (`dip.tasks`) and fits it; `dip.fit` returns the whole result instead.
+`fit` fits a task and returns the whole result; each of the other functions makes the task of the same name
+(`dip.tasks`), fits it, and returns the restored image alone.
 """
 
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, Unpack
 
@@ -14,12 +14,74 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dip.errors import positive_int, warn
 from dip.problem import Problem
-from dip.settings import Options
-from dip.solver import fit
+from dip.settings import Options, check_free, check_names
+from dip.solver import Fit
+from dip.stopping import warn_if_blind
 from dip.tasks import DataRange, Denoise, Inpaint, Reconstruct, SuperResolve
 
 Array = TypeVar("Array", np.ndarray, Tensor)
+
+
+def fit(
+    task: Problem,
+    *,
+    iters: int | None = None,
+    resume: str | os.PathLike[str] | None = None,
+    **options: Unpack[Options],
+) -> Fit:
+    """Fit a network to one observation.
+
+    Parameters
+    ----------
+    task : Problem
+        `dip.Denoise`, `dip.Inpaint`, `dip.SuperResolve` or `dip.Reconstruct`.
+    iters : int, optional
+        Iterations in all, those before a resumed checkpoint included; the preset's by default.
+    resume : path, optional
+        A checkpoint of the same fit to go on from.
+    **options
+        As for `dip.Fit`: preset, network, code, jitter, optimize_code, loss, penalty, optimizer, lr, average, stop,
+        seed, device, precision, init, reference, callbacks, progress, checkpoint, checkpoint_every.
+
+    Returns
+    -------
+    Fit
+        With `image`, `history`, `iteration`, `stop_reason`, `seconds`; ``fit.run(500)`` goes on.
+
+    Raises
+    ------
+    ValueError, TypeError
+        An option or value is not what it should be.
+    FileExistsError
+        The checkpoint file exists and is not resumed from.
+    CheckpointError
+        `resume` is damaged or belongs to another fit.
+    MemoryError
+        The fit would not find room.
+    DivergenceError
+        The fit diverged again and again.
+
+    Examples
+    --------
+    >>> import dip
+    >>> fit = dip.fit(dip.Denoise(noisy), iters=1800, seed=0)  # doctest: +SKIP
+    >>> restored = fit.image  # doctest: +SKIP
+    """
+    check_names(dict(options), also=("iters", "resume"))
+    total = None if iters is None else positive_int(iters, "iters")
+    check_free(options.get("checkpoint"), resume)
+    prepared = Fit(task, **options)
+    if resume is not None:
+        prepared.load(resume)
+    total = prepared.settings.preset.iters if total is None else total
+    warn_if_blind(prepared.settings.stop, total)
+    left = total - prepared.iteration
+    if left <= 0 or prepared.stop_reason is not None:
+        prepared.stop_reason = prepared.stop_reason or "iterations"
+        return prepared
+    return prepared.run(left)
 
 
 def denoise(
@@ -173,7 +235,7 @@ def _restore(
     resume: Any,
     options: Options,
 ) -> Any:
-    """Restore one image, or each of a batch (N, C, H, W) by a fit of its own."""
+    """Restore one image, or each of a batch (N, C, H, W) by a fit of its own; Ctrl-C ends the batch."""
     if not (isinstance(image, Tensor) and image.ndim == 4 and len(image) > 1 and channel_axis is None):
         return _image(task(image), iters, resume, options)
     single = sorted({"checkpoint", "reference", "init"} & {k for k, v in options.items() if v is not None})
@@ -184,15 +246,19 @@ def _restore(
             f"image is a batch of {len(image)}, and {', '.join(single) or 'resume'} belongs to one image; call the "
             "function for each image"
         )
-    return torch.stack([_image(task(one), iters, None, options) for one in image])
+    restored = []
+    for one in image:
+        done = fit(task(one), iters=iters, **options)
+        restored.append(done.image)
+        if done.stop_reason == "interrupted":
+            count = f"{len(restored)} of {len(image)} images"
+            warn(f"interrupted: returned are the first {count}, the last of them as at iteration {done.iteration}")
+            break
+    return torch.stack(restored)
 
 
 def _image(task: Problem, iters: int | None, resume: Any, options: Options) -> Any:
     done = fit(task, iters=iters, resume=resume, **options)
     if done.stop_reason == "interrupted":
-        warnings.warn(
-            f"interrupted: the image returned is that of iteration {done.iteration}",
-            RuntimeWarning,
-            stacklevel=3,
-        )
+        warn(f"interrupted: the image returned is that of iteration {done.iteration}")
     return done.image

@@ -18,11 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dip import codes, devices, losses, networks, optimizers, presets
+from dip import codes, devices, files, losses, networks, optimizers, presets
 from dip.averaging import ExponentialAverage
 from dip.callbacks import Callback
-from dip.checkpoint import digest
-from dip.errors import non_negative_int, positive_float, positive_int, shown, unknown
+from dip.errors import non_negative_int, positive_float, positive_int, shown, unknown, yes_or_no
 from dip.problem import Problem
 from dip.stopping import Discrepancy, Rule
 
@@ -137,9 +136,10 @@ class Settings:
     def fingerprint(self) -> dict[str, Any]:
         """Return what has to agree between a checkpoint and the fit that resumes it, in JSON types."""
         weights = sum(p.numel() for p in self.network.parameters())
-        shapes = [f"{name}{list(tensor.shape)}" for name, tensor in self.network.state_dict().items()]
+        shapes = [f"{name} {list(tensor.shape)}" for name, tensor in self.network.state_dict().items()]
         return {
-            "network": f"{type(self.network).__name__} of {weights} parameters, {digest(_name(self.network), *shapes)}",
+            "parameters": weights,
+            "network": "\n".join([_name(self.network), *shapes]),
             "code": _name(self.code),
             "optimize_code": self.optimize_code,
             "seed": self.seed,
@@ -220,9 +220,13 @@ def resolve(task: Problem, options: Options) -> Settings:
                 'its weights to the dtype of its code; take precision="float32"'
             )
         dtype = torch.float32
-    padded_size = getattr(network, "padded_size", lambda h, w: (h, w))
-    frame = codes.Frame.around((height, width), padded_size(height, width))
-    optimize_code = bool(given.get("optimize_code", False))
+    padded = getattr(network, "padded_size", lambda h, w: (h, w))(height, width)
+    frame = codes.Frame.around((height, width), padded)
+    optimize_code = yes_or_no(given.get("optimize_code", False), "optimize_code")
+    if not optimize_code and not any(p.requires_grad for p in network.parameters()):
+        raise ValueError("the network has no weights that could be fitted: every one has requires_grad=False")
+    # The code alone tells that a size is out of the question, some of which PyTorch cannot even count.
+    devices.check_memory(3 * 4 * code.channels * frame.height * frame.width, device, task.shape[1:], padded=padded)
     found = devices.dry_run(
         network,
         (1, code.channels, frame.height, frame.width),
@@ -233,7 +237,7 @@ def resolve(task: Problem, options: Options) -> Settings:
     if found is not None:  # else it is a module that needs real data: its first iteration will tell
         needed, made = found
         _check_shape(made, (1, channels, frame.height, frame.width), code.channels)
-        devices.check_memory(needed, device, task.shape[1:])
+        devices.check_memory(needed, device, task.shape[1:], padded=padded)
     return Settings(
         preset=preset,
         network=network,
@@ -280,11 +284,28 @@ def _stop(stop: Any, loss: losses.Loss) -> Rule | None:
     return copy.deepcopy(stop)
 
 
+def check_free(checkpoint: Any, resume: Any = None) -> None:
+    """Refuse to write a checkpoint over a file that is not resumed from.
+
+    Raises
+    ------
+    FileExistsError
+        The file exists.
+    """
+    if checkpoint is not None and os.path.exists(checkpoint) and not files.same(checkpoint, resume):
+        raise FileExistsError(
+            f"checkpoint={str(checkpoint)!r} exists and may be hours of work; give resume={str(checkpoint)!r} to go on "
+            "from it, or another name, or delete it"
+        )
+
+
 def _checkpoint(path: Any, every: Any) -> tuple[Path | None, int]:
     if path is None:
         if every is not None:
             raise ValueError("checkpoint_every means nothing without checkpoint=FILE")
         return None, 100
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"checkpoint={shown(path)}: give the path of a file")
     path = Path(path)
     if not path.absolute().parent.is_dir():
         raise FileNotFoundError(f"checkpoint={str(path)!r}: there is no folder {path.parent}; create it first")
@@ -308,6 +329,9 @@ def _network(network: Any, preset: presets.Preset, inputs: int, outputs: int, se
             name, options = network, {}
     elif isinstance(network, dict):
         options |= network
+        for option, comes_from in (("in_channels", "code"), ("out_channels", "image"), ("generator", "seed")):
+            if option in network:
+                raise TypeError(f"network={{{option!r}: ...}}: that follows from the {comes_from}; leave it out")
     elif network is not None:
         raise TypeError(
             f"network={shown(network)}: give a dict of options, a name ({', '.join(networks.names())}) or a module"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
-import warnings
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -12,16 +12,15 @@ import torch
 from torch import Tensor
 
 from dip import checkpoint as checkpoints
-from dip import codes, devices, files, optimizers
+from dip import codes, devices, files, losses, optimizers
 from dip._version import __version__
 from dip.averaging import ExponentialAverage
 from dip.callbacks import Reference, interrupts, progress_bar
-from dip.errors import positive_int, shown
+from dip.errors import positive_int, shown, warn
 from dip.guard import DivergenceError, Guard
 from dip.history import History
 from dip.problem import Observation, Problem
-from dip.settings import Options, check_names, resolve
-from dip.stopping import warn_if_blind
+from dip.settings import Options, check_free, resolve
 
 
 class Fit:
@@ -83,6 +82,7 @@ class Fit:
         self.y = observation.y.to(self.device)
         self.weight = None if observation.weight is None else observation.weight.to(self.device)
         task.place(Observation(self.y, self.weight))
+        self._try_losses()
         # Channels-last suits convolutions; LBFGS flattens the weights and needs them in the plain order.
         order = torch.contiguous_format if s.optimizer == "lbfgs" else torch.channels_last
         self.network = s.network.to(self.device, memory_format=order).train()  # type: ignore[call-overload]
@@ -91,8 +91,8 @@ class Fit:
             self._warm_start(init)
         self.code.requires_grad_(s.optimize_code)
         self._jitter = codes.Jitter(s.jitter, s.jitter_seed, self.device)
-        fitted = [p for p in self.network.parameters() if p.requires_grad]
-        self._optimizer = optimizers.create(s.optimizer, [*fitted, self.code] if s.optimize_code else fitted, s.lr)
+        self._fitted = [p for p in self.network.parameters() if p.requires_grad] + [self.code] * s.optimize_code
+        self._optimizer = optimizers.create(s.optimizer, self._fitted, s.lr)
         if init is not None:
             optimizers.carry_over(self._optimizer, init._optimizer)
         self._average = ExponentialAverage(s.average)
@@ -110,6 +110,7 @@ class Fit:
         self.stop_reason: str | None = None
         self._stop: str | None = None
         self._output: Tensor | None = None
+        self._owns_checkpoint = False
 
     def __repr__(self) -> str:
         return (
@@ -162,13 +163,26 @@ class Fit:
         """Return the objective (its gradients in place), the data loss in it, and the output."""
         self._optimizer.zero_grad(set_to_none=True)
         x = self.settings.frame.crop(self.network(self._jitter.add(self.code).to(self.settings.dtype)))
-        weight = {} if self.weight is None else {"weight": self.weight}
-        data_loss = self.settings.loss(self.task.forward(x), self.y, **weight)
+        data_loss = self._data_loss(x)
         loss = data_loss
         for penalty in self.settings.penalties:
             loss = loss + penalty(x)
-        loss.backward()
+        loss.backward(inputs=self._fitted)  # and of nothing else: an operator may have weights of its own
         return loss.detach(), data_loss.detach(), x.detach()
+
+    def _data_loss(self, x: Tensor) -> Tensor:
+        weight = {} if self.weight is None else {"weight": self.weight}
+        return self.settings.loss(self.task.forward(x), self.y, **weight)
+
+    def _try_losses(self) -> None:
+        """Apply the user's own loss and penalties once to a gray picture; those of the package are known."""
+        gray = torch.full((1, *self.task.shape), 0.5, device=self.device, requires_grad=True)
+        with torch.enable_grad():
+            if type(self.settings.loss).__module__ != losses.__name__:
+                losses.check_value("the loss", lambda: self._data_loss(gray))
+            for penalty in self.settings.penalties:
+                if type(penalty).__module__ != losses.__name__:
+                    losses.check_value("the penalty", functools.partial(penalty, gray))
 
     def _check(self, loss: Tensor) -> bool:
         """Let the guard see the loss; return False if the state had to be restored.
@@ -207,11 +221,9 @@ class Fit:
         self._load_trainable_state(good)
         back_to = self._guard.good_iteration
         self.recoveries.append({"iteration": self.iteration, "loss": loss, "back_to": back_to})
-        warnings.warn(
+        warn(
             f"the loss became {loss:.3g} at iteration {self.iteration}; went back to the state of iteration {back_to} "
             "and on from there with smaller steps",
-            RuntimeWarning,
-            stacklevel=2,
         )
 
     def run(self, iters: int | None = None) -> Fit:
@@ -231,10 +243,13 @@ class Fit:
         ------
         TypeError, ValueError
             `iters` is not a whole number above 0.
+        FileExistsError
+            The checkpoint's file exists, and is not this fit's.
         DivergenceError
             The fit diverged again and again.
         """
         goal = self.iteration + positive_int(self.settings.preset.iters if iters is None else iters, "iters")
+        self._claim_checkpoint()
         self._stop = None
         with devices.reused_memory(self.device), interrupts(self.stop), progress_bar(self, goal - self.iteration):
             while self.iteration < goal and self._stop is None:
@@ -311,13 +326,18 @@ class Fit:
         if self.settings.checkpoint is None:
             return
         try:
+            self._claim_checkpoint()
             self.save(self.settings.checkpoint)
         except Exception as error:
-            warnings.warn(
+            warn(
                 f"no checkpoint could be written at iteration {self.iteration}: {error}; the fit goes on without",
-                RuntimeWarning,
-                stacklevel=2,
             )
+
+    def _claim_checkpoint(self) -> None:
+        """Make the checkpoint's file this fit's own; it stays so. One that another fit has written is refused."""
+        if not self._owns_checkpoint:
+            check_free(self.settings.checkpoint)
+            self._owns_checkpoint = True
 
     @torch.inference_mode(False)
     def load(self, path: str | os.PathLike[str]) -> Fit:
@@ -331,7 +351,8 @@ class Fit:
             There is no such file.
         """
         state = checkpoints.load(path, self.fingerprint())
-        if files.same(path, self.settings.checkpoint):  # it is ours to write from now on
+        if files.same(path, self.settings.checkpoint):
+            self._owns_checkpoint = True
             files.remove_leftovers(path)
         with torch.no_grad():
             self.code.copy_(state["code"])
@@ -382,68 +403,3 @@ class Fit:
         self.network.load_state_dict(theirs)
         if init.code.shape == self.code.shape:
             self.code.copy_(init.code.detach())
-
-
-def fit(
-    task: Problem,
-    *,
-    iters: int | None = None,
-    resume: str | os.PathLike[str] | None = None,
-    **options: Unpack[Options],
-) -> Fit:
-    """Fit a network to one observation.
-
-    Parameters
-    ----------
-    task : Problem
-        `dip.Denoise`, `dip.Inpaint`, `dip.SuperResolve` or `dip.Reconstruct`.
-    iters : int, optional
-        Iterations in all, those before a resumed checkpoint included; the preset's by default.
-    resume : path, optional
-        A checkpoint of the same fit to go on from.
-    **options
-        As for `dip.Fit`: preset, network, code, jitter, optimize_code, loss, penalty, optimizer, lr, average, stop,
-        seed, device, precision, init, reference, callbacks, progress, checkpoint, checkpoint_every.
-
-    Returns
-    -------
-    Fit
-        With `image`, `history`, `iteration`, `stop_reason`, `seconds`; ``fit.run(500)`` goes on.
-
-    Raises
-    ------
-    ValueError, TypeError
-        An option or value is not what it should be.
-    FileExistsError
-        The checkpoint file exists and is not resumed from.
-    CheckpointError
-        `resume` is damaged or belongs to another fit.
-    MemoryError
-        The fit would not find room.
-    DivergenceError
-        The fit diverged again and again.
-
-    Examples
-    --------
-    >>> import dip
-    >>> fit = dip.fit(dip.Denoise(noisy), iters=1800, seed=0)  # doctest: +SKIP
-    >>> restored = fit.image  # doctest: +SKIP
-    """
-    check_names(dict(options), also=("iters", "resume"))
-    total = None if iters is None else positive_int(iters, "iters")
-    checkpoint = options.get("checkpoint")
-    if checkpoint is not None and os.path.exists(checkpoint) and not files.same(checkpoint, resume):
-        raise FileExistsError(
-            f"checkpoint={str(checkpoint)!r} exists and may be hours of work; give resume={str(checkpoint)!r} to go on "
-            "from it, or another name, or delete it"
-        )
-    prepared = Fit(task, **options)
-    if resume is not None:
-        prepared.load(resume)
-    total = prepared.settings.preset.iters if total is None else total
-    warn_if_blind(prepared.settings.stop, total)
-    left = total - prepared.iteration
-    if left <= 0 or prepared.stop_reason is not None:
-        prepared.stop_reason = prepared.stop_reason or "iterations"
-        return prepared
-    return prepared.run(left)

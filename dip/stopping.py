@@ -6,13 +6,12 @@ moment. Rules have a `state_dict`, so that a fit which is resumed stops where it
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dip.errors import positive_float, positive_int
+from dip.errors import positive_float, positive_int, warn
 
 
 class Rule:
@@ -104,11 +103,9 @@ class Rule:
 def warn_if_blind(rule: Rule | None, iters: int) -> None:
     """Warn where a rule would look at nothing in so many iterations."""
     if rule is not None and iters < rule.earliest:
-        warnings.warn(
+        warn(
             f"{type(rule).__name__} looks at nothing before iteration {rule.earliest}, so with iters={iters} it does "
             "nothing; give more iterations, or a rule with a smaller earliest=",
-            RuntimeWarning,
-            stacklevel=2,
         )
 
 

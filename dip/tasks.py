@@ -5,7 +5,6 @@ A task is what `dip.fit` takes; `dip.restore` has a function for each that retur
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,9 +13,10 @@ import torch
 from torch import Tensor
 
 from dip import images
-from dip.errors import positive_int, shown
+from dip.errors import positive_int, shown, warn
 from dip.losses import check_weight
 from dip.operators import Downsample, Identity, as_operator
+from dip.operators.trial import response, try_out
 from dip.problem import Observation
 
 DataRange = float | Sequence[float] | None
@@ -46,8 +46,9 @@ class _ImageTask:
 
     def load(self) -> Observation:
         """Return the observation as float32 in [0, 1]; refuse NaN, infinity and implausible ranges."""
+        self._image = _copied(self._image)
         y = images.to_tensor(self._image, self.layout)
-        _warn_of_spare_bits(y, self.layout)
+        _warn_of_range(y, self.layout)
         return Observation(y, None)
 
     def place(self, observation: Observation) -> None:
@@ -67,13 +68,17 @@ class _ImageTask:
         return images.from_tensor(x, self.layout, alpha_from=self._image)
 
     def clean(self, reference: Any) -> Tensor:
-        """Return a reference as x; it has to have the restored image's shape, and the image's range."""
-        layout = images.describe(
-            reference,
-            channel_axis=self._channel_axis,
-            data_range=(self.layout.low, self.layout.high) if _same_kind(reference, self.layout) else None,
-            name="reference",
-        )
+        """Return a reference as x: of the restored image's shape, in its type's range or in the image's."""
+        ours = (self.layout.low, self.layout.high)
+        if _same_type(reference, self.layout):
+            return self._as_x(reference, ours)
+        try:
+            return self._as_x(reference, None)
+        except ValueError:  # floats beside integers: not in [0, 1], so in the image's range, or wrong
+            return self._as_x(reference, ours)
+
+    def _as_x(self, reference: Any, data_range: DataRange) -> Tensor:
+        layout = images.describe(reference, channel_axis=self._channel_axis, data_range=data_range, name="reference")
         _check_size(layout, self.shape)
         return images.to_tensor(reference, layout, name="reference")
 
@@ -82,23 +87,40 @@ class _ImageTask:
         return {"shape": list(self.shape), "data_range": [self.layout.low, self.layout.high]}
 
 
-def _warn_of_spare_bits(y: Tensor, layout: images.Layout) -> None:
-    """Warn where a 16-bit image looks like a camera's 10, 12 or 14 bits: too dark to be fitted in the usual time."""
-    if layout.range_given or str(layout.dtype).removeprefix("torch.") != "uint16":
+def _warn_of_range(y: Tensor, layout: images.Layout) -> None:
+    """Warn where the values suggest another clean range than the one that is taken."""
+    if str(layout.dtype).removeprefix("torch.") == "uint16":
+        # 8, 10, 12 or 14 bits in 16 are too dark to be fitted in the usual time
+        highest = round(float(y.max()) * layout.high)
+        bits = next((bits for bits in (8, 10, 12, 14) if 0 < highest < 2**bits), None)
+        if bits is not None and not layout.range_given:
+            warn(
+                f"the image is uint16, but its values end at {highest} of 65535; if its white is {2**bits - 1} ({bits} "
+                f"bits), give data_range={2**bits - 1}: as it is, it is taken for a very dark picture"
+            )
         return
-    highest = round(float(y.max()) * layout.high)
-    bits = next((bits for bits in (10, 12, 14) if 0 < highest < 2**bits), None)
-    if bits is not None:
-        warnings.warn(
-            f"the image is uint16, but its values end at {highest} of 65535; if its white is {2**bits - 1} ({bits} "
-            f"bits), give data_range={2**bits - 1}: as it is, it is taken for a very dark picture",
-            RuntimeWarning,
-            stacklevel=2,
+    outside = float(((y < -0.25) | (y > 1.25)).float().mean())
+    if outside > 0.1:
+        low, high = (layout.low + (layout.high - layout.low) * float(value) for value in (y.min(), y.max()))
+        warn(
+            f"{outside:.0%} of the image's values are far outside its clean range [{layout.low:g}, {layout.high:g}], "
+            f"in which the result will lie; they go from {low:.3g} to {high:.3g}: if that is not noise, give "
+            "data_range=(black, white) of the clean image"
         )
 
 
-def _same_kind(reference: Any, layout: images.Layout) -> bool:
-    return str(getattr(reference, "dtype", "")).split(".")[-1] == str(layout.dtype).split(".")[-1]
+def _copied(image: Any) -> Any:
+    """Return an image in memory of its own, without its history of gradients."""
+    return image.detach().clone() if isinstance(image, Tensor) else np.array(image)
+
+
+def _same_type(reference: Any, layout: images.Layout) -> bool:
+    """Whether the numbers of a reference mean what the image's do: they are of one type, or floats."""
+    given, ours = (
+        getattr(dtype, "name", None) or str(dtype).rpartition(".")[2]
+        for dtype in (getattr(reference, "dtype", None), layout.dtype)
+    )
+    return given == ours or ("float" in given and "float" in ours)
 
 
 def _check_size(layout: images.Layout, shape: tuple[int, int, int]) -> None:
@@ -176,15 +198,14 @@ class Inpaint(_ImageTask):
 
     def load(self) -> Observation:
         """Return the observation and its weights, with the missing pixels at 0."""
+        self._image = _copied(self._image)
         weight = images.mask_to_tensor(self._mask, self.layout.height, self.layout.width)
         y = images.to_tensor(self._image, self.layout, known=(weight[0, 0] > 0).numpy())
-        _warn_of_spare_bits(y, self.layout)
+        _warn_of_range(y, self.layout)
         if weight.min() == 1:
-            warnings.warn(
+            warn(
                 "the mask marks every pixel as known, so nothing is missing and the image comes back as it is; True, "
                 "non-zero and white mean known: is it the other way round, or of another colour?",
-                RuntimeWarning,
-                stacklevel=2,
             )
         return Observation(y, weight)
 
@@ -319,6 +340,7 @@ class Reconstruct:
             raise TypeError(f"weight={shown(weight)}: give an array or a tensor")
         self._y, self._weight = y, weight
         self._forward = forward
+        self._response: list[float] = []
         self._operator = as_operator(forward)
         # Looked at for its layout only: it has the shape and takes no memory.
         one = np.ones((), np.float32)
@@ -356,39 +378,12 @@ class Reconstruct:
         return Observation(y, weight)
 
     def place(self, observation: Observation) -> None:
-        """Try the operator once, on a gray image."""
+        """Try the operator, on a gray image and on noise."""
         if isinstance(self._forward, torch.nn.Module):
             self._forward.to(observation.y.device)
-        probe = torch.full((1, *self.shape), 0.5, device=observation.y.device, requires_grad=True)
-        try:
-            with torch.enable_grad():
-                prediction = self.forward(probe)
-        except RuntimeError as error:
-            if "numpy() on Tensor" not in str(error):
-                raise
-            raise TypeError(
-                "forward hands x to NumPy or SciPy, whose steps PyTorch cannot differentiate; write it with torch "
-                "operations (a matrix A as torch.from_numpy(A) @ x.reshape(-1)), and do not detach x: that hides the "
-                "gradient that the fit needs"
-            ) from error
-        if not isinstance(prediction, Tensor):
-            raise TypeError(f"forward returned {shown(prediction)}; a tensor is needed")
-        if prediction.shape != observation.y.shape:
-            raise ValueError(
-                f"forward turned an image of shape {tuple(probe.shape)} into {tuple(prediction.shape)}, but y has "
-                f"shape {tuple(observation.y.shape)}; change shape= or the operator until they agree"
-            )
-        if prediction.is_complex() != observation.y.is_complex():
-            raise ValueError(
-                f"forward returned {prediction.dtype}, but y is {observation.y.dtype}; let both be complex or both real"
-            )
-        if not prediction.requires_grad:
-            raise ValueError(
-                "forward returned a tensor without a gradient: between x and its result there is a step that PyTorch "
-                "cannot differentiate (NumPy, .detach(), .item(), no_grad); write it with torch operations"
-            )
-        if not torch.isfinite(prediction).all():
-            raise ValueError("forward returned NaN or infinity for a gray image; check the operator")
+        shape = (1, *self.shape)
+        try_out(self.forward, shape, observation.y)
+        self._response = response(self.forward, shape, observation.y.device)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return A x, with x in the operator's range."""
@@ -416,12 +411,13 @@ class Reconstruct:
         return images.to_tensor(reference, layout, name="reference")
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return shape and operator, as far as its name tells it."""
+        """Return shape and operator: its name, and what it makes of noise."""
         name = getattr(self._forward, "__qualname__", type(self._forward).__qualname__)
         return {
             "shape": list(self.shape),
             "data_range": [self.layout.low, self.layout.high],
             "operator": name,
+            "response": self._response,
         }
 
 

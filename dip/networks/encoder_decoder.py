@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dip.errors import positive_int, unknown
+from dip.errors import non_negative_int, positive_int, unknown, yes_or_no
 from dip.networks.layers import Conv2d, upsample
 from dip.operators import Downsample
 
@@ -119,10 +119,11 @@ class EncoderDecoder(nn.Module):
         kernels_skip = _kernels(kernel_skip, scales, "kernel_skip")
         self.upsampling = _choices(upsampling, scales, "upsampling", UPSAMPLING)
         downsampling = _choices(downsampling, scales, "downsampling", DOWNSAMPLING)
-        if padding not in PADDING:
-            raise unknown("padding", padding, PADDING)
-        if activation not in ACTIVATIONS:
-            raise unknown("activation", activation, ACTIVATIONS)
+        for name, value, allowed in (("padding", padding, PADDING), ("activation", activation, ACTIVATIONS)):
+            if not isinstance(value, str) or value not in allowed:
+                raise unknown(name, value, allowed)
+        for name, choice in (("conv1x1_up", conv1x1_up), ("sigmoid", sigmoid), ("bias", bias)):
+            yes_or_no(choice, name)
 
         def stage(inputs: int, outputs: int, kernel: int, downsampling: str | None = None) -> list[nn.Module]:
             stride = 2 if downsampling == "stride" else 1
@@ -230,15 +231,15 @@ def _channels(**lists: Sequence[int]) -> list[list[int]]:
     lengths = {name: len(values) for name, values in lists.items()}
     if len(set(lengths.values())) != 1 or 0 in lengths.values():
         given = ", ".join(f"{name} has {n}" for name, n in lengths.items())
-        raise ValueError(f"{given} entries; down, up and skip need one entry a scale each, and at least one scale")
+        raise ValueError(
+            f"{given} entries; down, up and skip need one entry a scale each, and at least one scale: give all three"
+        )
     checked = []
     for name, values in lists.items():
         row = []
         for i, value in enumerate(values):
-            if name == "skip" and not isinstance(value, bool) and value == 0:
-                row.append(0)
-            else:
-                row.append(positive_int(value, f"{name}[{i}]"))
+            check = non_negative_int if name == "skip" else positive_int
+            row.append(check(value, f"{name}[{i}]"))
         checked.append(row)
     return checked
 
@@ -262,7 +263,7 @@ def _kernels(value: int | Sequence[int], scales: int, name: str) -> list[int]:
 def _choices(value: str | Sequence[str], scales: int, name: str, allowed: tuple[str, ...]) -> list[str]:
     values = _per_scale(value, scales, name)
     for choice in values:
-        if choice not in allowed:
+        if not isinstance(choice, str) or choice not in allowed:
             raise unknown(name, str(choice), allowed)
     return values
 

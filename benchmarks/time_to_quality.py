@@ -1,0 +1,169 @@
+"""PSNR against seconds: which setting reaches the original code's quality first?
+
+    python benchmarks/time_to_quality.py --data DATA --reference CHECKOUT --pictures set14/baboon set14/barbara
+
+The original network and loop (CHECKOUT: a clone of DmitryUlyanov/deep-image-prior) denoise each picture (sigma 25,
+clipped, the middle --size pixels) in its own 1800 iterations; what it ends with, the bias-corrected average of its
+outputs, is the mark. Each setting of dip then runs for as long as it is set to, and the report has its PSNR, its
+seconds, and the second at which it first came to the mark. Without --reference, the first setting is the mark.
+
+Settings are presets, or options of `dip.fit` as JSON:
+
+    --setting paper --setting thin='{"network": {"down": [64,64,64,64,64], ...}, "jitter": 0, "iters": 800}'
+
+Seconds are those of the fit alone: the PSNR is taken between them. They compare within one run on one machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from paper import crop, read
+from speed import wait
+from torch import Tensor
+
+import dip
+
+EVERY = 20  # iterations between two looks at the PSNR
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run all settings on all pictures and write the report."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=os.environ.get("DIP_DATA"), help="folder with the pictures")
+    parser.add_argument("--pictures", nargs="+", default=["set9/peppers"], help="paths in DATA, without .png")
+    parser.add_argument("--reference", type=Path, help="checkout of DmitryUlyanov/deep-image-prior")
+    parser.add_argument("--reference-iters", type=int, default=1800)
+    parser.add_argument("--setting", action="append", help="a preset, or NAME=JSON; may be given again")
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--sigma", type=float, default=25)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "time_to_quality.json")
+    options = parser.parse_args(arguments)
+    if options.data is None:
+        parser.error("give --data FOLDER, or set DIP_DATA")
+    settings = dict(setting(text) for text in options.setting or ["paper"])
+    report: dict[str, Any] = {
+        "experiment": f"denoising, sigma {options.sigma:g} clipped: PSNR of the averaged output against seconds",
+        "size": options.size,
+        "seed": options.seed,
+        "settings": settings,
+        "device": str(dip.devices.resolve(options.device)),
+        "environment": dip.devices.environment(),
+        "date": datetime.date.today().isoformat(),
+        "pictures": {},
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    for name in options.pictures:
+        clean = crop(read((options.data / name).with_suffix(".png")), options.size)
+        noisy = dip.degradations.gaussian(clean, options.sigma, clip=True, seed=0)
+        curves = {}
+        if options.reference:
+            curves["reference"] = follow(reference(noisy, options), clean, options)
+        for label, given in settings.items():
+            curves[label] = follow(ours(noisy, given, options), clean, options)
+        report["pictures"][name] = compare(curves)
+        for label, found in report["pictures"][name].items():
+            print(name, label, {key: value for key, value in found.items() if key != "curve"}, flush=True)
+        report["summary"] = summary(report["pictures"])
+        options.out.write_text(json.dumps(report, indent=1) + "\n")
+    print(json.dumps(report["summary"], indent=1))
+
+
+def setting(text: str) -> tuple[str, dict[str, Any]]:
+    """Return the name and the options of a setting."""
+    name, equals, options = text.partition("=")
+    return name, json.loads(options) if equals else {"preset": name}
+
+
+def follow(outputs: Iterator[Tensor], clean: np.ndarray, options: argparse.Namespace) -> dict[str, list[float]]:
+    """Return iterations, seconds, and the PSNR of the averaged output along a fit."""
+    device = dip.devices.resolve(options.device)
+    colours = (2, 0, 1) if clean.ndim == 3 else (0, 1)
+    target = torch.from_numpy(np.ascontiguousarray(clean.transpose(colours))).to(device, torch.float32)
+    found: dict[str, list[float]] = {"iteration": [], "seconds": [], "psnr": []}
+    seconds, iteration = 0.0, 0
+    started = time.perf_counter()
+    for iteration, picture in enumerate(outputs, 1):  # noqa: B007 (used behind the loop)
+        if iteration % EVERY:
+            continue
+        wait(device)
+        seconds += time.perf_counter() - started
+        found["iteration"].append(iteration)
+        found["seconds"].append(round(seconds, 2))
+        found["psnr"].append(round(dip.metrics.psnr(picture.reshape(target.shape), target), 3))
+        started = time.perf_counter()
+    return found
+
+
+def ours(noisy: np.ndarray, given: dict[str, Any], options: argparse.Namespace) -> Iterator[Tensor]:
+    """The pictures that `dip.Fit` would return, iteration by iteration."""
+    given = dict(given)
+    iters = given.pop("iters", None)
+    fit = dip.Fit(dip.Denoise(noisy), seed=options.seed, device=options.device, progress=False, **given)
+    with dip.devices.reused_memory(fit.device):
+        for _ in range(iters or fit.iters):
+            fit.step()
+            yield fit.picture
+
+
+def reference(noisy: np.ndarray, options: argparse.Namespace) -> Iterator[Tensor]:
+    """The average of the outputs of the original network in the original loop."""
+    import seeds
+
+    average = dip.averaging.ExponentialAverage(0.99)
+    given = argparse.Namespace(reference=options.reference, iters=options.reference_iters, device=options.device)
+    for output in seeds.reference(noisy, options.seed, given):
+        average.update(output)
+        yield average.value
+
+
+def compare(curves: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, Any]]:
+    """Return, for each contender, its last PSNR and when it came to the mark: the first one's last PSNR."""
+    first = next(iter(curves.values()))
+    mark, mark_seconds = first["psnr"][-1], first["seconds"][-1]
+    found = {}
+    for label, curve in curves.items():
+        reached = next((s for s, psnr in zip(curve["seconds"], curve["psnr"], strict=True) if psnr >= mark), None)
+        found[label] = {
+            "psnr": curve["psnr"][-1],
+            "best": max(curve["psnr"]),
+            "seconds": curve["seconds"][-1],
+            "seconds_to_the_mark": reached,
+            "times_faster_to_the_mark": None if reached is None else round(mark_seconds / reached, 2),
+            "curve": curve,
+        }
+    return found
+
+
+def summary(pictures: dict[str, dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """Return the means over the pictures."""
+    found = {}
+    for label in next(iter(pictures.values())):
+        rows = [picture[label] for picture in pictures.values()]
+        faster = [row["times_faster_to_the_mark"] for row in rows]
+        found[label] = {
+            "psnr": round(statistics.fmean(row["psnr"] for row in rows), 3),
+            "seconds": round(statistics.fmean(row["seconds"] for row in rows), 1),
+            "reached": f"{sum(one is not None for one in faster)} of {len(rows)}",
+            "times_faster_to_the_mark": None
+            if None in faster
+            else round(statistics.geometric_mean(one for one in faster if one is not None), 2),
+        }
+    return found
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    main()

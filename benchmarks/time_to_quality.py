@@ -95,7 +95,7 @@ def follow(outputs: Iterator[Tensor], clean: np.ndarray, options: argparse.Names
     found: dict[str, list[float]] = {"iteration": [], "seconds": [], "psnr": []}
     seconds, iteration = 0.0, 0
     started = time.perf_counter()
-    for iteration, picture in enumerate(outputs, 1):  # noqa: B007 (used behind the loop)
+    for iteration, picture in enumerate(outputs, 1):
         if iteration % EVERY:
             continue
         wait(device)

@@ -77,10 +77,43 @@ class Reference:
         return -10 * torch.log10(torch.mean((x - self.clean) ** 2))
 
 
-class Progress:
-    """A progress bar in a terminal or a notebook.
+class Estimate:
+    """Tell the time that a run on a CPU is expected to take, if more than a minute, as soon as that is known.
 
-    On a CPU a line tells the time the fit is expected to take, if more than a minute, as soon as that is known.
+    Parameters
+    ----------
+    total : int
+        Iterations to come.
+    say : callable
+        Takes the line.
+    """
+
+    every = 1
+
+    def __init__(self, total: int, say: Callable[[str], Any]) -> None:
+        self._total, self._say = total, say
+        self._started, self._first = time.perf_counter(), -1
+        self._told = False
+
+    def __call__(self, fit: Fit) -> None:
+        if self._told or fit.device.type != "cpu":
+            return
+        if self._first < 0:  # the first iteration takes longer than the rest
+            self._started, self._first = time.perf_counter(), fit.iteration
+        done = fit.iteration - self._first
+        if done < 3:
+            return
+        self._told = True
+        pace, threads = (time.perf_counter() - self._started) / done, torch.get_num_threads()
+        if pace * self._total > 60:
+            self._say(
+                f"{self._total} iterations at about {pace:.2g} s each on {threads} CPU thread{'s' * (threads > 1)}: "
+                f"about {duration(pace * self._total)}"
+            )
+
+
+class Progress:
+    """A progress bar in a terminal or a notebook, and the time that the run is expected to take (`Estimate`).
 
     Parameters
     ----------
@@ -93,25 +126,15 @@ class Progress:
     def __init__(self, total: int, description: str, *, done: int = 0, every: int = 1) -> None:
         self.every = every
         self._bar = _tqdm()(total=total, initial=0, desc=description, unit="it", leave=True, dynamic_ncols=True)
-        self._total, self._first, self._done = total, done, done
-        self._announced = False
-        self._started = time.perf_counter()
+        self._done = done
+        self._estimate = Estimate(total, lambda line: self._bar.write(line, file=sys.stderr))
         self._shown = 0.0
 
     def __call__(self, fit: Fit) -> None:
         self._bar.update(fit.iteration - self._done)
         self._done = fit.iteration
+        self._estimate(fit)
         now = time.perf_counter()
-        if not self._announced and self._done - self._first >= 3:
-            self._announced = True
-            if fit.device.type == "cpu":
-                pace, threads = (now - self._started) / (self._done - self._first), torch.get_num_threads()
-                if pace * self._total > 60:
-                    self._bar.write(
-                        f"{self._total} iterations at about {pace:.2g} s each on {threads} CPU "
-                        f"thread{'s' * (threads > 1)}: about {duration(pace * self._total)}",
-                        file=sys.stderr,
-                    )
         if now - self._shown > 0.5:
             self._shown = now
             values = {name: fit.history.last(name) for name in ("loss", "psnr")}

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dip import files
+from dip import storage
 
 FORMAT = 2
 # what is compared by a hash or by numbers that tell nobody anything
@@ -30,7 +30,7 @@ class CheckpointError(ValueError):
 def save(path: str | os.PathLike[str], state: dict[str, Any], fingerprint: dict[str, Any]) -> Path:
     """Write a checkpoint, whole or not at all.
 
-    A process that is killed at any moment leaves the earlier checkpoint or the new one (`dip.files.write_bytes`).
+    A process that is killed at any moment leaves the earlier checkpoint or the new one (`dip.storage.write_bytes`).
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def save(path: str | os.PathLike[str], state: dict[str, Any], fingerprint: dict[
     header = {"format": FORMAT, "fingerprint": fingerprint, "state": _pack(state, "", tensors)}
     header["content"] = _content(header, tensors)
     data = to_bytes(tensors, metadata={"dip": json.dumps(header)})
-    return files.write_bytes(path, data)
+    return storage.write_bytes(path, data)
 
 
 def load(path: str | os.PathLike[str], fingerprint: dict[str, Any]) -> dict[str, Any]:

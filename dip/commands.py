@@ -13,12 +13,14 @@ import torch
 
 from dip import demo, devices, files, presets, stopping
 from dip.codes import Image
-from dip.console import Console
+from dip.console import Console, one_line
 from dip.errors import unknown
 from dip.folder import Folder
-from dip.job import Job, Order, Restoration, failing, numbered, summary, write_report
+from dip.job import Restoration, summary, write_report
+from dip.order import Failure, Job, Order, failing
 from dip.problem import Problem
 from dip.settings import Options
+from dip.storage import check_place, same
 from dip.tasks import Denoise, Inpaint, SuperResolve
 
 __all__ = ["info", "restore", "show_presets", "try_out"]
@@ -50,9 +52,16 @@ def restore(args: argparse.Namespace, console: Console) -> int:
                 )
         return Folder(args.input, args.output, order, mask, args.reference, args.json).run(console)
     _check_single(args, mask)
-    work = Restoration(Job(args.input, args.output, mask, args.reference), order)
-    console.say(work.beginning)
-    report = work.run()
+    job = Job(args.input, args.output, mask, args.reference)
+    try:
+        work = Restoration(job, order)
+        console.say(work.beginning)
+        report = work.run(console.say)
+    except Failure as failure:
+        if args.json is not None:
+            with failing():
+                write_report(args.json, job.failed(one_line(failure)))
+        raise
     console.say(summary(report))
     checkpoint = order.options["checkpoint"]
     if work.interrupted and checkpoint is not None:
@@ -181,21 +190,22 @@ def _check_single(args: argparse.Namespace, mask: Path | None) -> None:
             raise IsADirectoryError(f"{option} {path} is a folder and {args.input} is not; name a picture")
     files.check_target(args.output, force=args.force)
     checkpoint = args.checkpoint
-    if checkpoint is not None and checkpoint.exists() and not files.same(checkpoint, args.resume):
+    if checkpoint is not None and checkpoint.exists() and not same(checkpoint, args.resume):
         raise FileExistsError(
             f"--checkpoint {checkpoint} exists and may be hours of work; go on from it with --resume {checkpoint}, "
             "give another name, or delete it"
         )
-    written = [path.resolve() for path in (args.output, args.json, checkpoint or args.resume) if path is not None]
-    if len(set(written)) < len(written):
+    written = {"OUT": args.output, "--json": args.json, "the checkpoint": checkpoint or args.resume}
+    given = {"IN": args.input, "--mask": mask, "--reference": args.reference, "--code-image": args.code_image}
+    paths = [path.resolve() for path in written.values() if path is not None]
+    if len(set(paths)) < len(paths):
         raise ValueError("OUT, --json and the checkpoint are different files; give each a name of its own")
-    if args.save_every is not None and args.resume is None and not args.force:
-        pattern = numbered(args.output, 0).name.replace(".iter000000", ".iter[0-9]*")
-        found = sorted(args.output.absolute().parent.glob(pattern))
-        if found:
-            raise FileExistsError(
-                f"{found[0]} exists, from an earlier run with --save-every; move it away, or replace it with --force"
-            )
+    for name, path in written.items():
+        for other, source in given.items():
+            if same(path, source) and (name, other) != ("OUT", "IN"):
+                raise ValueError(
+                    f"{name} is the same file as {other} ({source}), which would be lost; choose another name"
+                )
 
 
 def _check_report(path: Path, *, force: bool) -> None:
@@ -204,8 +214,4 @@ def _check_report(path: Path, *, force: bool) -> None:
         raise IsADirectoryError(f"{path} is a folder; name a file in it")
     if path.exists() and not force:
         raise FileExistsError(f"{path} exists; choose another name, or replace it with --force")
-    folder = path.absolute().parent
-    while not folder.exists():
-        folder = folder.parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise PermissionError(f"{path} cannot be written: {folder} is no folder that can be written; choose another")
+    check_place(path)

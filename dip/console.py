@@ -99,6 +99,8 @@ def one_line(message: object) -> str:
         text = type(message).__name__
     text = text.replace("force=True (--force)", "--force")
     text = _CHANNELS.sub(lambda found: f"--down {found[1]}x{found[2]}", text)
+    text = text.replace("code=dip.codes.Image(picture)", "--code-image FILE")
+    text = text.replace("; raise max_pixels if you trust the file", "; make it smaller, or restore a crop of it")
     text = text.replace("(False) in the mask of dip.inpaint", "(black) in the --mask of dip inpaint")
     return _OPTION.sub(lambda found: f"--{found[1].replace('_', '-')} {found[2] or found[3] or ''}", text)
 

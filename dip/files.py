@@ -6,13 +6,10 @@ is wrong with a file is said in one line that names it, before any work is done.
 
 from __future__ import annotations
 
-import hashlib
 import os
-import secrets
 import stat
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -21,7 +18,8 @@ import numpy as np
 
 from dip.decoding import Refusal, decode, kind_of
 from dip.encoding import encode, rescaled, unfit
-from dip.errors import positive_int, shown
+from dip.errors import positive_int, shown, warn
+from dip.storage import check_place, write_bytes
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -30,8 +28,6 @@ __all__ = [
     "find",
     "read",
     "read_mask",
-    "remove_leftovers",
-    "same",
     "write",
     "write_bytes",
 ]
@@ -146,6 +142,14 @@ def read_mask(path: str | os.PathLike[str], size: tuple[int, int] | None = None)
     if kind == "JPEG" and not np.isin(pixels, (0, 255)).all():
         reason = "is a JPEG with values between 0 and 255, where non-zero does not tell known from missing"
         raise ValueError(f"{path} {reason}; save the mask as a PNG in black and white only")
+    if pixels.dtype.kind == "f" and np.isnan(pixels).any():
+        raise ValueError(f"{path} has NaN, which is neither known nor missing; set it to 0 (missing) or 1 (known)")
+    levels = np.unique(pixels.max(axis=-1)).size
+    if levels > 2:
+        warn(
+            f"{path} has {levels} different values, of which all but 0 mean known; if some are half transparent or "
+            "blurred edges of what is missing, save it in black and white only"
+        )
     known = (pixels != 0).any(axis=-1)
     return known if picture.alpha is None else known & (picture.alpha != 0)
 
@@ -189,16 +193,7 @@ def check_target(path: str | os.PathLike[str], *, force: bool = False, like: Pic
         if reason:
             raise ValueError(f"{path} {reason}")
     _check_free(path, force)
-    folder = path.parent
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    if not folder.is_dir():
-        raise NotADirectoryError(f"{path} cannot be written: {folder} is not a folder; choose another place")
-    try:
-        tempfile.TemporaryFile(dir=folder).close()  # mode bits do not tell of full or read-only file systems
-    except OSError as error:
-        reason = f"{folder} cannot be written ({error.strerror})"
-        raise type(error)(f"{path} cannot be written: {reason}; choose another folder") from None
+    check_place(path)
     return path
 
 
@@ -262,77 +257,15 @@ def write(
     return write_bytes(path, data)
 
 
-def write_bytes(path: str | os.PathLike[str], data: bytes) -> Path:
-    """Write a file whole or not at all: under another name in its folder, flushed to the disk, then renamed.
-
-    Parameters
-    ----------
-    path : str or path-like
-        The file; an existing one is replaced and its permissions kept, a link is followed. Missing folders
-        are made.
-    data : bytes
-        The content.
-
-    Returns
-    -------
-    pathlib.Path
-        The path.
-
-    Raises
-    ------
-    OSError
-        If it cannot be written; an old file is then as it was and nothing new is left behind.
-
-    Examples
-    --------
-    >>> write_bytes("report.json", b"{}")  # doctest: +SKIP
-    """
-    path = Path(path)
-    target = Path(os.path.realpath(path))
-    temporary = target.with_name(f"{_temporary_prefix(target)}{secrets.token_hex(8)}.tmp")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # not by tempfile, whose files nobody else may read
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-        with os.fdopen(os.open(temporary, flags, 0o666), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if target.exists():
-            os.chmod(temporary, stat.S_IMODE(target.stat().st_mode))
-        os.replace(temporary, target)
-    except OSError as error:
-        raise OSError(error.errno, f"cannot be written: {error.strerror}", str(path)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
-
-
-def remove_leftovers(path: str | os.PathLike[str]) -> None:
-    """Remove what was left beside a file by writers of it that were killed; call it where nobody else writes it."""
-    target = Path(os.path.realpath(path))
-    for leftover in target.parent.glob(f"{_temporary_prefix(target)}*.tmp"):
-        with suppress(OSError):
-            leftover.unlink()
-
-
-def same(one: str | os.PathLike[str] | None, other: str | os.PathLike[str] | None) -> bool:
-    """Whether two paths lead to one file that exists; None leads nowhere."""
-    given = [path for path in (one, other) if path is not None and os.path.exists(path)]
-    return len(given) == 2 and os.path.samefile(*given)
-
-
-def _temporary_prefix(target: Path) -> str:
-    return f".dip-{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:12]}-"
-
-
-def find(folder: str | os.PathLike[str]) -> list[Path]:
+def find(folder: str | os.PathLike[str], unreadable: list[OSError] | None = None) -> list[Path]:
     """The pictures in a folder and the folders below it, by their extensions.
 
     Parameters
     ----------
     folder : str or path-like
         Where to look. Hidden files and folders are passed over, links to folders are not followed.
+    unreadable : list, optional
+        Takes the errors of folders below that cannot be read; without it they are raised.
 
     Returns
     -------
@@ -356,7 +289,9 @@ def find(folder: str | os.PathLike[str]) -> list[Path]:
         raise NotADirectoryError(f"{folder} is not a folder; name the folder that it is in")
 
     def fail(error: OSError) -> None:
-        raise error
+        if unreadable is None or error.filename == os.fspath(folder):
+            raise error
+        unreadable.append(error)
 
     found = []
     for parent, folders, names in os.walk(folder, onerror=fail):

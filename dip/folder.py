@@ -9,7 +9,9 @@ from typing import Any
 
 from dip import files
 from dip.console import Console, one_line
-from dip.job import SCHEMA, Failure, Job, Order, Restoration, summary, write_report
+from dip.job import Restoration, summary, write_report
+from dip.order import SCHEMA, Failure, Job, Order
+from dip.storage import same
 
 __all__ = ["Folder"]
 
@@ -62,15 +64,23 @@ class Folder:
             raise NotADirectoryError(
                 f"{self.reference} is not a folder; give a folder of references for one of pictures"
             )
+        self._unreadable: list[OSError] = []
         pictures = self._pictures()
-        if not pictures:
+        self.jobs += [(str(Path(error.filename).relative_to(self.source)), error) for error in self._unreadable]
+        if not pictures and not self.jobs:
             known = ", ".join(files.IMAGE_SUFFIXES)
             raise ValueError(f"{self.source} holds no pictures; looked for {known}, in the folders below it too")
         # folders below it are made when there is something to put in
         files.check_target(self.target / "picture.png", force=True)
+        if any(same(self.report, path) for path in pictures):
+            raise ValueError(
+                f"{self.report} is one of the pictures, and would be lost; choose another name for the report"
+            )
         self._earlier = self._read_report()
-        for path, name in zip(pictures, self._result_names(pictures), strict=True):
+        results = self._result_names(pictures)
+        for path, name in zip(pictures, results, strict=True):
             try:
+                self._check_numbers(name, results)
                 job: Job | OSError | ValueError = Job(
                     path, self.target / name, self._partner(self.mask, path), self._partner(self.reference, path)
                 )
@@ -121,22 +131,22 @@ class Folder:
                 return "kept", earlier or {"schema": SCHEMA, "status": "kept", **job.names()}, False
             console.say(f"{head}{job.source} ...")
             work = Restoration(job, self.order)
-            report = work.run(aside=True)
+            report = work.run(console.say, aside=True)
             console.say(head + summary(report))
             return report["status"], report, work.interrupted
         except Exception as error:  # whatever is wrong with one picture, the others have their turn
             expected = isinstance(error, (Failure, OSError, ValueError, TypeError, MemoryError))
             reason = one_line(error) if expected else f"{type(error).__name__}: {one_line(error)}"
             console.error(error if expected else reason, about=head + name)
-            names = job.names() if isinstance(job, Job) else {"input": str(self.source / name)}
-            return "failed", {"schema": SCHEMA, "status": "failed", **names, "error": reason}, False
+            about = job if isinstance(job, Job) else Job(self.source / name, self.target / name)
+            return "failed", about.failed(reason), False
 
     def _pictures(self) -> list[Path]:
         """The pictures below the source that are not those of another tree in it: results, masks, references."""
         source = self.source.resolve()
         others = [tree.resolve() for tree in (self.target, self.mask, self.reference) if tree is not None]
         inside = [tree for tree in others if tree != source and tree.is_relative_to(source)]
-        found = files.find(self.source)
+        found = files.find(self.source, self._unreadable)
         return [path for path in found if not any(path.resolve().is_relative_to(tree) for tree in inside)]
 
     def _result_names(self, pictures: list[Path]) -> list[Path]:
@@ -153,6 +163,13 @@ class Folder:
                 taken.add(str(result).casefold())
             results.append(result)
         return results
+
+    def _check_numbers(self, name: Path, results: list[Path]) -> None:
+        """Refuse a result that the picture of an iteration of another would replace."""
+        stem, point, number = name.stem.rpartition(".iter")
+        other = name.with_name(stem + name.suffix)
+        if self.order.save_every is not None and point and number.isdigit() and other in results:
+            raise ValueError(f"{name} would be replaced by a picture that --save-every writes of {other}; rename it")
 
     def _partner(self, partners: Path | None, path: Path) -> Path | None:
         """The mask or reference of a picture: the same name in the other tree, with any extension of a picture."""

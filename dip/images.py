@@ -8,6 +8,7 @@ this module knows any other. `describe` looks at type, shape and dtype and retur
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -314,6 +315,8 @@ def _kind(image: Any, name: str) -> Literal["numpy", "torch"]:
         return "numpy"
     if not isinstance(image, torch.Tensor):
         advice = f"pass a numpy array or a torch tensor, as in np.asarray({name})"
+        if isinstance(image, (str, os.PathLike)):
+            advice = f"read it first: dip.files.read({shown(image)}).pixels"
         raise TypeError(f"{name} is a {type(image).__name__}; {advice}")
     if image.layout != torch.strided or image.is_quantized or image.device.type == "meta":
         raise TypeError(f"{name} is a sparse, quantized or meta tensor; pass a dense one: {name}.to_dense()")

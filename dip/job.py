@@ -9,7 +9,6 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,98 +17,16 @@ import torch
 from torch import Tensor
 
 from dip import files, images, metrics
-from dip.callbacks import Every, duration
+from dip.callbacks import Estimate, Every, duration, shows_progress
 from dip.console import one_line
 from dip.devices import environment
 from dip.errors import warn
 from dip.guard import DivergenceError
-from dip.problem import Problem
-from dip.settings import Options, Settings, resolve
+from dip.order import SCHEMA, Failure, Job, Order, failing, memory_errors, numbered
+from dip.settings import Options
 from dip.solver import Fit
 
-__all__ = ["SCHEMA", "Failure", "Job", "Order", "Restoration", "failing", "numbered", "summary", "write_report"]
-
-SCHEMA = "dip-report-1"
-"""What a report says it is."""
-
-
-class Failure(Exception):
-    """One picture could not be restored; the message says why, in one line."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Order:
-    """What is to be done with every picture of a command.
-
-    Attributes
-    ----------
-    command : str
-        Its name, for the report.
-    problem : callable
-        ``problem(pixels, mask)`` makes the task of a picture; the mask is None where the command has none.
-    options : Options
-        Of the fit; not `reference` and `callbacks`, which belong to one picture.
-    iters : int or None
-        Iterations in all, the preset's by default.
-    data_range : float, (float, float) or None
-        Range of the clean picture, in the file's numbers.
-    invert_mask : bool
-        Whether the masks show the missing pixels instead of the known ones.
-    save_every : int or None
-        Write the picture so far at every so many iterations, under the name of the iteration.
-    resume : Path or None
-        Checkpoint to go on from.
-    force : bool
-        Replace files that exist.
-    """
-
-    command: str
-    problem: Callable[[np.ndarray, np.ndarray | None], Problem]
-    options: Options
-    iters: int | None = None
-    data_range: float | tuple[float, float] | None = None
-    invert_mask: bool = False
-    save_every: int | None = None
-    resume: Path | None = None
-    force: bool = False
-
-    def check(self, size: tuple[int, int] = (1, 1)) -> Settings:
-        """Check the options, and the memory for a picture of (height, width), without one.
-
-        Returns
-        -------
-        Settings
-            What the options come to for a picture of that size.
-
-        Raises
-        ------
-        ValueError, TypeError, OSError
-            An option is not what it should be.
-        MemoryError
-            The fit of such a picture would not find room.
-        """
-        pixels = np.broadcast_to(np.float32(0), (*size, 3))  # takes no memory
-        with _memory_errors():
-            return resolve(self.problem(pixels, np.broadcast_to(np.True_, size)), self.options)
-
-    def total(self, settings: Settings) -> int:
-        """Return the iterations in all: those asked for, or the preset's."""
-        return settings.preset.iters if self.iters is None else self.iters
-
-
-@dataclass(frozen=True)
-class Job:
-    """The files of one picture."""
-
-    source: Path
-    target: Path
-    mask: Path | None = None
-    reference: Path | None = None
-
-    def names(self) -> dict[str, str | None]:
-        """Return the names for a report."""
-        named = {"input": self.source, "output": self.target, "mask": self.mask, "reference": self.reference}
-        return {key: None if path is None else str(path) for key, path in named.items()}
+__all__ = ["Restoration", "summary", "write_report"]
 
 
 class Restoration:
@@ -145,6 +62,7 @@ class Restoration:
                     order.check(size)
             self.picture = files.read(job.source)
         files.check_target(job.target, force=order.force, like=self.picture)
+        job.check(order.save_every, going_on=order.resume is not None, force=order.force)
         pixels = self.picture.pixels
         self._mask = None
         if job.mask is not None:
@@ -159,8 +77,10 @@ class Restoration:
             self._clean = self._task.clean(reference)[0]
         if order.save_every is not None:
             options["callbacks"] = [Every(order.save_every, self._save_numbered)]
+        with failing():  # what is wrong with the picture itself, rather than with what was said of it
+            images.to_tensor(pixels, images.describe(pixels, data_range=order.data_range), known=self._mask)
         try:
-            with _memory_errors():
+            with memory_errors():
                 self.fit = Fit(self._task, **options)
                 if order.resume is not None:
                     self.fit.load(order.resume)
@@ -184,11 +104,13 @@ class Restoration:
             f"preset {s.preset.name}, {self.goal} iterations{begun}, {s.device}, {s.precision}"
         )
 
-    def run(self, *, aside: bool = False) -> dict[str, Any]:
+    def run(self, say: Callable[[str], None] | None = None, *, aside: bool = False) -> dict[str, Any]:
         """Fit, and write the result.
 
         Parameters
         ----------
+        say : callable, optional
+            Takes the line that tells how long it is going to take, where no progress bar does.
         aside : bool, default False
             Write the picture of a fit that was interrupted under the name of its iteration, so that the target does
             not look as if it were done.
@@ -206,6 +128,8 @@ class Restoration:
             Ctrl-C before there was a picture.
         """
         fit, target, goal = self.fit, self.job.target, self.goal
+        if say is not None and not shows_progress():
+            fit.callbacks.append(Estimate(goal - fit.iteration, say))
         with failing():
             try:
                 if goal > fit.iteration and fit.stop_reason is None:  # else it is resumed, and was at its end
@@ -314,11 +238,6 @@ class Restoration:
         return given if isinstance(given, dict) else {}
 
 
-def numbered(target: Path, iteration: int) -> Path:
-    """Return the name of the picture of an iteration: out.png becomes out.iter000500.png."""
-    return target.with_name(f"{target.stem}.iter{iteration:06d}{target.suffix}")
-
-
 def summary(report: dict[str, Any]) -> str:
     """Return what a report comes to, in one line."""
     figures, reason = report["figures"], report["stop_reason"]
@@ -344,30 +263,6 @@ def write_report(path: Path, report: dict[str, Any] | list[dict[str, Any]]) -> N
     else:
         text = _json(report) + "\n"
     files.write_bytes(path, text.encode())
-
-
-@contextlib.contextmanager
-def failing() -> Iterator[None]:
-    """Turn what can go wrong with one picture into a `Failure`."""
-    try:
-        with _memory_errors():
-            yield
-    except (ValueError, TypeError, OSError, MemoryError, ImportError) as error:
-        raise Failure(one_line(error)) from error
-
-
-@contextlib.contextmanager
-def _memory_errors() -> Iterator[None]:
-    """Give PyTorch's errors about used-up memory their proper type, and advice."""
-    try:
-        yield
-    except RuntimeError as error:
-        if not isinstance(error, torch.cuda.OutOfMemoryError) and "allocate memory" not in str(error):
-            raise
-        raise MemoryError(
-            "the memory was used up; restore a crop or a reduced picture, take fewer channels (--down 64x5), or "
-            "--precision bfloat16"
-        ) from error
 
 
 @contextlib.contextmanager

@@ -78,6 +78,11 @@ def fit(
     total = prepared.settings.preset.iters if total is None else total
     warn_if_blind(prepared.settings.stop, total)
     left = total - prepared.iteration
+    if left < 0:
+        warn(
+            f"{resume} has {prepared.iteration} iterations already, more than iters={total}; the result is that of all "
+            "of them"
+        )
     if left <= 0 or prepared.stop_reason is not None:
         prepared.stop_reason = prepared.stop_reason or "iterations"
         return prepared

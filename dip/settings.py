@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import os
 import re
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dip import codes, devices, files, losses, networks, optimizers, presets
+from dip import codes, devices, losses, networks, optimizers, presets, storage
 from dip.averaging import ExponentialAverage
 from dip.callbacks import Callback
 from dip.errors import non_negative_int, positive_float, positive_int, shown, unknown, yes_or_no
@@ -169,6 +168,8 @@ def check_names(options: dict[str, Any], also: Iterable[str] = ()) -> None:
     """
     allowed = sorted({*Options.__annotations__, *also})
     for name in options:
+        if name in ("iters", "resume") and name not in allowed:
+            raise TypeError(f"{name} is for dip.fit; of a dip.Fit, call run(iters) and load(path)")
         if name not in allowed:
             raise TypeError(str(unknown("option", name, allowed)))
 
@@ -289,10 +290,14 @@ def check_free(checkpoint: Any, resume: Any = None) -> None:
 
     Raises
     ------
+    TypeError
+        It is no path.
     FileExistsError
         The file exists.
     """
-    if checkpoint is not None and os.path.exists(checkpoint) and not files.same(checkpoint, resume):
+    if not isinstance(checkpoint, (str, os.PathLike, type(None))):
+        raise TypeError(f"checkpoint={shown(checkpoint)}: give the path of a file")
+    if checkpoint is not None and os.path.exists(checkpoint) and not storage.same(checkpoint, resume):
         raise FileExistsError(
             f"checkpoint={str(checkpoint)!r} exists and may be hours of work; give resume={str(checkpoint)!r} to go on "
             "from it, or another name, or delete it"
@@ -304,19 +309,12 @@ def _checkpoint(path: Any, every: Any) -> tuple[Path | None, int]:
         if every is not None:
             raise ValueError("checkpoint_every means nothing without checkpoint=FILE")
         return None, 100
-    if not isinstance(path, (str, os.PathLike)):
-        raise TypeError(f"checkpoint={shown(path)}: give the path of a file")
     path = Path(path)
     if not path.absolute().parent.is_dir():
         raise FileNotFoundError(f"checkpoint={str(path)!r}: there is no folder {path.parent}; create it first")
     if path.is_dir():
         raise IsADirectoryError(f"checkpoint={str(path)!r} is a folder; give the name of a file")
-    try:
-        tempfile.TemporaryFile(dir=path.absolute().parent).close()  # mode bits do not tell of read-only file systems
-    except OSError as error:
-        raise type(error)(
-            f"checkpoint={str(path)!r} cannot be written: {error.strerror}; choose another folder"
-        ) from None
+    storage.check_place(path, f"checkpoint={str(path)!r}")
     return path, positive_int(100 if every is None else every, "checkpoint_every")
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dip import checkpoint as checkpoints
-from dip import codes, devices, files, losses, optimizers
+from dip import codes, devices, losses, optimizers, storage
 from dip._version import __version__
 from dip.averaging import ExponentialAverage
 from dip.callbacks import Reference, interrupts, progress_bar
@@ -351,9 +351,9 @@ class Fit:
             There is no such file.
         """
         state = checkpoints.load(path, self.fingerprint())
-        if files.same(path, self.settings.checkpoint):
+        if storage.same(path, self.settings.checkpoint):
             self._owns_checkpoint = True
-            files.remove_leftovers(path)
+            storage.remove_leftovers(path)
         with torch.no_grad():
             self.code.copy_(state["code"])
         self._load_trainable_state(state["trained"])

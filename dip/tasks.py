@@ -193,7 +193,8 @@ class Inpaint(_ImageTask):
         size = (self.layout.height, self.layout.width)
         if given[-2:] != size:
             raise ValueError(
-                f"mask has shape {given or shown(mask)}; the image needs {size}, True = the pixel is known"
+                f"mask {f'has shape {given}' if given else f'is a {type(mask).__name__}'}; an array or tensor of shape "
+                f"{size} is needed, True = the pixel is known"
             )
 
     def load(self) -> Observation:
@@ -411,13 +412,12 @@ class Reconstruct:
         return images.to_tensor(reference, layout, name="reference")
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return shape and operator: its name, and what it makes of noise."""
+        """Return shape and operator: what it makes of noise, or its name if it is random itself."""
         name = getattr(self._forward, "__qualname__", type(self._forward).__qualname__)
         return {
             "shape": list(self.shape),
             "data_range": [self.layout.low, self.layout.high],
-            "operator": name,
-            "response": self._response,
+            **({"response": self._response} if self._response else {"operator": name}),
         }
 
 

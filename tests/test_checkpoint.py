@@ -326,6 +326,73 @@ def test_an_existing_checkpoint_is_not_overwritten(tmp_path):
     assert path.read_bytes() != before
 
 
+def test_a_fit_made_directly_keeps_the_checkpoint_of_another(tmp_path):
+    path = tmp_path / "fit.st"
+    quick_fit(iters=2, checkpoint=path)
+    before = path.read_bytes()
+    fit = dip.Fit(dip.Denoise(picture(seed=1)), checkpoint=path, checkpoint_every=1, **QUICK)
+    with pytest.raises(FileExistsError, match="give resume="):
+        fit.run(1)
+    with pytest.warns(RuntimeWarning, match="no checkpoint could be written .* exists and may be hours of work"):
+        fit.step()
+    assert path.read_bytes() == before
+    resumed = dip.Fit(dip.Denoise(picture()), checkpoint=path, **QUICK).load(path)
+    resumed.run(1)
+    resumed.run(1)
+    assert path.read_bytes() != before
+
+
+@pytest.mark.parametrize(
+    ("forward", "other"),
+    [
+        (lambda x: x * 1, lambda x: x.flip(-1)),
+        (lambda x: x * 1, lambda x: x * 1.1),
+        (lambda x: torch.fft.fft2(x), lambda x: torch.fft.ifft2(x)),
+    ],
+)
+def test_refused_for_another_operator_of_the_same_name(tmp_path, forward, other):
+    path = tmp_path / "fit.st"
+    y = forward(torch.from_numpy(picture((9, 14)))[None, None])
+
+    def fit(operator, iters, **options):
+        return quick_fit(dip.Reconstruct(y, operator, (9, 14)), iters=iters, **options)
+
+    fit(forward, 1, checkpoint=path)
+    with pytest.raises(CheckpointError, match="belongs to another fit; another forward operator"):
+        fit(other, 2, resume=path)
+    assert fit(lambda x: forward(x) * (1 + 1e-6), 2, resume=path).iteration == 2  # another order of additions, say
+
+
+def test_operator_that_is_random_can_be_resumed(tmp_path):
+    path = tmp_path / "fit.st"
+    y = torch.from_numpy(picture((9, 14)))[None, None]
+
+    def task():
+        return dip.Reconstruct(y, lambda x: x + 0.01 * torch.randn_like(x), (9, 14))
+
+    quick_fit(task(), iters=1, checkpoint=path)
+    assert quick_fit(task(), iters=2, resume=path).iteration == 2
+
+
+def test_a_damaged_header_is_refused(tmp_path):
+    path = tmp_path / "fit.st"
+    quick_fit(iters=6, checkpoint=path)
+    whole = path.read_bytes()
+    part = b'\\"iteration\\", {\\"value\\": 6'
+    assert whole.count(part) == 1
+    path.write_bytes(whole.replace(part, part[:-1] + b"9"))
+    with pytest.raises(CheckpointError, match="is damaged"):
+        quick_fit(iters=12, resume=path)
+
+
+def test_fewer_iterations_than_the_checkpoint_has_are_told(tmp_path):
+    path = tmp_path / "fit.st"
+    done = quick_fit(iters=6, checkpoint=path)
+    with pytest.warns(RuntimeWarning, match="has 6 iterations already, more than iters=5"):
+        again = quick_fit(iters=5, resume=path)
+    assert np.array_equal(again.image, done.image)
+
+
 # ---------------------------------------------------------------------- writing that fails
 
 
@@ -428,7 +495,7 @@ def test_places_that_cannot_be_written_are_refused_before_the_fit(tmp_path, monk
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr(tempfile, "TemporaryFile", read_only)
-    with pytest.raises(OSError, match=r"fit\.st' cannot be written: Read-only file system; choose another folder"):
+    with pytest.raises(OSError, match=r"fit\.st' cannot be written: .*Read-only file system.*choose another"):
         quick_fit(checkpoint=tmp_path / "fit.st")
 
 

@@ -331,6 +331,24 @@ MISTAKES = [
     ("folder onto itself", ["denoise", "tree", "-o", "tree/../tree"], "folder of the pictures themselves"),
     ("folder onto a file", ["denoise", "tree", "-o", "old.png"], "is not a folder"),
     ("one reference for all", ["denoise", "tree", "-o", "o", "--reference", "in.png"], "a folder of references"),
+    ("report is the input", ["denoise", "in.png", "-o", "o.png", "--json", "in.png", "--force"], "would be lost"),
+    (
+        "report is the mask",
+        ["inpaint", "in.png", "--mask", "in.png", "-o", "o.png", "--json", "in.png", "--force"],
+        "--json is the same file as IN (in.png), which would be lost",
+    ),
+    (
+        "output is the reference",
+        ["denoise", "in.png", "-o", "old.png", "--reference", "old.png", "--force"],
+        "OUT is the same file as --reference (old.png), which would be lost",
+    ),
+    (
+        "report in a folder is a picture",
+        ["denoise", "tree", "-o", "o", "--json", "tree/a.png", "--force"],
+        "is one of the pictures",
+    ),
+    ("no code", ["denoise", "in.png", "-o", "o.png", "--preset", "paper-flash"], "give --code-image FILE"),
+    ("factor", ["super-resolve", "in.png", "-o", "o.png", "--factor", "0"], "whole number from 1 up"),
     ("folder of references for one", ["denoise", "in.png", "-o", "o.png", "--reference", "tree"], "is a folder"),
     ("foreign report", ["denoise", "tree", "-o", "o", "--json", "old.png"], "no report on a folder"),
     ("task", ["presets", "denoize"], "did you mean 'denoise'?"),
@@ -374,6 +392,26 @@ def test_damaged_picture_is_status_1(here, capsys):
     assert dip_command("denoise", "broken.png", "-o", "out.png", *QUICK) == 1
     assert capsys.readouterr().err.startswith("dip: error: broken.png is damaged or cut short")
     assert not Path("out.png").exists()
+
+
+def test_picture_that_cannot_be_fitted_is_status_1_and_in_the_report(capsys):
+    pixels = draw((20, 24), "float32")
+    pixels[3, 4] = np.nan
+    files.write("in.tif", pixels)
+    assert dip_command("denoise", "in.tif", "-o", "out.tif", "--json", "r.json", *QUICK) == 1
+    assert "1 NaN or infinite values" in capsys.readouterr().err
+    report = json.loads(Path("r.json").read_text())
+    assert (report["status"], report["input"]) == ("failed", "in.tif")
+    assert "1 NaN or infinite values" in report["error"]
+
+
+@pytest.mark.parametrize("factor", [10**8, 10**20])
+def test_factor_beyond_any_memory_is_one_line(factor, capsys):
+    make("in.png")
+    assert dip_command("super-resolve", "in.png", "-o", "out.png", "--factor", factor) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert "GiB" in lines[0]
 
 
 def test_picture_too_large_for_the_memory_is_not_even_decoded(monkeypatch, capsys):
@@ -505,6 +543,41 @@ def test_folder_keeps_its_tree_and_goes_on_after_a_failure(capsys):
     assert [report["status"] for report in reports] == ["done", "failed", "done", "done", "done"]
     assert "extension of PNG" in reports[1]["error"]
     assert [report["input"] for report in reports][3:] == ["in/b/old.bmp", "in/b/photo.jpg"]
+
+
+def test_pictures_so_far_of_a_folder_replace_nothing(capsys):
+    make("in/a.png")
+    make("in/a.iter000002.png", seed=1)
+    make("in/b.png")
+    Path("out").mkdir()
+    Path("out/b.iter000001.png").write_bytes(b"kept")
+    words = ("denoise", "in", "-o", "out", *SMALL, "--iters", 2, "--save-every", 1)
+    assert dip_command(*words) == 1
+    assert sorted(path.name for path in Path("out").iterdir()) == [
+        "a.iter000001.png", "a.iter000002.png", "a.png", "b.iter000001.png",
+    ]  # fmt: skip
+    assert Path("out/b.iter000001.png").read_bytes() == b"kept"
+    errors = capsys.readouterr().err
+    assert "a.iter000002.png would be replaced by a picture that --save-every writes of a.png" in errors
+    assert "b.iter000001.png exists" in errors
+    assert dip_command("denoise", "in", "-o", "all", *QUICK) == 0
+    assert sorted(path.name for path in Path("all").iterdir()) == ["a.iter000002.png", "a.png", "b.png"]
+
+
+def test_folder_that_cannot_be_read_does_not_stop_the_rest(monkeypatch, capsys):
+    make("in/a.png")
+    make("in/secret/b.png")
+    scandir = os.scandir
+
+    def refuse(path: object) -> object:
+        if str(path).endswith("secret"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert dip_command("denoise", "in", "-o", "out", *QUICK) == 1
+    assert Path("out/a.png").exists()
+    assert "secret: Permission denied" in capsys.readouterr().err
 
 
 def test_folder_goes_on_where_it_ended(capsys):

@@ -436,16 +436,27 @@ def test_damaged_exif_does_not_cost_the_picture(tmp_path: Path) -> None:
 
 
 def test_masks_are_true_where_not_zero(tmp_path: Path) -> None:
+    for white in (255, 1, 128):
+        mask = np.array([[0, white, white], [0, white, 0]], np.uint8)
+        for suffix in ("png", "tif", "bmp"):
+            known = files.read_mask(saved(tmp_path, f"m{white}.{suffix}", mask), size=(2, 3))
+            assert known.dtype == bool
+            np.testing.assert_array_equal(known, mask > 0)
+
+
+def test_masks_with_values_in_between_are_told(tmp_path: Path) -> None:
     mask = np.array([[0, 1, 255], [0, 128, 0]], np.uint8)
-    for suffix in ("png", "tif", "bmp"):
-        known = files.read_mask(saved(tmp_path, f"m.{suffix}", mask), size=(2, 3))
-        assert known.dtype == bool
-        np.testing.assert_array_equal(known, mask > 0)
+    with pytest.warns(RuntimeWarning, match=r"m\.png has 4 different values, of which all but 0 mean known"):
+        known = files.read_mask(saved(tmp_path, "m.png", mask))
+    np.testing.assert_array_equal(known, mask > 0)
+    holes = np.array([[0, 1], [np.nan, 1]], np.float32)
+    with pytest.raises(ValueError, match=r"m\.tif has NaN, which is neither known nor missing"):
+        files.read_mask(saved(tmp_path, "m.tif", holes))
 
 
 def test_colour_masks_and_transparent_ones(tmp_path: Path) -> None:
     mask = np.zeros((2, 2, 4), np.uint8)
-    mask[0, 0] = (0, 0, 9, 255)
+    mask[0, 0] = (0, 0, 255, 255)
     mask[0, 1] = (0, 0, 0, 255)
     mask[1, 0] = (255, 255, 255, 0)  # rubbed out
     transparent = files.read_mask(saved(tmp_path, "m.png", mask))

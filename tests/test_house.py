@@ -55,7 +55,7 @@ PUBLIC_NAMES = [
 # From the ground up. A module may import from floors below its own, or from its own floor without a circle.
 FLOORS = [
     {"_version", "errors"},
-    {"images", "decoding", "encoding", "files", "metrics", "datasets", "devices"},
+    {"images", "decoding", "encoding", "files", "storage", "metrics", "datasets", "devices"},
     {"networks", "operators", "degradations", "losses", "codes"},
     {"presets"},
     {"stopping", "averaging", "history", "guard", "optimizers", "problem", "callbacks", "checkpoint"},
@@ -63,7 +63,7 @@ FLOORS = [
     {"tasks"},
     {"restore"},
     {"plot", "batch", "benchmark"},
-    {"demo", "cli", "commands", "console", "folder", "job", "__main__"},
+    {"demo", "cli", "commands", "console", "folder", "job", "order", "__main__"},
     {"__init__"},  # the roof: it exports, and nothing inside imports it
 ]
 FLOOR = {name: height for height, floor in enumerate(FLOORS) for name in floor}

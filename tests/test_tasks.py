@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -429,3 +431,49 @@ def test_forward_operators_in_numpy_are_refused_with_advice():
 
     with pytest.raises(TypeError, match=r"hands x to NumPy or SciPy.*write it with torch"):
         dip.fit(dip.Reconstruct(np.ones((1, 1, 8, 5), np.float32), forward, (8, 8)), iters=1)
+
+
+@pytest.mark.parametrize("values", [lambda c: 2 * c - 1, lambda c: 2 * c])
+def test_floats_in_another_range_are_told_at_the_users_line(values):
+    with pytest.warns(RuntimeWarning, match=r"far outside its clean range \[0, 1\].*give data_range=") as told:
+        quick_fit(dip.Denoise(values(picture())), iters=1)
+    assert {Path(one.filename).name for one in told} == {"small.py"}  # which calls dip.fit
+
+
+def test_noise_beyond_the_range_is_not_told():  # a warning is an error here
+    noisy = dip.degradations.gaussian(picture((32, 32, 3)), 50, clip=False, seed=0)
+    assert noisy.min() < 0
+    quick_fit(dip.Denoise(noisy), iters=1)
+
+
+def test_an_operators_own_weights_get_no_gradient():
+    class Gain(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gain = torch.nn.Parameter(torch.ones(1))
+
+        def forward(self, x):
+            return self.gain * x
+
+    operator = Gain()
+    quick_fit(dip.Reconstruct(torch.from_numpy(picture((9, 14)))[None, None], operator, (9, 14)), iters=2)
+    assert operator.gain.grad is None
+    assert operator.gain.item() == 1
+
+
+def test_the_image_is_copied():
+    image, known = picture((9, 14, 3)), picture((9, 14)) > 0.5
+    before = image.copy()
+    fit = quick_fit(dip.Inpaint(image, known), iters=1)
+    image[:] = 0
+    assert np.array_equal(fit.image[known], before[known])
+    alpha = rgba((9, 14), "uint8")
+    fit, before = quick_fit(dip.Denoise(alpha), iters=1), alpha.copy()
+    alpha[:] = 0
+    assert np.array_equal(fit.image[..., 3], before[..., 3])
+
+
+@pytest.mark.parametrize("task", [dip.Denoise, lambda x: dip.Inpaint(x, x[0] > 0.5)])
+def test_a_result_has_no_gradient(task):
+    image = torch.from_numpy(picture()).permute(2, 0, 1).requires_grad_()
+    assert not quick_fit(task(image), iters=1).image.requires_grad

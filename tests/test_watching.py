@@ -13,7 +13,7 @@ import torch
 from small import QUICK, picture, quick_fit
 
 import dip
-from dip.callbacks import Every, Progress, duration, shows_progress
+from dip.callbacks import Estimate, Every, Progress, duration, shows_progress
 
 
 def losses(fit):
@@ -93,6 +93,21 @@ class TestCtrlC:
         with pytest.warns(RuntimeWarning, match="interrupted: the image returned is that of iteration 4"):
             image = dip.denoise(picture(), iters=50, callbacks=[self.press(4)], **QUICK)
         assert np.array_equal(image, quick_fit(iters=4).image)
+
+    def test_a_batch_ends_with_the_image_at_hand(self):
+        images = torch.stack([torch.from_numpy(picture(seed=seed)).permute(2, 0, 1) for seed in range(3)])
+        begun = []
+
+        def press_in_the_second(fit):
+            begun.extend([fit] if fit.iteration == 1 else [])
+            if (len(begun), fit.iteration) == (2, 4):
+                signal.raise_signal(signal.SIGINT)
+
+        with pytest.warns(RuntimeWarning, match="the first 2 of 3 images, the last of them as at iteration 4"):
+            restored = dip.denoise(images, iters=6, callbacks=[press_in_the_second], **QUICK)
+        assert len(begun) == 2
+        assert torch.equal(restored[0], dip.denoise(images[0], iters=6, **QUICK))
+        assert torch.equal(restored[1], dip.denoise(images[1], iters=4, **QUICK))
 
     def test_the_second_one_ends_it_at_once(self):
         before = signal.getsignal(signal.SIGINT)
@@ -175,6 +190,22 @@ def test_reference_may_be_of_another_kind(image, reference):
     assert of_tensor.history["psnr"][0] == pytest.approx(fit.history["psnr"][0], abs=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("image", "white", "reference"),
+    [
+        (picture() * 255, 255, lambda c: (c * 255).astype(np.float64)),
+        (picture() * 255, 255, lambda c: torch.from_numpy(c * 255).permute(2, 0, 1)),
+        (picture(dtype="uint16", white=4095), 4095, lambda c: c * 4095),
+        (picture(dtype="uint16", white=4095), 4095, lambda c: c.astype(np.float64)),
+    ],
+)
+def test_reference_in_the_range_of_the_image(image, white, reference):
+    clean = picture(seed=1)
+    fit = quick_fit(dip.Denoise(image, data_range=white), iters=1, reference=reference(clean))
+    expected = dip.metrics.psnr(fit.image / white, clean)
+    assert fit.history["psnr"][0] == pytest.approx(expected, abs=0.02)
+
+
 def test_reference_of_super_resolution_and_reconstruction():
     small, large = picture((6, 5, 3)), picture((12, 10, 3), seed=1)
     fit = quick_fit(dip.SuperResolve(small, 2), iters=1, reference=large)
@@ -232,16 +263,22 @@ def test_bar_is_closed_after_an_error(monkeypatch):
 def test_long_fits_on_a_cpu_are_announced(monkeypatch):
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
-    clock = iter(range(0, 10000, 2))
-    monkeypatch.setattr(dip.callbacks.time, "perf_counter", lambda: next(clock))
-    bar = Progress(1800, "denoise")
     fit = dip.Fit(dip.Denoise(picture()), **QUICK)
-    for fit.iteration in (1, 2, 3, 4):
+    monkeypatch.setattr(dip.callbacks.time, "perf_counter", lambda: 2.0 * fit.iteration)
+    bar = Progress(1800, "denoise")
+    lines = []
+    line = Estimate(1800, lines.append)
+    for fit.iteration in (1, 2, 3, 4, 5, 6):
         bar(fit)
+        line(fit)
     bar.close()
-    # The clock goes on by 2 s each time it is read: once at the start, once an iteration.
     assert "1800 iterations at about 2 s each" in screen.getvalue()
     assert "about 60 min" in screen.getvalue()
+    assert lines == [f"1800 iterations at about 2 s each on {torch.get_num_threads()} CPU thread: about 60 min"]
+    short = Estimate(20, lines.append)
+    for fit.iteration in (1, 2, 3, 4, 5, 6):
+        short(fit)
+    assert len(lines) == 1
 
 
 @pytest.mark.parametrize(

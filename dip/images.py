@@ -124,7 +124,7 @@ def describe(
     TypeError
         If `image` is neither an array nor a tensor, or its dtype is not one of those above.
     ValueError
-        If the shape, `channel_axis` or `data_range` makes no image.
+        If the shape (such as a tensor's (H, W, 3)), `channel_axis` or `data_range` makes no image.
 
     Examples
     --------
@@ -284,8 +284,7 @@ def mask_to_tensor(mask: _Array, height: int, width: int, *, name: str = "mask")
     if dtype not in ("bool", *_NUMBERS):
         raise TypeError(f"{name} has dtype {dtype}; allowed: bool, integers, floats; pass {name} != 0")
     shape = tuple(mask.shape)
-    if kind == "torch" and len(shape) in (3, 4) and set(shape[:-2]) == {1}:
-        shape = shape[-2:]
+    shape = shape[-2:] if kind == "torch" and len(shape) in (3, 4) and set(shape[:-2]) == {1} else shape
     if shape != (height, width):
         reason = "" if len(shape) == 2 else "; a mask has one value a pixel and no channels"
         raise ValueError(f"{name} has shape {tuple(mask.shape)}; the image needs ({height}, {width}){reason}")
@@ -367,6 +366,9 @@ def _channels(kind: str, shape: tuple[int, ...], channel_axis: Any, name: str) -
         if len(shape) == 2:
             return None, False
         if kind == "torch":
+            if shape[-1] in (3, 4) and shape[-3] > 4:
+                advice = "pass channel_axis=-1 if the last axis holds the colours, channel_axis=0 if the first does"
+                raise ValueError(f"{name} is a tensor {shape}, which looks like (H, W, C); {advice}")
             return len(shape) - 3, False
         if shape[2] not in (3, 4):
             advice = f"pass channel_axis={0 if shape[0] <= 4 < shape[2] else -1} or wherever the channels are"
@@ -415,11 +417,8 @@ def _implausible(layout: Layout, lowest: float, highest: float, name: str) -> Va
         advice = "pass data_range=(low, high), the darkest and the brightest value of the clean image"
     else:
         advice = f"pass data_range={whites[0]} if that is its white, or divide by {whites[0]}"
-    clean = f"[{layout.low:g}, {layout.high:g}]"
-    return ValueError(
-        f"{name} has values from {lowest:g} to {highest:g}, far outside the clean range {clean}; {advice}; "
-        "if it is noise, clip it"
-    )
+    clean = f"far outside the clean range [{layout.low:g}, {layout.high:g}]"
+    return ValueError(f"{name} has values from {lowest:g} to {highest:g}, {clean}; {advice}; if it is noise, clip it")
 
 
 def _carrier(layout: Layout) -> np.dtype:

@@ -60,6 +60,8 @@ IMAGES = {
     "a path": (denoise("photo.png"), TypeError, ["image is a str", "dip.files.read('photo.png').pixels"]),
     "nothing": (denoise(None), TypeError, ["image is a NoneType"]),
     "two channels": (denoise(np.zeros((8, 9, 2), np.uint8)), ValueError, ["(8, 9, 2)", "channel_axis=-1"]),
+    "a tensor with the colours last": (denoise(torch.from_numpy(RGB)), ValueError,
+        ["(8, 9, 3), which looks like (H, W, C)", "channel_axis=-1"]),
     "wrong axis": (denoise(channel_axis=3), ValueError, ["channel_axis 3", "allowed: 0 to 2"]),
     "a masked array": (denoise(np.ma.masked_array(GRAY, GRAY > 0.5)), TypeError, ["masked array", "dip.inpaint"]),
     "complex": (denoise(RGB.astype(complex)), TypeError, ["dtype complex128", "magnitude"]),

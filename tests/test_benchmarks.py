@@ -119,3 +119,24 @@ def test_what_the_demo_prints_is_kept(tmp_path):
     (printed,) = (line.split()[1] for line in report["demo"]["lines"] if line.startswith("noisy: "))
     assert float(printed) == pytest.approx(before, abs=0.03)
     assert report["demo"]["environment"]["dip"] == dip.__version__
+
+
+def test_time_to_quality_says_when_each_came_to_the_mark(data, tmp_path):
+    net = {"down": [4, 4], "up": [4, 4], "skip": [2, 2]}
+    settings = {
+        "long": {"network": net, "iters": 60, "precision": "float32"},
+        "short": {"network": net, "iters": 20, "precision": "float32"},
+    }
+    words = [word for name, one in settings.items() for word in ("--setting", f"{name}={json.dumps(one)}")]
+    path = tmp_path / "time.json"
+    run("time_to_quality.py", "--data", data, "--pictures", "set9/f16", "--size", 32, *words, "--out", path)
+    report = json.loads(path.read_text())
+    long, short = (report["pictures"]["set9/f16"][name] for name in settings)
+    assert long["curve"]["iteration"] == [20, 40, 60]
+    assert long["psnr"] == long["curve"]["psnr"][-1]
+    assert long["seconds_to_the_mark"] <= long["seconds"]
+    assert long["times_faster_to_the_mark"] >= 1
+    # the same fit as the long one, until it ends
+    assert short["curve"]["psnr"] == long["curve"]["psnr"][:1]
+    assert (short["seconds_to_the_mark"] is None) == (short["psnr"] < long["psnr"])
+    assert report["summary"]["long"]["reached"] == "1 of 1"

@@ -201,7 +201,7 @@ def super_resolve(
 
 
 def reconstruct(
-    y: Array,
+    y: Array | Sequence[Array],
     *,
     forward: Callable[[Tensor], Tensor] | Any,
     shape: Sequence[int],

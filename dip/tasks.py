@@ -16,6 +16,7 @@ from dip import images
 from dip.errors import positive_int, shown, warn
 from dip.losses import check_weight
 from dip.operators import Downsample, Identity, as_operator
+from dip.operators.stacked import Stacked, end_to_end, parts
 from dip.operators.trial import response, try_out
 from dip.problem import Observation
 
@@ -293,15 +294,16 @@ class Reconstruct:
 
     Parameters
     ----------
-    y : Tensor or ndarray
+    y : Tensor or ndarray, or a sequence of one of them
         What was measured, of any shape, real or complex: a sinogram, k-space, a blurred picture. It is passed to the
-        loss unchanged (but for its precision: float32 or complex64).
+        loss unchanged (but for its precision: float32 or complex64). Several measurements of one image, whose A
+        returns as many tensors, are laid end to end, so that each element counts alike.
     forward : callable or object
         A: takes x, a float32 tensor (1, C, H, W) on the fit's device, and returns a prediction of y's shape, by
         operations that PyTorch can differentiate. An object with a method ``A`` will do (such as deepinv's physics).
     shape : tuple of int
         (C, H, W) or (H, W) of the image.
-    weight : Tensor or ndarray, optional
+    weight : Tensor or ndarray (for a sequence y, a sequence of them), optional
         Weights of y's elements in the loss, broadcastable to its shape: 0 for what was not measured (y may hold NaN
         there), inverse variances for unequal noise.
     data_range : float or (float, float), default 1
@@ -326,8 +328,14 @@ class Reconstruct:
         weight: Any = None,
         data_range: DataRange = 1.0,
     ) -> None:
+        operator, several = as_operator(forward), parts(y)
+        if several is not None:
+            shapes = [tuple(getattr(one, "shape", ())) for one in several]
+            y, operator = end_to_end(several, shapes, "y"), Stacked(operator, shapes)
+            weights = parts(weight)
+            weight = weight if weights is None else end_to_end(weights, shapes, "weight")
         if not isinstance(y, (np.ndarray, Tensor)):
-            raise TypeError(f"y={shown(y)}: give an array or a tensor")
+            raise TypeError(f"y={shown(y)}: give an array or a tensor, or a list of them")
         if not (np.issubdtype(y.dtype, np.number) if isinstance(y, np.ndarray) else y.dtype != torch.bool):
             raise TypeError(f"y has dtype {y.dtype}; numbers are needed, real or complex")
         if not hasattr(shape, "__iter__"):
@@ -342,7 +350,7 @@ class Reconstruct:
         self._y, self._weight = y, weight
         self._forward = forward
         self._response: list[float] = []
-        self._operator = as_operator(forward)
+        self._operator = operator
         # Looked at for its layout only: it has the shape and takes no memory.
         one = np.ones((), np.float32)
         template = np.broadcast_to(one, sizes) if isinstance(y, np.ndarray) else torch.ones(()).expand(sizes)

@@ -345,6 +345,45 @@ def test_measurements_of_any_byte_order_and_stride(variant):
     assert np.array_equal(restored, expected)
 
 
+@pytest.mark.parametrize("kind", ["list of tensors", "tuple of arrays", "an object with indices"])
+def test_several_measurements_of_one_image(kind):
+    x = torch.from_numpy(picture((16, 12)))[None, None]
+
+    class Several:
+        """As deepinv's TensorList: no sequence, but it has members."""
+
+        def __init__(self, members):
+            self.members = members
+
+        def __len__(self):
+            return len(self.members)
+
+        def __getitem__(self, index):
+            return self.members[index]
+
+    def blur_and_rows(x):
+        return Several([torch.nn.functional.avg_pool2d(x, 2), x[..., ::3, :]])
+
+    blurred, rows = blur_and_rows(x)
+    rows_weight = torch.tensor([1.0, 0, 1, 1, 1, 1])[:, None]
+    y = [blurred, torch.where(rows_weight > 0, rows, torch.nan)]
+    weight = [torch.ones(1), rows_weight]
+    if kind == "tuple of arrays":
+        y, weight = tuple(one.numpy() for one in y), [one.numpy() for one in weight]
+    elif kind == "an object with indices":
+        y = Several(y)
+    fit = quick_fit(dip.Reconstruct(y, blur_and_rows, (16, 12), weight=weight), iters=20)
+    assert isinstance(fit.image, np.ndarray if kind == "tuple of arrays" else torch.Tensor)
+    assert tuple(fit.image.shape) == (16, 12)
+    # the loss by hand: the mean of the squared residuals of all elements that count
+    first = quick_fit(dip.Reconstruct(y, blur_and_rows, (16, 12), weight=weight), iters=1)
+    predicted = blur_and_rows(first.output)
+    residuals = [predicted[0] - blurred, (predicted[1] - rows)[..., rows_weight[:, 0] > 0, :]]
+    expected = torch.cat([one.flatten() for one in residuals]).square().mean()
+    assert first.history["loss"][0] == pytest.approx(expected.item(), rel=1e-5)
+    assert fit.history["loss"][-1] < 0.5 * fit.history["loss"][0]
+
+
 def test_integer_measurements_are_numbers():
     counts = np.arange(64).reshape(1, 1, 8, 8)
     fit = quick_fit(dip.Reconstruct(counts, lambda x: 64 * x, (8, 8)), iters=1)

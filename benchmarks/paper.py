@@ -172,6 +172,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto")
+    parser.add_argument("--norm-scale", default="uniform", help="of the network: uniform, as in the paper; or one")
     options = parser.parse_args(arguments)
     if options.data is None:
         parser.error("give --data FOLDER, or set DIP_DATA")
@@ -195,6 +196,7 @@ def run(name: str, experiment: Experiment, options: argparse.Namespace) -> None:
         reference=experiment.clean,
         checkpoint=checkpoint,
         checkpoint_every=50,
+        network={"norm_scale": options.norm_scale},
         resume=checkpoint if checkpoint.exists() else None,
         **experiment.options,
     )
@@ -207,7 +209,7 @@ def run(name: str, experiment: Experiment, options: argparse.Namespace) -> None:
             figures["average, missing pixels"] = psnr_at(image, experiment.clean, experiment.missing)
     settings = {k: v for k, v in fit.fingerprint().items() if k not in ("dip", "image", "z", "network")}
     settings["preset"] = fit.settings.preset.name
-    settings["network"] = dict(fit.settings.preset.options)
+    settings["network"] = {**fit.settings.preset.options, "norm_scale": options.norm_scale}
     report = {
         "experiment": name,
         "notes": experiment.notes,

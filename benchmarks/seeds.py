@@ -1,4 +1,4 @@
-"""How far do seeds, precision and implementation move the PSNR? The same noisy picture, fitted again and again.
+"""How far do seeds, first scales, precision and implementation move the PSNR? One picture, fitted again and again.
 
     python benchmarks/seeds.py --data DATA --reference CHECKOUT --size 128 --seeds 3
 
@@ -7,6 +7,9 @@ says little. This fits a crop of F16 (sigma 25, clipped) with the paper's networ
 and in bfloat16 and, with --reference (a clone of DmitryUlyanov/deep-image-prior), by the original network and loop,
 and reports mean and spread: of single outputs (each the mean of the PSNR over 50 iterations) and of their average.
 The average is bias-corrected for all of them, so that it compares networks and not averages.
+
+Each runs with the scales of its batch normalisations drawn from U(0, 1), as PyTorch 0.4 did, with which the paper was
+computed ("uniform"); and beginning at 1, as PyTorch does since version 1.2 ("one").
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import json
 import os
 import statistics
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--iters", type=int, default=800)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--precision", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--norm-scale", nargs="+", default=["one", "uniform"])
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "seeds.json")
     options = parser.parse_args(arguments)
@@ -47,12 +52,12 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("give --data FOLDER, or set DIP_DATA")
     clean = crop(read(options.data / "set9" / "f16.png"), options.size)
     noisy = dip.degradations.gaussian(clean, 25, clip=True, seed=0)
-    contenders: dict[str, Callable[[int], Iterator[Tensor]]] = {
-        f"dip, {precision}": lambda seed, precision=precision: ours(noisy, precision, seed, options)  # type: ignore[misc]
-        for precision in options.precision
-    }
-    if options.reference:
-        contenders["reference, float32"] = lambda seed: reference(noisy, seed, options)
+    contenders: dict[str, Callable[[int], Iterator[Tensor]]] = {}
+    for scale in options.norm_scale:
+        for precision in options.precision:
+            contenders[f"dip, {precision}, {scale}"] = partial(ours, noisy, options, precision, scale)
+        if options.reference:
+            contenders[f"reference, float32, {scale}"] = partial(reference, noisy, options, scale)
     device = dip.devices.resolve(options.device)
     target = torch.from_numpy(clean).permute(2, 0, 1)[None].to(device, torch.float32)
     marks = list(range(100, options.iters + 1, 100)) or [options.iters]
@@ -106,20 +111,33 @@ def summary(runs: list[dict[str, list[float]]]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def ours(noisy: np.ndarray, precision: str, seed: int, options: argparse.Namespace) -> Iterator[Tensor]:
+def ours(
+    noisy: np.ndarray, options: argparse.Namespace, precision: str, norm_scale: str, seed: int
+) -> Iterator[Tensor]:
     """The outputs of `dip.Fit`."""
-    fit = dip.Fit(dip.Denoise(noisy), seed=seed, precision=precision, device=options.device, progress=False)
+    fit = dip.Fit(
+        dip.Denoise(noisy),
+        network={"norm_scale": norm_scale},
+        seed=seed,
+        precision=precision,
+        device=options.device,
+        progress=False,
+    )
     with dip.devices.reused_memory(fit.device):
         for _ in range(options.iters):
             fit.step()
             yield fit.output
 
 
-def reference(noisy: np.ndarray, seed: int, options: argparse.Namespace) -> Iterator[Tensor]:
+def reference(noisy: np.ndarray, options: argparse.Namespace, norm_scale: str, seed: int) -> Iterator[Tensor]:
     """The outputs of the original network in the original loop."""
     device = dip.devices.resolve(options.device)
     torch.manual_seed(seed)
-    network = original(options.reference, 128).to(device)
+    network = original(options.reference, 128)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d) and norm_scale == "uniform":
+            torch.nn.init.uniform_(module.weight)
+    network.to(device)
     code = (torch.rand(1, CODE, *noisy.shape[:2]) * 0.1).to(device)
     y = torch.from_numpy(noisy).permute(2, 0, 1)[None].to(device, torch.float32)
     optimizer = torch.optim.Adam(network.parameters(), lr=0.01)

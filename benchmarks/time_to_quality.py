@@ -4,8 +4,10 @@
 
 The original network and loop (CHECKOUT: a clone of DmitryUlyanov/deep-image-prior) denoise each picture (sigma 25,
 clipped, the middle --size pixels) in its own 1800 iterations; what it ends with, the bias-corrected average of its
-outputs, is the mark. Each setting of dip then runs for as long as it is set to, and the report has its PSNR, its
-seconds, and the second at which it first came to the mark. Without --reference, the first setting is the mark.
+outputs, is the mark. The scales of its batch normalisations begin as they did for the paper (see seeds.py), or with
+--reference-norm-scale one as they would today. Each setting of dip then runs for as long as it is set to, and the
+report has its PSNR, its seconds, and the second at which it first came to the mark. Without --reference, the first
+setting is the mark.
 
 Settings are presets, or options of `dip.fit` as JSON:
 
@@ -44,6 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--pictures", nargs="+", default=["set9/peppers"], help="paths in DATA, without .png")
     parser.add_argument("--reference", type=Path, help="checkout of DmitryUlyanov/deep-image-prior")
     parser.add_argument("--reference-iters", type=int, default=1800)
+    parser.add_argument("--reference-norm-scale", choices=["one", "uniform"], default="uniform")
     parser.add_argument("--setting", action="append", help="a preset, or NAME=JSON; may be given again")
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--sigma", type=float, default=25)
@@ -124,7 +127,7 @@ def reference(noisy: np.ndarray, options: argparse.Namespace) -> Iterator[Tensor
 
     average = dip.averaging.ExponentialAverage(0.99)
     given = argparse.Namespace(reference=options.reference, iters=options.reference_iters, device=options.device)
-    for output in seeds.reference(noisy, options.seed, given):
+    for output in seeds.reference(noisy, given, options.reference_norm_scale, options.seed):
         average.update(output)
         yield average.value
 

@@ -166,6 +166,27 @@ def test_equals_its_equation(options):
     torch.testing.assert_close(network(z), expected)
 
 
+def test_first_scales_of_the_normalisations():
+    def scales(**options):
+        network = EncoderDecoder(3, 3, down=[64] * 2, up=[64] * 2, skip=[4] * 2, generator=seeded(), **options)
+        found = [m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+        assert all((m.bias == 0).all() for m in found)
+        return network, torch.cat([m.weight.detach() for m in found])
+
+    as_in_the_paper, drawn = scales()
+    again, same = scales(norm_scale="uniform")
+    assert torch.equal(drawn, same)
+    assert drawn.min() >= 0
+    assert drawn.max() <= 1
+    assert abs(drawn.mean() - 0.5) < 0.05  # U(0, 1) of several hundred: mean 1/2, variance 1/12
+    assert abs(drawn.var() - 1 / 12) < 0.01
+    as_today, ones = scales(norm_scale="one")
+    assert (ones == 1).all()
+    for ours, theirs in zip(as_in_the_paper.modules(), as_today.modules(), strict=True):
+        if isinstance(ours, torch.nn.Conv2d):
+            assert torch.equal(ours.weight, theirs.weight)
+
+
 def test_gradient_is_that_of_finite_differences():
     network = EncoderDecoder(1, 1, down=[2], up=[2], skip=[1], activation="silu", generator=seeded()).double()
     weights = {name: p.detach().clone().requires_grad_() for name, p in network.named_parameters()}

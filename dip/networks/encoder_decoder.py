@@ -24,6 +24,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 UPSAMPLING = ("bilinear", "nearest")
 DOWNSAMPLING = ("stride", "average", "max", "lanczos2", "lanczos3")
 PADDING = ("reflect", "zero")
+NORM_SCALE = ("uniform", "one")
 
 
 class EncoderDecoder(nn.Module):
@@ -62,6 +63,9 @@ class EncoderDecoder(nn.Module):
         Whether the output passes through a sigmoid, so that it lies in [0, 1].
     bias : bool, default True
         Whether the convolutions have biases.
+    norm_scale : {"uniform", "one"}
+        Where the scales of the batch normalisations begin: drawn from U(0, 1), or at 1. The paper was computed with
+        PyTorch 0.4, which drew them; PyTorch has begun at 1 since version 1.2, and the fit is slower then.
     generator : torch.Generator, optional
         Where the first weights are drawn from, on the CPU; PyTorch's global one by default, as in any module.
 
@@ -74,7 +78,8 @@ class EncoderDecoder(nn.Module):
     Notes
     -----
     The network computes in the dtype of the code (bfloat16 included) and returns float32, or float64 for a
-    float64 code. First weights: uniform in ±1/sqrt(fan-in), PyTorch's default for convolutions.
+    float64 code. First weights: uniform in ±1/sqrt(fan-in), PyTorch's default for convolutions; offsets of the batch
+    normalisations: 0.
 
     References
     ----------
@@ -107,6 +112,7 @@ class EncoderDecoder(nn.Module):
         conv1x1_up: bool = True,
         sigmoid: bool = True,
         bias: bool = True,
+        norm_scale: str = "uniform",
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -119,7 +125,11 @@ class EncoderDecoder(nn.Module):
         kernels_skip = _kernels(kernel_skip, scales, "kernel_skip")
         self.upsampling = _choices(upsampling, scales, "upsampling", UPSAMPLING)
         downsampling = _choices(downsampling, scales, "downsampling", DOWNSAMPLING)
-        for name, value, allowed in (("padding", padding, PADDING), ("activation", activation, ACTIVATIONS)):
+        for name, value, allowed in (
+            ("padding", padding, PADDING),
+            ("activation", activation, ACTIVATIONS),
+            ("norm_scale", norm_scale, NORM_SCALE),
+        ):
             if not isinstance(value, str) or value not in allowed:
                 raise unknown(name, value, allowed)
         for name, choice in (("conv1x1_up", conv1x1_up), ("sigmoid", sigmoid), ("bias", bias)):
@@ -152,7 +162,7 @@ class EncoderDecoder(nn.Module):
             )
             channels = down[i]
         self.out = Conv2d(up[0], out_channels, 1, stride=1, padding=padding, bias=bias)
-        self.sigmoid, self.padding = sigmoid, padding
+        self.sigmoid, self.padding, self.norm_scale = sigmoid, padding, norm_scale
         self.in_channels, self.out_channels, self.scales = in_channels, out_channels, scales
         self.skip_channels = skip
         self._deepest = _deepest_size(kernels_down, kernels_up, kernels_skip, padding)
@@ -163,15 +173,18 @@ class EncoderDecoder(nn.Module):
         return f"upsampling={self.upsampling}, padding={self.padding!r}, sigmoid={self.sigmoid}"
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw all weights anew; normalisation starts at scale 1 and offset 0."""
+        """Draw all weights anew."""
         for module in self.modules():
             if isinstance(module, Conv2d):
                 bound = 1 / math.sqrt(module.weight[0].numel())
                 nn.init.uniform_(module.weight, -bound, bound, generator=generator)
                 if module.bias is not None:
                     nn.init.uniform_(module.bias, -bound, bound, generator=generator)
-            elif isinstance(module, nn.BatchNorm2d):
+        for module in self.modules():  # after the convolutions, which are the same for either choice
+            if isinstance(module, nn.BatchNorm2d):
                 module.reset_parameters()
+                if self.norm_scale == "uniform":
+                    nn.init.uniform_(module.weight, generator=generator)
 
     def padded_size(self, height: int, width: int) -> tuple[int, int]:
         """Return the smallest size the network can make that holds an image of `height` x `width`.

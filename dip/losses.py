@@ -18,7 +18,7 @@ import torch
 
 from dip.errors import positive_float, shown, unknown
 
-__all__ = ["L1", "MSE", "Huber", "Loss", "Penalty", "TotalVariation", "check_value", "check_weight", "create"]
+__all__ = ["L1", "MSE", "Huber", "Loss", "Penalty", "TotalVariation", "check_weight", "checked", "create"]
 
 Loss = Callable[..., torch.Tensor]
 """A data loss: ``loss(prediction, observation, weight=None)``, or without weight, returning a real scalar."""
@@ -276,15 +276,19 @@ def _check_broadcast(weight: torch.Tensor, shape: tuple[int, ...]) -> None:
         )
 
 
-def check_value(name: str, compute: Callable[[], Any]) -> None:
-    """Try a loss or penalty of the user's own.
+def checked(name: str, function: Callable[..., Any], *operands: torch.Tensor, **weight: torch.Tensor) -> torch.Tensor:
+    """Return what a loss or a penalty, perhaps of the user's own, makes of its operands.
 
     Parameters
     ----------
     name : str
         What the messages call it.
-    compute : callable
-        Applies it to a picture that has a gradient.
+    function : callable
+        The loss or penalty.
+    *operands : Tensor
+        What it is given; one of them has a gradient.
+    **weight : Tensor
+        ``weight=``, where the task has one.
 
     Raises
     ------
@@ -292,9 +296,9 @@ def check_value(name: str, compute: Callable[[], Any]) -> None:
         It does not take weights where there are some, or returns anything but one real number with a gradient.
     """
     try:
-        value = compute()
+        value = function(*operands, **weight)
     except TypeError as error:
-        if "weight" not in str(error):
+        if not weight or "weight" not in str(error):
             raise
         raise TypeError(
             f"{name} does not take weight=, and this task has weights (the mask); define it as "
@@ -308,3 +312,4 @@ def check_value(name: str, compute: Callable[[], Any]) -> None:
         )
     if not value.requires_grad:
         raise ValueError(f"{name} returned a number without a gradient; compute it with torch operations, undetached")
+    return value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import time
 from pathlib import Path
@@ -82,7 +81,6 @@ class Fit:
         self.y = observation.y.to(self.device)
         self.weight = None if observation.weight is None else observation.weight.to(self.device)
         task.place(Observation(self.y, self.weight))
-        self._try_losses()
         # Channels-last suits convolutions; LBFGS flattens the weights and needs them in the plain order.
         order = torch.contiguous_format if s.optimizer == "lbfgs" else torch.channels_last
         self.network = s.network.to(self.device, memory_format=order).train()  # type: ignore[call-overload]
@@ -163,26 +161,13 @@ class Fit:
         """Return the objective (its gradients in place), the data loss in it, and the output."""
         self._optimizer.zero_grad(set_to_none=True)
         x = self.settings.frame.crop(self.network(self._jitter.add(self.code).to(self.settings.dtype)))
-        data_loss = self._data_loss(x)
+        weight = {} if self.weight is None else {"weight": self.weight}
+        data_loss = losses.checked("the loss", self.settings.loss, self.task.forward(x), self.y, **weight)
         loss = data_loss
         for penalty in self.settings.penalties:
-            loss = loss + penalty(x)
+            loss = loss + losses.checked("the penalty", penalty, x)
         loss.backward(inputs=self._fitted)  # and of nothing else: an operator may have weights of its own
         return loss.detach(), data_loss.detach(), x.detach()
-
-    def _data_loss(self, x: Tensor) -> Tensor:
-        weight = {} if self.weight is None else {"weight": self.weight}
-        return self.settings.loss(self.task.forward(x), self.y, **weight)
-
-    def _try_losses(self) -> None:
-        """Apply the user's own loss and penalties once to a gray picture; those of the package are known."""
-        gray = torch.full((1, *self.task.shape), 0.5, device=self.device, requires_grad=True)
-        with torch.enable_grad():
-            if type(self.settings.loss).__module__ != losses.__name__:
-                losses.check_value("the loss", lambda: self._data_loss(gray))
-            for penalty in self.settings.penalties:
-                if type(penalty).__module__ != losses.__name__:
-                    losses.check_value("the penalty", functools.partial(penalty, gray))
 
     def _check(self, loss: Tensor) -> bool:
         """Let the guard see the loss; return False if the state had to be restored.

@@ -174,7 +174,7 @@ def test_first_scales_of_the_normalisations():
         return network, torch.cat([m.weight.detach() for m in found])
 
     as_in_the_paper, drawn = scales()
-    again, same = scales(norm_scale="uniform")
+    _, same = scales(norm_scale="uniform")
     assert torch.equal(drawn, same)
     assert drawn.min() >= 0
     assert drawn.max() <= 1

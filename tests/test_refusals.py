@@ -225,13 +225,6 @@ OPTIONS = {
     "loss": (denoise(loss="mes"), ValueError, ["unknown loss 'mes'", "did you mean 'mse'"]),
     "loss of another kind": (denoise(loss=3), TypeError, ["loss must be one of", "callable"]),
     "loss class": (denoise(loss=dip.losses.L1), TypeError, ["class L1 itself", "L1()"]),
-    "loss without weights": (inpaint(mask=GRAY > 0.5, loss=lambda x, y: (x - y).abs().mean()), TypeError,
-        ["the loss does not take weight=", "def loss(prediction, y, weight=None)"]),
-    "loss of each pixel": (denoise(loss=lambda x, y: (x - y).abs()), ValueError,
-        ["the loss returned torch.float32 of shape (1, 3, 8, 9)", "mean()"]),
-    "loss that is no tensor": (denoise(loss=lambda x, y: 0.5), TypeError, ["the loss returned 0.5", "a tensor"]),
-    "loss without a gradient": (denoise(loss=lambda x, y: (x - y).detach().mean()), ValueError, ["without a gradient"]),
-    "penalty of each pixel": (denoise(penalty=torch.abs), ValueError, ["the penalty returned", "mean()"]),
     "penalty": (denoise(penalty=0.1), TypeError, ["penalty=0.1", "dip.losses.TotalVariation"]),
     "penalty class": (denoise(penalty=[dip.losses.TotalVariation]), TypeError,
         ["penalty=", "dip.losses.TotalVariation"]),
@@ -321,3 +314,25 @@ def test_the_input_of_a_refused_call_is_unchanged():
     with pytest.raises(ValueError, match="NaN"):
         dip.denoise(image, **QUICK)
     np.testing.assert_array_equal(image, NAN)
+
+
+LOSSES = {
+    "loss without weights": (inpaint(mask=GRAY > 0.5, loss=lambda x, y: (x - y).abs().mean()), TypeError,
+        ["the loss does not take weight=", "def loss(prediction, y, weight=None)"]),
+    "loss of each pixel": (denoise(loss=lambda x, y: (x - y).abs()), ValueError,
+        ["the loss returned torch.float32 of shape (1, 3, 8, 9)", "mean()"]),
+    "loss that is no tensor": (denoise(loss=lambda x, y: 0.5), TypeError, ["the loss returned 0.5", "a tensor"]),
+    "loss without a gradient": (denoise(loss=lambda x, y: (x - y).detach().mean()), ValueError, ["without a gradient"]),
+    "penalty of each pixel": (denoise(penalty=torch.abs), ValueError, ["the penalty returned", "mean()"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", LOSSES)
+def test_losses_of_ones_own_are_refused_before_anything_is_fitted(case, monkeypatch):
+    monkeypatch.undo()  # they show what they are when they are called first, with an output of the network
+    monkeypatch.setattr(torch.optim.Adam, "step", lambda *args: pytest.fail("a step was done"))
+    call, error, words = LOSSES[case]
+    with pytest.raises(error) as caught:
+        call()
+    for part in words:
+        assert part in str(caught.value)

@@ -19,7 +19,7 @@ __all__ = ["ABOUT", "EXAMPLES", "ITERATIONS", "photograph", "run"]
 SIGMA = 25
 CHANNELS = (64,) * 5
 SKIP = (16,) * 5
-ITERATIONS = 340
+ITERATIONS = 300
 
 ABOUT = f"""\
 See what it does: take a photograph (256 x 256 pixels of the astronaut that scikit-image carries), add noise

@@ -19,6 +19,7 @@ from dip._version import __version__
 from dip.errors import shown, unknown
 
 PRECISIONS = ("auto", "float32", "bfloat16")
+_ENORMOUS = 2**48  # bytes: refused even where nobody knows how much memory there is
 
 
 def available() -> list[str]:
@@ -263,10 +264,9 @@ def check_memory(
         It needs more than there is; the message has the estimate and the ways out.
     """
     free = free_memory(device)
-    if free is None:
-        free = 2**48  # not known; what no machine has is refused in any case
-    if needed is None or needed <= free:
+    if needed is None or needed <= (_ENORMOUS if free is None else free):
         return
+    room = "which no machine has" if free is None else f"and {_gib(free)} are free"
     fewer = "restore a crop or a reduced picture"
     inside = ""
     if padded is not None and padded[0] * padded[1] > 2 * (size[0] + 64) * (size[1] + 64):
@@ -274,7 +274,7 @@ def check_memory(
         fewer = "take fewer scales (shorter channel lists)"
     raise MemoryError(
         f"fitting {size[0]} x {size[1]} pixels (height x width){inside} on {device} would take about {_gib(needed)} "
-        f"and {_gib(free)} are free; {fewer}, take fewer channels "
+        f"{room}; {fewer}, take fewer channels "
         '(network={"down": [64] * 5, "up": [64] * 5}), precision="bfloat16", or a machine with more memory'
     )
 

@@ -39,6 +39,7 @@ parser.add_argument("--image", type=Path, help="a picture of your own in place o
 parser.add_argument("--size", type=int, default=128, help="side of the square cut from it (default %(default)s)")
 parser.add_argument("--iters", type=int, default=1000, help="iterations; the full size is 2400 (default %(default)s)")
 parser.add_argument("--jitter", type=float, default=0.0, help="noise on the code (default %(default)s; preset: 1/30)")
+parser.add_argument("--norm-scale", default="uniform", help="first scales of the batch normalisations, or one")
 parser.add_argument("--seed", type=int, default=0)
 parser.add_argument("--json", type=Path, help="write the curves and all settings to this file as well")
 parser.add_argument("--checkpoints", type=Path, help="a folder: the same command goes on from there after a break")
@@ -75,7 +76,8 @@ if options.checkpoints:
 moments = sorted({max(1, round(options.iters * share)) for share in (0.01, 0.03, 0.1, 0.3, 1)})
 fits, snapshots = {}, {}
 for name, target in targets.items():
-    fit = dip.Fit(dip.Denoise(target), preset="paper-jpeg", jitter=options.jitter, seed=options.seed)
+    network = {"norm_scale": options.norm_scale}
+    fit = dip.Fit(dip.Denoise(target), preset="paper-jpeg", network=network, jitter=options.jitter, seed=options.seed)
     snapshots[name] = [target]
     for moment in moments:
         kept = options.checkpoints and options.checkpoints / f"{name}-{moment}.checkpoint"
@@ -141,7 +143,7 @@ print(f"wrote {options.out}")
 if options.json:
     at = sorted({*np.unique(np.geomspace(1, options.iters, 120).round().astype(int)).tolist(), options.iters})
     any_fit = next(iter(fits.values()))
-    settings = {k: v for k, v in any_fit.fingerprint().items() if k not in ("dip", "image")}
+    settings = {k: v for k, v in any_fit.fingerprint().items() if k not in ("dip", "image", "z", "network")}
     report = {
         "experiment": "noise impedance",
         "notes": "loss = mean squared error, picture in [0, 1]; photograph + noise: sigma 25, clipped; "
@@ -149,7 +151,7 @@ if options.json:
         "picture": options.image.name if options.image else "skimage.data.astronaut",
         "size": list(photo.shape[:2]),
         "iterations": options.iters,
-        "settings": settings | {"preset": "paper-jpeg"},
+        "settings": settings | {"preset": "paper-jpeg", "network": network},
         "seed": options.seed,
         "device": str(any_fit.device),
         "environment": dip.devices.environment(),

@@ -124,7 +124,8 @@ def test_count_of_a_resumed_fit_is_the_whole_one(tmp_path):
     again = quick_fit(iters=5, resume=path)
     assert (again.iteration, again.stop_reason) == (5, "iterations")
     assert np.array_equal(again.image, done.image)
-    assert quick_fit(iters=3, resume=path).iteration == 5
+    with pytest.warns(RuntimeWarning, match="has 5 iterations already, more than iters=3"):
+        assert quick_fit(iters=3, resume=path).iteration == 5
     assert again.seconds == done.seconds > 0
 
 
@@ -383,14 +384,6 @@ def test_a_damaged_header_is_refused(tmp_path):
     path.write_bytes(whole.replace(part, part[:-1] + b"9"))
     with pytest.raises(CheckpointError, match="is damaged"):
         quick_fit(iters=12, resume=path)
-
-
-def test_fewer_iterations_than_the_checkpoint_has_are_told(tmp_path):
-    path = tmp_path / "fit.st"
-    done = quick_fit(iters=6, checkpoint=path)
-    with pytest.warns(RuntimeWarning, match="has 6 iterations already, more than iters=5"):
-        again = quick_fit(iters=5, resume=path)
-    assert np.array_equal(again.image, done.image)
 
 
 # ---------------------------------------------------------------------- writing that fails

@@ -115,7 +115,11 @@ def test_memory_error_names_the_estimate_and_the_ways_out(monkeypatch):
     for words in ("640 x 480", "cpu", "3.0 GiB", "0.5 GiB", "crop", "fewer channels", "bfloat16"):
         assert words in str(caught.value)
     monkeypatch.setattr(devices, "free_memory", lambda device: None)
-    check_memory(2**60, CPU, (640, 480))
+    check_memory(2**40, CPU, (640, 480))
+    with pytest.raises(MemoryError, match="which no machine has; restore a crop"):
+        check_memory(2**60, CPU, (640, 480))
+    with pytest.raises(MemoryError, match=r"padded to 8192 x 8192 for the network's scales, .*take fewer scales"):
+        check_memory(2**60, CPU, (640, 480), padded=(8192, 8192))
 
 
 def test_an_image_too_large_is_refused_before_its_data_are_touched(monkeypatch):

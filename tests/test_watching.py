@@ -274,7 +274,8 @@ def test_long_fits_on_a_cpu_are_announced(monkeypatch):
     bar.close()
     assert "1800 iterations at about 2 s each" in screen.getvalue()
     assert "about 60 min" in screen.getvalue()
-    assert lines == [f"1800 iterations at about 2 s each on {torch.get_num_threads()} CPU thread: about 60 min"]
+    assert len(lines) == 1
+    assert lines[0] in screen.getvalue()
     short = Estimate(20, lines.append)
     for fit.iteration in (1, 2, 3, 4, 5, 6):
         short(fit)

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import seeds
 import torch
 from paper import crop, read
 from speed import wait
@@ -96,7 +97,7 @@ def follow(outputs: Iterator[Tensor], clean: np.ndarray, options: argparse.Names
     colours = (2, 0, 1) if clean.ndim == 3 else (0, 1)
     target = torch.from_numpy(np.ascontiguousarray(clean.transpose(colours))).to(device, torch.float32)
     found: dict[str, list[float]] = {"iteration": [], "seconds": [], "psnr": []}
-    seconds, iteration = 0.0, 0
+    seconds = 0.0
     started = time.perf_counter()
     for iteration, picture in enumerate(outputs, 1):
         if iteration % EVERY:
@@ -116,15 +117,13 @@ def ours(noisy: np.ndarray, given: dict[str, Any], options: argparse.Namespace) 
     iters = given.pop("iters", None)
     fit = dip.Fit(dip.Denoise(noisy), seed=options.seed, device=options.device, progress=False, **given)
     with dip.devices.reused_memory(fit.device):
-        for _ in range(iters or fit.iters):
+        for _ in range(iters or fit.settings.preset.iters):
             fit.step()
             yield fit.picture
 
 
 def reference(noisy: np.ndarray, options: argparse.Namespace) -> Iterator[Tensor]:
     """The average of the outputs of the original network in the original loop."""
-    import seeds
-
     average = dip.averaging.ExponentialAverage(0.99)
     given = argparse.Namespace(reference=options.reference, iters=options.reference_iters, device=options.device)
     for output in seeds.reference(noisy, given, options.reference_norm_scale, options.seed):

@@ -92,8 +92,7 @@ class Estimate:
 
     def __init__(self, total: int, say: Callable[[str], Any]) -> None:
         self._total, self._say = total, say
-        self._started, self._first = time.perf_counter(), -1
-        self._told = False
+        self._started, self._first, self._told = 0.0, -1, False
 
     def __call__(self, fit: Fit) -> None:
         if self._told or fit.device.type != "cpu":

@@ -19,7 +19,7 @@ from dip.folder import Folder
 from dip.job import Restoration, summary, write_report
 from dip.order import Failure, Job, Order, failing
 from dip.problem import Problem
-from dip.settings import Options
+from dip.settings import Options, check_free
 from dip.storage import check_place, same
 from dip.tasks import Denoise, Inpaint, SuperResolve
 
@@ -190,11 +190,7 @@ def _check_single(args: argparse.Namespace, mask: Path | None) -> None:
             raise IsADirectoryError(f"{option} {path} is a folder and {args.input} is not; name a picture")
     files.check_target(args.output, force=args.force)
     checkpoint = args.checkpoint
-    if checkpoint is not None and checkpoint.exists() and not same(checkpoint, args.resume):
-        raise FileExistsError(
-            f"--checkpoint {checkpoint} exists and may be hours of work; go on from it with --resume {checkpoint}, "
-            "give another name, or delete it"
-        )
+    check_free(checkpoint, args.resume)
     written = {"OUT": args.output, "--json": args.json, "the checkpoint": checkpoint or args.resume}
     given = {"IN": args.input, "--mask": mask, "--reference": args.reference, "--code-image": args.code_image}
     paths = [path.resolve() for path in written.values() if path is not None]

@@ -215,6 +215,6 @@ def yes_or_no(value: Any, name: str) -> bool:
     >>> yes_or_no(True, "sigmoid")
     True
     """
-    if not isinstance(value, bool) and type(value).__name__ not in ("bool", "bool_"):
+    if not _is_bool(value) or getattr(value, "shape", ()) != ():
         raise TypeError(f"{name} must be True or False, not {shown(value)}")
     return bool(value)

@@ -18,7 +18,7 @@ import torch
 
 from dip.errors import shown
 
-__all__ = ["Layout", "describe", "from_tensor", "mask_to_tensor", "to_tensor"]
+__all__ = ["Layout", "describe", "dtype_name", "from_tensor", "mask_to_tensor", "to_tensor"]
 
 # Integer types whose whole range is the clean range by default; the others (int16 from CT, int64 by accident)
 # say too little about it.
@@ -134,7 +134,7 @@ def describe(
     """
     kind = _kind(image, name)
     shape = tuple(int(size) for size in image.shape)
-    low, high = _clean_range(_dtype_name(image), data_range, name)
+    low, high = _clean_range(dtype_name(image.dtype), data_range, name)
     axis, alpha = _channels(kind, shape, channel_axis, name)
     if 0 in shape:
         raise ValueError(f"{name} is empty: its shape is {shape}; every axis must have a size of 1 or more")
@@ -280,7 +280,7 @@ def mask_to_tensor(mask: _Array, height: int, width: int, *, name: str = "mask")
     tensor([[[[0., 1.]]]])
     """
     kind = _kind(mask, name)
-    dtype = _dtype_name(mask)
+    dtype = dtype_name(mask.dtype)
     if dtype not in ("bool", *_NUMBERS):
         raise TypeError(f"{name} has dtype {dtype}; allowed: bool, integers, floats; pass {name} != 0")
     shape = tuple(mask.shape)
@@ -322,9 +322,9 @@ def _kind(image: Any, name: str) -> Literal["numpy", "torch"]:
     return "torch"
 
 
-def _dtype_name(image: _Array) -> str:
+def dtype_name(dtype: Any) -> str:
     """The name of a dtype, the same for both libraries and any byte order."""
-    return image.dtype.name if isinstance(image, np.ndarray) else str(image.dtype).removeprefix("torch.")
+    return getattr(dtype, "name", None) or str(dtype).removeprefix("torch.")
 
 
 def _clean_range(dtype: str, data_range: Any, name: str) -> tuple[float, float]:

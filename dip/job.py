@@ -25,6 +25,7 @@ from dip.guard import DivergenceError
 from dip.order import SCHEMA, Failure, Job, Order, failing, memory_errors, numbered
 from dip.settings import Options
 from dip.solver import Fit
+from dip.stopping import warn_if_past
 
 __all__ = ["Restoration", "summary", "write_report"]
 
@@ -87,11 +88,7 @@ class Restoration:
         except MemoryError as error:
             raise Failure(one_line(error)) from error
         self.goal = order.total(self.fit.settings)
-        if self.goal < self.fit.iteration:
-            warn(
-                f"{order.resume} has {self.fit.iteration} iterations already, more than iters={self.goal}; the result "
-                "is that of all of them",
-            )
+        warn_if_past(order.resume, self.fit.iteration, self.goal)
 
     @property
     def beginning(self) -> str:

@@ -18,7 +18,7 @@ from dip.errors import positive_int, warn
 from dip.problem import Problem
 from dip.settings import Options, check_free, check_names
 from dip.solver import Fit
-from dip.stopping import warn_if_blind
+from dip.stopping import warn_if_blind, warn_if_past
 from dip.tasks import DataRange, Denoise, Inpaint, Reconstruct, SuperResolve
 
 Array = TypeVar("Array", np.ndarray, Tensor)
@@ -78,11 +78,7 @@ def fit(
     total = prepared.settings.preset.iters if total is None else total
     warn_if_blind(prepared.settings.stop, total)
     left = total - prepared.iteration
-    if left < 0:
-        warn(
-            f"{resume} has {prepared.iteration} iterations already, more than iters={total}; the result is that of all "
-            "of them"
-        )
+    warn_if_past(resume, prepared.iteration, total)
     if left <= 0 or prepared.stop_reason is not None:
         prepared.stop_reason = prepared.stop_reason or "iterations"
         return prepared

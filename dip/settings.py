@@ -295,13 +295,17 @@ def check_free(checkpoint: Any, resume: Any = None) -> None:
     FileExistsError
         The file exists.
     """
-    if not isinstance(checkpoint, (str, os.PathLike, type(None))):
-        raise TypeError(f"checkpoint={shown(checkpoint)}: give the path of a file")
-    if checkpoint is not None and os.path.exists(checkpoint) and not storage.same(checkpoint, resume):
+    if checkpoint is not None and _as_path(checkpoint).exists() and not storage.same(checkpoint, resume):
         raise FileExistsError(
             f"checkpoint={str(checkpoint)!r} exists and may be hours of work; give resume={str(checkpoint)!r} to go on "
             "from it, or another name, or delete it"
         )
+
+
+def _as_path(checkpoint: Any) -> Path:
+    if not isinstance(checkpoint, (str, os.PathLike)):
+        raise TypeError(f"checkpoint={shown(checkpoint)}: give the path of a file")
+    return Path(checkpoint)
 
 
 def _checkpoint(path: Any, every: Any) -> tuple[Path | None, int]:
@@ -309,7 +313,7 @@ def _checkpoint(path: Any, every: Any) -> tuple[Path | None, int]:
         if every is not None:
             raise ValueError("checkpoint_every means nothing without checkpoint=FILE")
         return None, 100
-    path = Path(path)
+    path = _as_path(path)
     if not path.absolute().parent.is_dir():
         raise FileNotFoundError(f"checkpoint={str(path)!r}: there is no folder {path.parent}; create it first")
     if path.is_dir():

@@ -6,6 +6,7 @@ moment. Rules have a `state_dict`, so that a fit which is resumed stops where it
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -98,6 +99,12 @@ class Rule:
         """Go on from `state`."""
         self.value, self.iteration, self.ended_at = state["value"], state["iteration"], state["ended_at"]
         self.image = _copy(state["image"], device)
+
+
+def warn_if_past(path: str | os.PathLike[str] | None, done: int, iters: int) -> None:
+    """Warn where a fit that was resumed has more iterations already than are asked for."""
+    if done > iters:
+        warn(f"{path} has {done} iterations already, more than iters={iters}; the result is that of all of them")
 
 
 def warn_if_blind(rule: Rule | None, iters: int) -> None:

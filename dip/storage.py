@@ -69,8 +69,9 @@ def remove_leftovers(path: str | os.PathLike[str]) -> None:
 
 def same(one: str | os.PathLike[str] | None, other: str | os.PathLike[str] | None) -> bool:
     """Whether two paths lead to one file that exists; None leads nowhere."""
-    given = [path for path in (one, other) if path is not None and os.path.exists(path)]
-    return len(given) == 2 and os.path.samefile(*given)
+    if one is None or other is None:
+        return False
+    return os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other)
 
 
 def check_place(path: str | os.PathLike[str], name: str | None = None) -> None:

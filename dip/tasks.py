@@ -47,10 +47,14 @@ class _ImageTask:
 
     def load(self) -> Observation:
         """Return the observation as float32 in [0, 1]; refuse NaN, infinity and implausible ranges."""
+        return Observation(self._observed(), None)
+
+    def _observed(self, known: np.ndarray | None = None) -> Tensor:
+        """Return the image as y, having made a copy of it that is our own."""
         self._image = _copied(self._image)
-        y = images.to_tensor(self._image, self.layout)
+        y = images.to_tensor(self._image, self.layout, known=known)
         _warn_of_range(y, self.layout)
-        return Observation(y, None)
+        return y
 
     def place(self, observation: Observation) -> None:
         """Move the operator to the observation's device."""
@@ -90,7 +94,7 @@ class _ImageTask:
 
 def _warn_of_range(y: Tensor, layout: images.Layout) -> None:
     """Warn where the values suggest another clean range than the one that is taken."""
-    if str(layout.dtype).removeprefix("torch.") == "uint16":
+    if images.dtype_name(layout.dtype) == "uint16":
         # 8, 10, 12 or 14 bits in 16 are too dark to be fitted in the usual time
         highest = round(float(y.max()) * layout.high)
         bits = next((bits for bits in (8, 10, 12, 14) if 0 < highest < 2**bits), None)
@@ -117,10 +121,7 @@ def _copied(image: Any) -> Any:
 
 def _same_type(reference: Any, layout: images.Layout) -> bool:
     """Whether the numbers of a reference mean what the image's do: they are of one type, or floats."""
-    given, ours = (
-        getattr(dtype, "name", None) or str(dtype).rpartition(".")[2]
-        for dtype in (getattr(reference, "dtype", None), layout.dtype)
-    )
+    given, ours = (images.dtype_name(dtype) for dtype in (getattr(reference, "dtype", None), layout.dtype))
     return given == ours or ("float" in given and "float" in ours)
 
 
@@ -200,10 +201,8 @@ class Inpaint(_ImageTask):
 
     def load(self) -> Observation:
         """Return the observation and its weights, with the missing pixels at 0."""
-        self._image = _copied(self._image)
         weight = images.mask_to_tensor(self._mask, self.layout.height, self.layout.width)
-        y = images.to_tensor(self._image, self.layout, known=(weight[0, 0] > 0).numpy())
-        _warn_of_range(y, self.layout)
+        y = self._observed(known=(weight[0, 0] > 0).numpy())
         if weight.min() == 1:
             warn(
                 "the mask marks every pixel as known, so nothing is missing and the image comes back as it is; True, "

@@ -262,6 +262,8 @@ OPTIONS = {
     "checkpoint_every alone": (denoise(checkpoint_every=5), ValueError, ["checkpoint_every", "checkpoint=FILE"]),
     "resume from nowhere": (denoise(resume="/nowhere/fit.st"), FileNotFoundError, ["no checkpoint", "/nowhere/fit.st"]),
     "checkpoint that is no path": (denoise(checkpoint=3), TypeError, ["checkpoint=3", "the path of a file"]),
+    "checkpoint of a Fit that is no path": (lambda: dip.Fit(dip.Denoise(RGB), checkpoint=3, **QUICK), TypeError,
+        ["checkpoint=3", "the path of a file"]),
     "count of a Fit": (lambda: dip.Fit(dip.Denoise(RGB), iters=3), TypeError, ["run(iters)"]),
     "checkpoint nowhere": (denoise(checkpoint="/nowhere/fit.st"), FileNotFoundError,
         ["no folder /nowhere", "create it"]),

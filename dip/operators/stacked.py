@@ -41,18 +41,16 @@ def end_to_end(members: Sequence[Any], shapes: Sequence[tuple[int, ...]], name: 
     """
     if len(members) != len(shapes):
         raise ValueError(f"{name} has {len(members)} members; {len(shapes)} are needed, as many as y has")
-    broadcast: Any = None
-    for kind, function in ((np.ndarray, np.broadcast_to), (Tensor, torch.broadcast_to)):
-        if members and all(isinstance(one, kind) for one in members):
-            broadcast = function
-    if broadcast is None:
+    arrays = all(isinstance(one, np.ndarray) for one in members)
+    if not members or not (arrays or all(isinstance(one, Tensor) for one in members)):
         raise TypeError(f"{name}={shown(members)}: give an array or a tensor, or a list of arrays, or of tensors")
+    broadcast: Any = np.broadcast_to if arrays else torch.broadcast_to
     try:
         flat = [broadcast(one, shape).reshape(-1) for one, shape in zip(members, shapes, strict=True)]
     except (RuntimeError, ValueError):
         given = [tuple(one.shape) for one in members]
         raise ValueError(f"{name} has members of shapes {given}, but those of y are {list(shapes)}") from None
-    return np.concatenate(flat) if broadcast is np.broadcast_to else torch.cat(flat)
+    return np.concatenate(flat) if arrays else torch.cat(flat)
 
 
 class Stacked:

@@ -216,6 +216,7 @@ class Jitter:
         self.std = std
         self._generator = torch.Generator(device).manual_seed(seed)
         self._noise: Tensor | None = None
+        self._added = False  # whether z is in it already
 
     def draw(self, z: Tensor) -> None:
         """Draw the noise for the next iteration."""
@@ -225,13 +226,20 @@ class Jitter:
             # PyTorch draws eight times as fast into a flat buffer as into one in channels-last order; the
             # order does not matter to noise.
             self._noise = torch.empty(z.numel(), dtype=z.dtype, device=z.device)
-        self._noise.normal_(generator=self._generator)
+        self._noise.normal_(std=self.std, generator=self._generator)
+        self._added = False
 
     def add(self, z: Tensor) -> Tensor:
         """Return z plus the noise drawn last (z itself where there is no jitter)."""
         if not self.std or self._noise is None:
             return z
-        return torch.add(z, self._noise.as_strided(z.shape, z.stride()), alpha=self.std)
+        noise = self._noise.as_strided(z.shape, z.stride())
+        if z.requires_grad:  # it may change before the next draw
+            return z + noise
+        if not self._added:
+            noise += z
+            self._added = True
+        return noise
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the generator's state."""

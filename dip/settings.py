@@ -21,6 +21,7 @@ from dip import codes, devices, losses, networks, optimizers, presets, storage
 from dip.averaging import ExponentialAverage
 from dip.callbacks import Callback
 from dip.errors import non_negative_int, positive_float, positive_int, shown, unknown, yes_or_no
+from dip.networks.layers import foretelling
 from dip.problem import Problem
 from dip.stopping import Discrepancy, Rule
 
@@ -228,13 +229,14 @@ def resolve(task: Problem, options: Options) -> Settings:
         raise ValueError("the network has no weights that could be fitted: every one has requires_grad=False")
     # The code alone tells that a size is out of the question, some of which PyTorch cannot even count.
     devices.check_memory(3 * 4 * code.channels * frame.height * frame.width, device, task.shape[1:], padded=padded)
-    found = devices.dry_run(
-        network,
-        (1, code.channels, frame.height, frame.width),
-        dtype,
-        moments=optimizers.MOMENTS[optimizer],
-        optimize_code=optimize_code,
-    )
+    with foretelling(device):
+        found = devices.dry_run(
+            network,
+            (1, code.channels, frame.height, frame.width),
+            dtype,
+            moments=optimizers.MOMENTS[optimizer],
+            optimize_code=optimize_code,
+        )
     if found is not None:  # else it is a module that needs real data: its first iteration will tell
         needed, made = found
         _check_shape(made, (1, channels, frame.height, frame.width), code.channels)

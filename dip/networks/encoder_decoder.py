@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dip.errors import non_negative_int, positive_int, unknown, yes_or_no
-from dip.networks.layers import Conv2d, upsample
+from dip.networks.layers import Conv2d, apply, upsample
 from dip.operators import Downsample
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -218,11 +218,11 @@ class EncoderDecoder(nn.Module):
         skips, x = [], z
         for down, skip, skip_channels in zip(self.down, self.skip, self.skip_channels, strict=True):
             skips.append(skip(x) if skip_channels else None)
-            x = down(x)
+            x = apply(down.children(), x)
         for up, branch, mode in reversed(list(zip(self.up, skips, self.upsampling, strict=True))):
             x = upsample(x, mode)
-            x = up(x if branch is None else torch.cat([branch, x], dim=1))
-        x = self.out(x)
+            x = x if branch is None else torch.cat([branch, x], dim=1)
+            x = apply([*up.children(), self.out] if up is self.up[0] else up.children(), x)
         if x.dtype != torch.float64:
             x = x.float()
         return torch.sigmoid(x) if self.sigmoid else x

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
@@ -178,8 +178,8 @@ class _Conv2d(torch.autograd.Function):
 class _NormConv(torch.autograd.Function):
     """Batch normalisation, an activation with a slope of its own below 0, padding, and convolution.
 
-    The backward pass makes the padded picture once more, in strips, from x and the statistics, which costs less than a
-    tenth of the convolution.
+    The backward pass makes the padded picture once more from x and the statistics, which costs less than a tenth of the
+    convolution; where it is large, in strips.
     """
 
     @staticmethod
@@ -198,7 +198,7 @@ class _NormConv(torch.autograd.Function):
         z, mean, deviation = torch.native_batch_norm(
             x, scale, offset, norm.running_mean, norm.running_var, True, norm.momentum, norm.eps
         )
-        ctx.save_for_backward(x, scale, offset, weight, mean, deviation)  # what PyTorch calls so is 1 / deviation
+        ctx.save_for_backward(x, scale, offset, weight, mean, deviation)
         if slope != 1:
             F.leaky_relu_(z, slope)
         z = F.pad(z, (conv.pad,) * 4, mode=_MODE[conv.reflect]) if conv.pad else z
@@ -209,45 +209,82 @@ class _NormConv(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (g,) = gradients
         x, scale, offset, weight, mean, deviation = ctx.saved_tensors
-        stride, pad, kernel, height, eps = ctx.stride, ctx.pad, weight.shape[-1], x.shape[2], ctx.eps
-        to_z = _to_input(g, x, weight, stride, pad, ctx.reflect)
-        variance = deviation**-2 - eps
-        total = _WeightGradient(weight, stride, ctx.needs_input_grad[4])
-        to_scale, to_offset = torch.zeros_like(mean), torch.zeros_like(mean)
-        norm_backward = torch.ops.aten.native_batch_norm_backward
-        for top, bottom in _strips(g):
-            first, last = top * stride - pad, (bottom - 1) * stride + kernel - pad  # the rows that the strip sees
-            own = slice(top * stride, height if bottom == g.shape[2] else bottom * stride)  # those it has to itself
-            begin, end = max(first, 0), min(max(last, own.stop), height)
-            z = F.batch_norm(x[:, :, begin:end], mean, variance, scale, offset, eps=eps)
-            part = to_z[:, :, own]
-            if ctx.slope != 1:
-                F.leaky_relu_(z, ctx.slope)
-                signs = z[:, :, own.start - begin : own.stop - begin]
-                torch.ops.aten.leaky_relu_backward.grad_input(part, signs, ctx.slope, True, grad_input=part)
-            seen = z[:, :, : last - begin]
-            if pad:
-                beyond = (pad, pad, begin - first, max(0, last - height))
-                seen = F.pad(seen, beyond, mode=_MODE[ctx.reflect])
-            total.add(g[:, :, top:bottom], seen)
-            _, scale_part, offset_part = norm_backward(
-                part, x[:, :, own], scale, mean, variance, None, None, False, eps, (False, True, True)
+        total = _WeightGradient(weight, ctx.stride, ctx.needs_input_grad[4])
+        variance = deviation**-2 - ctx.eps
+
+        def again(rows: slice) -> Tensor:
+            z = F.batch_norm(x[:, :, rows], mean, variance, scale, offset, eps=ctx.eps)
+            return F.leaky_relu_(z, ctx.slope) if ctx.slope != 1 else z
+
+        if g.shape[2] * g.shape[3] <= _STRIP:
+            to_z = _whole(ctx, g, again(slice(None)), weight, total)
+            to_x, to_scale, to_offset = torch.ops.aten.native_batch_norm_backward(
+                to_z, x, scale, None, None, mean, deviation, True, ctx.eps, (True, True, True)
             )
-            to_scale += scale_part
-            to_offset += offset_part
-        # scale / deviation * (gradient - its mean - normalised x * the mean of their product), in place; both products
-        # are what a normalisation computes, which is quicker than to multiply and rounds once.
-        factor, count = scale * deviation, to_z.numel() // to_z.shape[1]
-        zero, one = torch.zeros_like(mean), torch.ones_like(mean)
-        share = -factor * to_scale / count, -factor * to_offset / count
-        for top, bottom in _strips(to_z):
-            part = to_z[:, :, top:bottom]
-            torch.add(
-                F.batch_norm(part, zero, one, factor, eps=0.0),
-                F.batch_norm(x[:, :, top:bottom], mean, variance, *share, eps=eps),
-                out=part,
-            )
-        return to_z, to_scale, to_offset, *total.gradients(), None, None, None
+        else:
+            to_z = _in_strips(ctx, g, again, x, weight, total)
+            to_x, to_scale, to_offset = _norm_backward(to_z, x, scale, mean, deviation, ctx.eps)
+        return to_x, to_scale, to_offset, *total.gradients(), None, None, None
+
+
+def _whole(ctx: Any, g: Tensor, z: Tensor, weight: Tensor, total: _WeightGradient) -> Tensor:
+    """Return the gradient of what is activated, from all of z, and add up that of the weights."""
+    pad, inner = ctx.pad, slice(ctx.pad, -ctx.pad or None)
+    seen = F.pad(z, (pad,) * 4, mode=_MODE[ctx.reflect]) if pad else z
+    total.add(g, seen)
+    to_z = _backward(g, seen, weight, ctx.stride, (0, 0), (True, False, False))[0]
+    if pad:
+        fold = torch.ops.aten.reflection_pad2d_backward
+        to_z = fold(to_z, z, [pad] * 4) if ctx.reflect else to_z[:, :, inner, inner]
+    return _unbend(to_z, z, ctx.slope)
+
+
+def _in_strips(
+    ctx: Any, g: Tensor, again: Callable[[slice], Tensor], x: Tensor, weight: Tensor, total: _WeightGradient
+) -> Tensor:
+    """Do what `_whole` does without a padded picture, and with no more of z at a time than a strip."""
+    stride, pad, kernel, height = ctx.stride, ctx.pad, weight.shape[-1], x.shape[2]
+    to_z = _to_input(g, x, weight, stride, pad, ctx.reflect)
+    for top, bottom in _strips(g):
+        first, last = top * stride - pad, (bottom - 1) * stride + kernel - pad  # the rows that the strip sees
+        own = slice(top * stride, height if bottom == g.shape[2] else bottom * stride)  # those it has to itself
+        begin, end = max(first, 0), min(max(last, own.stop), height)
+        z = again(slice(begin, end))
+        _unbend(to_z[:, :, own], z[:, :, own.start - begin : own.stop - begin], ctx.slope)
+        seen = z[:, :, : last - begin]
+        if pad:
+            seen = F.pad(seen, (pad, pad, begin - first, max(0, last - height)), mode=_MODE[ctx.reflect])
+        total.add(g[:, :, top:bottom], seen)
+    return to_z
+
+
+def _unbend(g: Tensor, z: Tensor, slope: float) -> Tensor:
+    """Take the gradient back through the activation that has made z, in place."""
+    if slope != 1:
+        torch.ops.aten.leaky_relu_backward.grad_input(g, z, slope, True, grad_input=g)
+    return g
+
+
+def _norm_backward(
+    g: Tensor, x: Tensor, scale: Tensor, mean: Tensor, deviation: Tensor, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of a batch normalisation, that of x in place of g.
+
+    It is scale / deviation * (g - mean of g - normalised x * mean of (g * normalised x)). Both products are what a
+    normalisation computes, which is quicker than to multiply, and rounds once.
+    """
+    variance = deviation**-2 - eps  # what PyTorch calls deviation is 1 / deviation
+    _, to_scale, to_offset = torch.ops.aten.native_batch_norm_backward(
+        g, x, scale, mean, variance, None, None, False, eps, (False, True, True)
+    )
+    factor, count = scale * deviation, g.numel() // g.shape[1]
+    zero, one = torch.zeros_like(mean), torch.ones_like(mean)
+    share = -factor * to_scale / count, -factor * to_offset / count
+    for top, bottom in _strips(g):
+        part = g[:, :, top:bottom]
+        own = F.batch_norm(part, zero, one, factor, eps=0.0)
+        torch.add(own, F.batch_norm(x[:, :, top:bottom], mean, variance, *share, eps=eps), out=part)
+    return g, to_scale, to_offset
 
 
 _MODE = {True: "reflect", False: "constant"}

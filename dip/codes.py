@@ -216,7 +216,6 @@ class Jitter:
         self.std = std
         self._generator = torch.Generator(device).manual_seed(seed)
         self._noise: Tensor | None = None
-        self._added = False  # whether z is in it already
 
     def draw(self, z: Tensor) -> None:
         """Draw the noise for the next iteration."""
@@ -227,19 +226,19 @@ class Jitter:
             # order does not matter to noise.
             self._noise = torch.empty(z.numel(), dtype=z.dtype, device=z.device)
         self._noise.normal_(std=self.std, generator=self._generator)
-        self._added = False
+        if not z.requires_grad:  # else it may change before the next draw
+            self._in_order_of(z).add_(z)
 
     def add(self, z: Tensor) -> Tensor:
         """Return z plus the noise drawn last (z itself where there is no jitter)."""
         if not self.std or self._noise is None:
             return z
-        noise = self._noise.as_strided(z.shape, z.stride())
-        if z.requires_grad:  # it may change before the next draw
-            return z + noise
-        if not self._added:
-            noise += z
-            self._added = True
-        return noise
+        drawn = self._in_order_of(z)
+        return z + drawn if z.requires_grad else drawn
+
+    def _in_order_of(self, z: Tensor) -> Tensor:
+        assert self._noise is not None
+        return self._noise.as_strided(z.shape, z.stride())
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the generator's state."""

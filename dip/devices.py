@@ -288,8 +288,8 @@ def reused_memory(device: torch.device) -> Iterator[None]:
     """Let glibc keep freed blocks for the time of a fit on the CPU.
 
     By default it returns every large block to the system, which hands it back with all pages zeroed: at each
-    iteration, for each of a hundred tensors, the same. Keeping them makes an iteration of the paper's network a
-    third shorter. No-op elsewhere; undone at the end. Nothing that is computed changes.
+    iteration, for each of dozens of tensors, the same. Keeping them saves that time. No-op elsewhere; undone at the
+    end. Nothing that is computed changes.
     """
     mallopt = _glibc("mallopt") if device.type == "cpu" else None
     if mallopt is None:

@@ -1,8 +1,8 @@
 """Settings as data: by task and name, the paper's experiments.
 
 A preset is a starting point; every value can be given anew in the call. One thing differs from the original code in all
-of them: the averaged output is returned (`average`), which the paper does for denoising only and which is worth about
-1 dB elsewhere; ``average=0`` turns it off.
+of them: the averaged output is returned (`average`), which the paper does for denoising only and which raises the PSNR
+elsewhere too; ``average=0`` turns it off.
 """
 
 from __future__ import annotations

@@ -74,9 +74,9 @@ targets = {
 if options.checkpoints:
     options.checkpoints.mkdir(parents=True, exist_ok=True)
 moments = sorted({max(1, round(options.iters * share)) for share in (0.01, 0.03, 0.1, 0.3, 1)})
+network = {"norm_scale": options.norm_scale}
 fits, snapshots = {}, {}
 for name, target in targets.items():
-    network = {"norm_scale": options.norm_scale}
     fit = dip.Fit(dip.Denoise(target), preset="paper-jpeg", network=network, jitter=options.jitter, seed=options.seed)
     snapshots[name] = [target]
     for moment in moments:

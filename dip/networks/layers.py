@@ -164,11 +164,8 @@ class _Conv2d(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         (g,) = gradients
         x, weight = ctx.saved_tensors
-        needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
-        to_x = _to_input(g, x, weight, ctx.stride) if needs_x else None
-        if not (needs_weight or needs_bias):
-            return to_x, None, None, None
-        total = _WeightGradient(weight, ctx.stride, needs_bias)
+        to_x = _to_input(g, x, weight, ctx.stride) if ctx.needs_input_grad[0] else None
+        total = _WeightGradient(weight, ctx.stride, ctx.needs_input_grad[1:3])
         for top, bottom in _strips(g):
             seen = x[:, :, top * ctx.stride : (bottom - 1) * ctx.stride + weight.shape[-1]]
             total.add(g[:, :, top:bottom], seen)
@@ -178,8 +175,8 @@ class _Conv2d(torch.autograd.Function):
 class _NormConv(torch.autograd.Function):
     """Batch normalisation, an activation with a slope of its own below 0, padding, and convolution.
 
-    The backward pass makes the padded picture once more from x and the statistics, which costs less than a tenth of the
-    convolution; where it is large, in strips.
+    The backward pass makes the padded picture once more from x and the statistics: a small one at once, which takes
+    fewer calls; a large one in strips, which takes less memory.
     """
 
     @staticmethod
@@ -209,8 +206,8 @@ class _NormConv(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (g,) = gradients
         x, scale, offset, weight, mean, deviation = ctx.saved_tensors
-        total = _WeightGradient(weight, ctx.stride, ctx.needs_input_grad[4])
-        variance = deviation**-2 - ctx.eps
+        total = _WeightGradient(weight, ctx.stride, ctx.needs_input_grad[3:5])
+        variance = deviation**-2 - ctx.eps  # what PyTorch calls deviation is 1 / deviation
 
         def again(rows: slice) -> Tensor:
             z = F.batch_norm(x[:, :, rows], mean, variance, scale, offset, eps=ctx.eps)
@@ -223,7 +220,7 @@ class _NormConv(torch.autograd.Function):
             )
         else:
             to_z = _in_strips(ctx, g, again, x, weight, total)
-            to_x, to_scale, to_offset = _norm_backward(to_z, x, scale, mean, deviation, ctx.eps)
+            to_x, to_scale, to_offset = _norm_backward(to_z, x, scale, mean, variance, ctx.eps)
         return to_x, to_scale, to_offset, *total.gradients(), None, None, None
 
 
@@ -266,18 +263,17 @@ def _unbend(g: Tensor, z: Tensor, slope: float) -> Tensor:
 
 
 def _norm_backward(
-    g: Tensor, x: Tensor, scale: Tensor, mean: Tensor, deviation: Tensor, eps: float
+    g: Tensor, x: Tensor, scale: Tensor, mean: Tensor, variance: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of a batch normalisation, that of x in place of g.
 
     It is scale / deviation * (g - mean of g - normalised x * mean of (g * normalised x)). Both products are what a
     normalisation computes, which is quicker than to multiply, and rounds once.
     """
-    variance = deviation**-2 - eps  # what PyTorch calls deviation is 1 / deviation
     _, to_scale, to_offset = torch.ops.aten.native_batch_norm_backward(
         g, x, scale, mean, variance, None, None, False, eps, (False, True, True)
     )
-    factor, count = scale * deviation, g.numel() // g.shape[1]
+    factor, count = scale * (variance + eps).rsqrt(), g.numel() // g.shape[1]
     zero, one = torch.zeros_like(mean), torch.ones_like(mean)
     share = -factor * to_scale / count, -factor * to_offset / count
     for top, bottom in _strips(g):
@@ -314,22 +310,28 @@ class _WeightGradient:
     In float32 at least: a sum in bfloat16 would soon be too large for its parts to matter.
     """
 
-    def __init__(self, weight: Tensor, stride: int, bias: bool) -> None:
-        self.weight, self.stride, self.bias = weight, stride, bias
+    def __init__(self, weight: Tensor, stride: int, wanted: tuple[bool, bool]) -> None:
+        self.weight, self.stride, self.wanted = weight, stride, wanted  # those of weight and bias, or one of them
         self.to_weight = torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
         self.to_bias = self.to_weight.new_zeros(weight.shape[0])
 
     def add(self, g: Tensor, seen: Tensor) -> None:
         """Add the part of a strip, from the gradient there and the padded input that it sees."""
-        _, part, part_of_bias = _backward(g, seen, self.weight, self.stride, (0, 0), (False, True, self.bias))
-        self.to_weight += part
-        if self.bias:
-            self.to_bias += part_of_bias
+        if not any(self.wanted):
+            return
+        parts = _backward(g, seen, self.weight, self.stride, (0, 0), (False, *self.wanted))[1:]
+        for total, part, wanted in zip((self.to_weight, self.to_bias), parts, self.wanted, strict=True):
+            if wanted:
+                total += part
 
-    def gradients(self) -> tuple[Tensor, Tensor | None]:
-        """Return the gradients of weight and bias."""
+    def gradients(self) -> tuple[Tensor | None, Tensor | None]:
+        """Return the gradients of weight and bias, None where one is not wanted."""
         dtype = self.weight.dtype
-        return self.to_weight.to(dtype), self.to_bias.to(dtype) if self.bias else None
+        to_weight, to_bias = (
+            total.to(dtype) if wanted else None
+            for total, wanted in zip((self.to_weight, self.to_bias), self.wanted, strict=True)
+        )
+        return to_weight, to_bias
 
 
 def _to_input(g: Tensor, x: Tensor, weight: Tensor, stride: int, pad: int = 0, reflect: bool = False) -> Tensor:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from dip.errors import non_negative_int, positive_int, unknown, yes_or_no
-from dip.networks.layers import Conv2d, apply, upsample
+from dip.networks.layers import Conv2d, apply
+from dip.networks.upsampled import conv_upsampled
 from dip.operators import Downsample
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -220,9 +221,9 @@ class EncoderDecoder(nn.Module):
             skips.append(skip(x) if skip_channels else None)
             x = apply(down.children(), x)
         for up, branch, mode in reversed(list(zip(self.up, skips, self.upsampling, strict=True))):
-            x = upsample(x, mode)
-            x = x if branch is None else torch.cat([branch, x], dim=1)
-            x = apply([*up.children(), self.out] if up is self.up[0] else up.children(), x)
+            norm, conv, *layers = up.children()
+            x = conv_upsampled(x, branch, mode, norm, conv)
+            x = apply([*layers, self.out] if up is self.up[0] else layers, x)
         if x.dtype != torch.float64:
             x = x.float()
         return torch.sigmoid(x) if self.sigmoid else x

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Conv2d", "apply", "conv2d", "foretelling", "upsample"]
+__all__ = ["Conv2d", "apply", "as_one", "conv2d", "foretelling", "gradients_of", "strips", "sums_of", "upsample"]
 
 _STRIP = 32768  # pixels of the output in a strip: few enough for the cache, many enough for Python not to count
 _foretold = ContextVar("device that tensors on meta stand for", default="cpu")
@@ -37,6 +37,11 @@ def foretelling(device: torch.device) -> Iterator[None]:
 
 def _on_cpu(x: Tensor) -> bool:
     return (_foretold.get() if x.is_meta else x.device.type) == "cpu"
+
+
+def trained_on_cpu(x: Tensor) -> bool:
+    """Tell whether x is on a CPU and what is computed from it is remembered for a backward pass."""
+    return _on_cpu(x) and torch.is_grad_enabled()
 
 
 class Conv2d(nn.Conv2d):
@@ -82,7 +87,7 @@ def apply(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
     """
     left = list(layers)
     while left:
-        together = _together(left) if _on_cpu(x) and torch.is_grad_enabled() else None
+        together = _together(left) if trained_on_cpu(x) else None
         if together is None:
             x = left.pop(0)(x)
             continue
@@ -107,14 +112,19 @@ def _together(layers: list[nn.Module]) -> _Together | None:
     slope = _slope(layers[1]) if len(layers) > 2 else None
     length = 2 if slope is None else 3
     first = layers[:length]
-    if not (len(first) == length and type(first[0]) is nn.BatchNorm2d and type(first[-1]) is Conv2d):
+    if not (len(first) == length and as_one(*first)):
         return None
-    norm = first[0]
+    return _Together(first[0], 1.0 if slope is None else slope, first[-1], length)
+
+
+def as_one(*layers: nn.Module) -> bool:
+    """Tell whether layers from a normalisation to a convolution may be computed otherwise than one by one."""
+    norm, conv = layers[0], layers[-1]
+    if not (type(norm) is nn.BatchNorm2d and type(conv) is Conv2d):
+        return False
     # Whoever hangs a hook on a layer wants to see it called.
-    watched = any(layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks for layer in first)
-    if watched or not (norm.training and norm.affine and norm.track_running_stats and norm.momentum is not None):
-        return None
-    return _Together(norm, 1.0 if slope is None else slope, first[-1], length)
+    watched = any(layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks for layer in layers)
+    return not watched and norm.training and norm.affine and norm.track_running_stats and norm.momentum is not None
 
 
 def _slope(layer: nn.Module) -> float | None:
@@ -137,7 +147,7 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1, padd
     stride, padding : int
         In both directions; padding with zeros.
     """
-    if _on_cpu(x) and weight.shape[-1] > 1 and torch.is_grad_enabled() and weight.requires_grad:
+    if trained_on_cpu(x) and weight.shape[-1] > 1 and weight.requires_grad:
         x = F.pad(x, (padding,) * 4) if padding else x
         return _Conv2d.apply(x, weight, bias, stride)
     return F.conv2d(x, weight, bias, stride, padding)
@@ -145,7 +155,7 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int = 1, padd
 
 def upsample(x: Tensor, mode: str) -> Tensor:
     """Return (N, C, 2H, 2W), by "nearest" or "bilinear" interpolation (half-pixel centres)."""
-    if mode == "bilinear" and _on_cpu(x) and torch.is_grad_enabled() and x.requires_grad:
+    if mode == "bilinear" and trained_on_cpu(x) and x.requires_grad:
         return _Bilinear.apply(x)
     return F.interpolate(x, scale_factor=2, mode=mode)
 
@@ -166,7 +176,7 @@ class _Conv2d(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         to_x = _to_input(g, x, weight, ctx.stride) if ctx.needs_input_grad[0] else None
         total = _WeightGradient(weight, ctx.stride, ctx.needs_input_grad[1:3])
-        for top, bottom in _strips(g):
+        for top, bottom in strips(g):
             seen = x[:, :, top * ctx.stride : (bottom - 1) * ctx.stride + weight.shape[-1]]
             total.add(g[:, :, top:bottom], seen)
         return to_x, *total.gradients(), None
@@ -198,7 +208,7 @@ class _NormConv(torch.autograd.Function):
         ctx.save_for_backward(x, scale, offset, weight, mean, deviation)
         if slope != 1:
             F.leaky_relu_(z, slope)
-        z = F.pad(z, (conv.pad,) * 4, mode=_MODE[conv.reflect]) if conv.pad else z
+        z = F.pad(z, (conv.pad,) * 4, mode=MODE[conv.reflect]) if conv.pad else z
         return F.conv2d(z, weight, bias, ctx.stride)
 
     @staticmethod
@@ -227,9 +237,9 @@ class _NormConv(torch.autograd.Function):
 def _whole(ctx: Any, g: Tensor, z: Tensor, weight: Tensor, total: _WeightGradient) -> Tensor:
     """Return the gradient of what is activated, from all of z, and add up that of the weights."""
     pad, inner = ctx.pad, slice(ctx.pad, -ctx.pad or None)
-    seen = F.pad(z, (pad,) * 4, mode=_MODE[ctx.reflect]) if pad else z
+    seen = F.pad(z, (pad,) * 4, mode=MODE[ctx.reflect]) if pad else z
     total.add(g, seen)
-    to_z = _backward(g, seen, weight, ctx.stride, (0, 0), (True, False, False))[0]
+    to_z = gradients_of(g, seen, weight, ctx.stride, (0, 0), (True, False, False))[0]
     if pad:
         fold = torch.ops.aten.reflection_pad2d_backward
         to_z = fold(to_z, z, [pad] * 4) if ctx.reflect else to_z[:, :, inner, inner]
@@ -242,7 +252,7 @@ def _in_strips(
     """Do what `_whole` does without a padded picture, and with no more of z at a time than a strip."""
     stride, pad, kernel, height = ctx.stride, ctx.pad, weight.shape[-1], x.shape[2]
     to_z = _to_input(g, x, weight, stride, pad, ctx.reflect)
-    for top, bottom in _strips(g):
+    for top, bottom in strips(g):
         first, last = top * stride - pad, (bottom - 1) * stride + kernel - pad  # the rows that the strip sees
         own = slice(top * stride, height if bottom == g.shape[2] else bottom * stride)  # those it has to itself
         begin, end = max(first, 0), min(max(last, own.stop), height)
@@ -250,7 +260,7 @@ def _in_strips(
         _unbend(to_z[:, :, own], z[:, :, own.start - begin : own.stop - begin], ctx.slope)
         seen = z[:, :, : last - begin]
         if pad:
-            seen = F.pad(seen, (pad, pad, begin - first, max(0, last - height)), mode=_MODE[ctx.reflect])
+            seen = F.pad(seen, (pad, pad, begin - first, max(0, last - height)), mode=MODE[ctx.reflect])
         total.add(g[:, :, top:bottom], seen)
     return to_z
 
@@ -270,30 +280,37 @@ def _norm_backward(
     It is scale / deviation * (g - mean of g - normalised x * mean of (g * normalised x)). Both products are what a
     normalisation computes, which is quicker than to multiply, and rounds once.
     """
-    _, to_scale, to_offset = torch.ops.aten.native_batch_norm_backward(
-        g, x, scale, mean, variance, None, None, False, eps, (False, True, True)
-    )
+    to_scale, to_offset = sums_of(g, x, mean, (variance + eps).rsqrt())
     factor, count = scale * (variance + eps).rsqrt(), g.numel() // g.shape[1]
     zero, one = torch.zeros_like(mean), torch.ones_like(mean)
     share = -factor * to_scale / count, -factor * to_offset / count
-    for top, bottom in _strips(g):
+    for top, bottom in strips(g):
         part = g[:, :, top:bottom]
         own = F.batch_norm(part, zero, one, factor, eps=0.0)
         torch.add(own, F.batch_norm(x[:, :, top:bottom], mean, variance, *share, eps=eps), out=part)
     return g, to_scale, to_offset
 
 
-_MODE = {True: "reflect", False: "constant"}
+MODE = {True: "reflect", False: "constant"}
 
 
-def _strips(g: Tensor) -> Iterator[tuple[int, int]]:
-    """Yield the rows of strips of a picture, from, to."""
-    rows = max(1, _STRIP // g.shape[3])
+def strips(g: Tensor, size: int | None = None) -> Iterator[tuple[int, int]]:
+    """Yield the rows of strips of a picture, from, to, of so many pixels."""
+    rows = max(1, (_STRIP if size is None else size) // g.shape[3])
     for top in range(0, g.shape[2], rows):
         yield top, min(top + rows, g.shape[2])
 
 
-def _backward(
+def sums_of(g: Tensor, x: Tensor, mean: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the sums of g * (x - mean) * factor and of g over each channel, in the precision of `mean`."""
+    variance = torch.ones_like(mean)
+    found: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.native_batch_norm_backward(
+        g, x, variance, mean, variance, None, None, False, 0.0, (False, True, True)
+    )
+    return found[1] * factor, found[2]
+
+
+def gradients_of(
     g: Tensor, x: Tensor, weight: Tensor, stride: int, padding: tuple[int, int], wanted: tuple[bool, bool, bool]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return PyTorch's gradients of a convolution with zero padding (rows, columns)."""
@@ -319,7 +336,7 @@ class _WeightGradient:
         """Add the part of a strip, from the gradient there and the padded input that it sees."""
         if not any(self.wanted):
             return
-        parts = _backward(g, seen, self.weight, self.stride, (0, 0), (False, *self.wanted))[1:]
+        parts = gradients_of(g, seen, self.weight, self.stride, (0, 0), (False, *self.wanted))[1:]
         for total, part, wanted in zip((self.to_weight, self.to_bias), parts, self.wanted, strict=True):
             if wanted:
                 total += part
@@ -339,7 +356,7 @@ def _to_input(g: Tensor, x: Tensor, weight: Tensor, stride: int, pad: int = 0, r
 
     With padding by reflection it is that with zeros, and what falls on the padding added to the pixels reflected there.
     """
-    to_x = _backward(g, x, weight, stride, (pad, pad), (True, False, False))[0]
+    to_x = gradients_of(g, x, weight, stride, (pad, pad), (True, False, False))[0]
     if not (pad and reflect):
         return to_x
     height, width = x.shape[2:]
@@ -347,7 +364,7 @@ def _to_input(g: Tensor, x: Tensor, weight: Tensor, stride: int, pad: int = 0, r
 
     def back(part: Tensor, rows: int, columns: int, padding: tuple[int, int]) -> Tensor:
         seen = part.new_empty((*x.shape[:2], rows, columns))
-        return _backward(part, seen, weight, stride, padding, (True, False, False))[0]
+        return gradients_of(part, seen, weight, stride, padding, (True, False, False))[0]
 
     def edges(axis: int, size: int) -> Iterator[tuple[Tensor, int, int, int]]:
         """Yield the outputs that see the padding on one side, what they see, where in it the padding is and falls."""

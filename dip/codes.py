@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dip import images
-from dip.errors import positive_float, positive_int, shown, unknown
+from dip import guides, images
+from dip.errors import non_negative_int, positive_float, positive_int, shown, unknown
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,12 @@ class Frame:
         if (self.height, self.width) == (self.inner_height, self.inner_width):
             return x
         return x[..., self.top : self.top + self.inner_height, self.left : self.left + self.inner_width]
+
+    def extend(self, x: Tensor) -> Tensor:
+        """Let the edge pixels of (1, C, inner_height, inner_width) go on to the frame's size."""
+        right = self.width - self.left - self.inner_width
+        bottom = self.height - self.top - self.inner_height
+        return F.pad(x, (self.left, right, self.top, bottom), mode="replicate")
 
 
 @runtime_checkable
@@ -194,9 +200,53 @@ class Image:
                 f"the code image has {given[0]} x {given[1]} pixels (height x width) and the image to restore "
                 f"{needed[0]} x {needed[1]}; resize the code image"
             )
-        right = frame.width - frame.left - frame.inner_width
-        bottom = frame.height - frame.top - frame.inner_height
-        return F.pad(self._pixels, (frame.left, right, frame.top, bottom), mode="replicate")
+        return frame.extend(self._pixels)
+
+
+@dataclass(frozen=True)
+class Denoised:
+    """The noisy picture itself after classical denoisers, and uniform noise: a code from which a fit starts far ahead.
+
+    As with `Image`, the network is shown where the edges are and has to find out the rest; but nothing besides the
+    noisy picture is needed. The denoisers are scikit-image's non-local means and total variation (Chambolle), both set
+    for the noise that is found in the picture (`noise_level`). What they get wrong does not stay, as the
+    network is still fitted to the noisy picture alone.
+
+    Parameters
+    ----------
+    scale : float, default 0.3
+        Factor of the pictures, whose mean is taken off; what the jitter adds is to be compared with it.
+    noise : int, default 8
+        Channels of uniform noise beside them, U(0, 0.1).
+    image_channels : int, optional
+        Channels of the noisy picture; a fit fills them in.
+
+    Notes
+    -----
+    For `dip.Denoise` alone: elsewhere what was observed is no picture of the same size.
+    """
+
+    scale: float = 0.3
+    noise: int = 8
+    image_channels: int = 0
+
+    def __post_init__(self) -> None:
+        positive_float(self.scale, "scale")
+        non_negative_int(self.noise, "noise")
+
+    @property
+    def channels(self) -> int:
+        """Two for each of the picture's, and those of noise."""
+        return 2 * self.image_channels + self.noise
+
+    def draw(self, frame: Frame, generator: torch.Generator, picture: Tensor | None = None) -> Tensor:
+        """Return z of a noisy picture (1, image_channels, inner_height, inner_width) in [0, 1] (see `Code.draw`)."""
+        if picture is None:
+            raise ValueError("a Denoised code is drawn from the noisy picture; in a fit it is, of dip.Denoise alone")
+        pictures = torch.cat(guides.denoised(picture), dim=1)
+        pictures = frame.extend(pictures - pictures.mean((2, 3), keepdim=True)).mul_(self.scale)
+        beside = torch.rand(1, self.noise, frame.height, frame.width, generator=generator).mul_(0.1)
+        return torch.cat([pictures, beside], dim=1)
 
 
 class Jitter:
@@ -250,15 +300,16 @@ class Jitter:
             self._generator.set_state(state["generator"])
 
 
-def draw(code: Code, frame: Frame, seed: int) -> Tensor:
-    """Draw a code with a seed of its own, and check what came.
+def draw(code: Code, frame: Frame, seed: int, picture: Tensor | None = None) -> Tensor:
+    """Draw a code with a seed of its own, from the observed picture where it is made of that, and check what came.
 
     Raises
     ------
     ValueError
         A code of one's own returned another shape than (1, channels, frame.height, frame.width), or NaN.
     """
-    z = code.draw(frame, torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    z = code.draw(frame, generator, picture) if isinstance(code, Denoised) else code.draw(frame, generator)
     expected = (1, code.channels, frame.height, frame.width)
     if tuple(z.shape) != expected or not torch.isfinite(z).all():
         raise ValueError(
@@ -273,8 +324,8 @@ def create(code: Any) -> Code:
     Parameters
     ----------
     code : str or Code
-        A name ("uniform", "normal", "meshgrid", "fourier"), a code of this module, or any object with `channels`
-        and `draw`.
+        A name ("uniform", "normal", "meshgrid", "fourier", "denoised"), a code of this module, or any object with
+        `channels` and `draw`.
 
     Raises
     ------
@@ -300,6 +351,7 @@ _CODES: dict[str, type] = {
     "normal": Normal,
     "meshgrid": Meshgrid,
     "fourier": FourierFeatures,
+    "denoised": Denoised,
 }
 
 

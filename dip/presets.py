@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from dip.codes import Meshgrid, Uniform
+from dip.codes import Denoised, Meshgrid, Uniform
 from dip.errors import unknown
 
 
@@ -75,6 +75,15 @@ _GROWING = (16, 32, 64, 128, 128)
 
 _PRESETS = (
     Preset("denoise", "paper", "Gaussian noise, sigma 25", 1800, _PAPER, jitter=1 / 30),
+    Preset(
+        "denoise",
+        "fast",
+        "any noise, in a small part of the time",
+        600,
+        _net((16, 32, 64, 64, 64), (4,) * 5),
+        code=Denoised(),
+        jitter=1 / 30,
+    ),
     Preset("denoise", "paper-sigma50", "stronger noise, sigma 50", 1800, _PAPER, jitter=1 / 20),
     Preset(
         "denoise",

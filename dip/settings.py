@@ -9,7 +9,7 @@ import copy
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -210,9 +210,12 @@ def resolve(task: Problem, options: Options) -> Settings:
         raise ValueError(
             f"preset {preset.name!r} needs a picture as its code: {preset.about}; give code=dip.codes.Image(picture)"
         )
-    code = codes.create(code)
-
     channels, height, width = task.shape
+    code = codes.create(code)
+    if isinstance(code, codes.Denoised):
+        if task.task != "denoise":
+            raise ValueError(f"code={code!r} is made from a noisy picture: it is for dip.Denoise, not for {task.task}")
+        code = replace(code, image_channels=channels)
     network = _network(given.get("network"), preset, code.channels, channels, weights_seed)
     if not getattr(network, "follows_dtype", False):
         # Only a network that says so computes in the dtype of its code.

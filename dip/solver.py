@@ -75,7 +75,7 @@ class Fit:
         observation = task.load()
         reference, init = options.get("reference"), options.get("init")
         clean = None if reference is None else task.clean(reference)
-        z = codes.draw(s.code, s.frame, s.code_seed)
+        z = codes.draw(s.code, s.frame, s.code_seed, observation.y)
 
         self.device = s.device
         self.y = observation.y.to(self.device)

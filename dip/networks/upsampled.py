@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from dip.networks.layers import MODE, apply, as_one, gradients_of, strips, sums_of, trained_on_cpu, upsample
 
@@ -34,7 +34,7 @@ _SMALLEST = 48  # pixels of a side of the large picture: below, the border and t
 _STRIP = 4096  # pixels of the small picture in a strip for the gradient of the weights
 
 
-def conv_upsampled(x: Tensor, branch: Tensor | None, mode: str, norm: nn.Module, conv: nn.Module) -> Tensor:
+def conv_upsampled(x: Tensor, branch: Tensor | None, mode: str, norm: Any, conv: Any) -> Tensor:
     """Return ``conv(norm(cat([branch, upsample(x, mode)])))``.
 
     Parameters
@@ -50,20 +50,22 @@ def conv_upsampled(x: Tensor, branch: Tensor | None, mode: str, norm: nn.Module,
     conv : Conv2d
         Of stride 1.
     """
-    large = 2 * min(x.shape[2:]) >= _SMALLEST
-    if not (large and trained_on_cpu(x) and as_one(norm, conv) and conv.stride[0] == 1 and conv.pad < _SMALLEST // 8):
+    if not (trained_on_cpu(x) and as_one(norm, conv) and 2 * min(x.shape[2:]) >= max(_SMALLEST, 4 * conv.pad + 4)):
         x = upsample(x, mode)
         x = x if branch is None else torch.cat([branch, x], dim=1)
         return apply([norm, conv], x)
     first = 0 if branch is None else branch.shape[1]
+    kept = [norm.running_mean.clone(), norm.running_var.clone()]  # autograd must not see those of the layer change
     with torch.no_grad():
         mean, variance, count = _moments(x.detach(), mode)
-        norm.num_batches_tracked.add_(1)
-        norm.running_mean[first:].lerp_(mean, norm.momentum)
-        norm.running_var[first:].lerp_(variance * (count / (count - 1)), norm.momentum)
+        for running, new in zip(kept, (mean, variance * (count / (count - 1))), strict=True):
+            running[first:].lerp_(new, norm.momentum)
     if branch is not None:
-        parts = (t[:first] for t in (norm.running_mean, norm.running_var, norm.weight, norm.bias))
-        branch = F.batch_norm(branch, *parts, True, norm.momentum, norm.eps)
+        mean_there, variance_there, scale, offset = (t[:first] for t in (*kept, norm.weight, norm.bias))
+        branch = F.batch_norm(branch, mean_there, variance_there, scale, offset, True, norm.momentum, norm.eps)
+    norm.running_mean.copy_(kept[0])
+    norm.running_var.copy_(kept[1])
+    norm.num_batches_tracked.add_(1)
     fitted = norm.weight[first:], norm.bias[first:], *conv.cast(x.dtype)
     y: Tensor = _ConvUpsampled.apply(x, branch, *fitted, mean, variance, norm.eps, mode, conv.reflect)
     return y
@@ -154,7 +156,8 @@ def _forward(z: Tensor, branch: Tensor | None, weight: Tensor, bias: Tensor | No
         own = weight[:, : branch.shape[1]].contiguous(memory_format=torch.channels_last)
         y += F.conv2d(branch, own, padding=pad)
     for part in _border(y, pad, mode):
-        y[part.outputs] = _plain(part, *part.inputs(z, branch), weight, bias, mode, reflect)
+        beside = None if branch is None else branch[part.large]
+        y[part.outputs] = _plain(part, z[part.small], weight, beside, bias, mode, reflect)
     return y
 
 
@@ -162,24 +165,24 @@ def _backward(
     g: Tensor, z: Tensor, branch: Tensor | None, weight: Tensor, bias: Tensor | None, mode: str, reflect: bool
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
     """Return the gradients of z, branch, weight and bias."""
-    pad, kernel, first, taps = (
-        weight.shape[-1] // 2,
-        weight.shape[-1],
-        weight.shape[1] - z.shape[1],
-        _taps(mode, z.dtype),
-    )
+    kernel, first, taps = weight.shape[-1], weight.shape[1] - z.shape[1], _taps(mode, z.dtype)
+    pad = kernel // 2
     to_weight = torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
+    to_bias, to_branch = to_weight.new_zeros(weight.shape[0]), None
     inside = g.clone(memory_format=torch.channels_last)
     border = list(_border(g, pad, mode))
     for part in border:
         inside[part.outputs] = 0
-    to_branch, to_bias = None, to_weight.new_zeros(weight.shape[0])
     if branch is not None:
         own = weight[:, :first].contiguous(memory_format=torch.channels_last)
-        to_branch, found, of_bias = gradients_of(inside, branch, own, 1, (pad, pad), (True, True, True))
-        to_weight[:, :first] += found
-        to_bias += of_bias
-    else:
+        to_branch = gradients_of(inside, branch, own, 1, (pad, pad), (True, False, False))[0]
+        for top, bottom in strips(inside[:, :, pad : g.shape[2] - pad]):  # there is nothing outside
+            seen = branch[:, :, top : bottom + 2 * pad]
+            rows = inside[:, :, top + pad : bottom + pad]
+            _, to_own, to_own_bias = gradients_of(rows, seen, own, 1, (0, pad), (False, True, True))
+            to_weight[:, :first] += to_own
+            to_bias += to_own_bias
+    elif bias is not None:
         to_bias += sums_of(inside, inside, to_bias, to_bias + 1)[1]
     spread = F.conv2d(inside, _filter(taps, inside), padding=len(taps) // 2 - 1 + pad, groups=g.shape[1])
     del inside
@@ -191,58 +194,69 @@ def _backward(
         turned += gradients_of(z[:, :, top:bottom], seen, transposed, 2, (0, 0), (False, True, False))[1]
     to_weight[:, first:] += turned.transpose(0, 1).flip(2, 3)
     for part in border:
-        leaves = [None if t is None else t.detach().requires_grad_() for t in (*part.inputs(z, branch), weight, bias)]
+        given = (z[part.small], weight, None if branch is None else branch[part.large], bias)
+        leaves = [None if t is None else t.detach().requires_grad_() for t in given]
         with torch.enable_grad():
-            outputs = _plain(part, *leaves, mode, reflect)
-        found = iter(torch.autograd.grad(outputs, [t for t in leaves if t is not None], g[part.outputs]))
-        to_z[part.small] += next(found)
+            outputs = _plain(part, *leaves, mode, reflect)  # type: ignore[arg-type, call-arg]
+        wanted = [t for t in leaves if t is not None]
+        gradients = iter(torch.autograd.grad(outputs, wanted, g[part.outputs]))
+        to_z[part.small] += next(gradients)
+        to_weight += next(gradients)
         if to_branch is not None:
-            to_branch[part.large] += next(found)
-        to_weight += next(found)
+            to_branch[part.large] += next(gradients)
         if bias is not None:
-            to_bias += next(found)
+            to_bias += next(gradients)
     return to_z, to_branch, to_weight.to(weight.dtype), None if bias is None else to_bias.to(bias.dtype)
+
+
+_Place = tuple[Any, ...]  # in (N, C, H, W): ..., rows, columns
 
 
 class _Part(NamedTuple):
     """A rectangle of outputs at the border, and where in the pictures, large and small, is what it sees."""
 
-    outputs: tuple[Any, ...]
-    large: tuple[Any, ...]
-    small: tuple[Any, ...]
-    cut: tuple[Any, ...]  # the large one's place in the upsampled small one
-    padding: tuple[int, int, int, int]
-
-    def inputs(self, z: Tensor, branch: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Return what of z and of the branch it sees."""
-        return z[self.small], None if branch is None else branch[self.large]
+    outputs: _Place
+    large: _Place
+    small: _Place
+    cut: _Place  # the large one's place in the upsampled small one
+    padding: tuple[int, ...]
 
 
 def _border(y: Tensor, pad: int, mode: str) -> Iterator[_Part]:
     """Yield the outputs that see the padding, or a pixel that is interpolated from beyond the border."""
     height, width = y.shape[2:]
     ring = pad + (mode == "bilinear")
-    rows, columns = (slice(0, ring), slice(height - ring, height)), (slice(0, ring), slice(width - ring, width))
+    if not ring:
+        return
+    for rows in (slice(0, ring), slice(height - ring, height)):
+        yield _part(rows, slice(0, width), (height, width), pad)
+    for columns in (slice(0, ring), slice(width - ring, width)):
+        yield _part(slice(ring, height - ring), columns, (height, width), pad)
 
-    def along(outputs: slice, size: int) -> tuple[slice, slice, slice, tuple[int, int]]:
-        first, last = outputs.start - pad, outputs.stop + pad
-        large = slice(max(first, 0), min(last, size))
-        small = slice(max(large.start - 1, 0) // 2, min(large.stop // 2 + 1, size // 2))
-        cut = slice(large.start - 2 * small.start, large.stop - 2 * small.start)
-        return large, small, cut, (large.start - first, last - large.stop)
 
-    boxes = [(one, slice(0, width)) for one in rows] + [(slice(ring, height - ring), one) for one in columns]
-    for down, across in boxes if ring else ():
-        both = zip(along(down, height), along(across, width), strict=True)
-        large, small, cut, (above_below, left_right) = both
-        yield _Part(*((..., *pair) for pair in ((down, across), large, small, cut)), (*left_right, *above_below))
+def _part(rows: slice, columns: slice, size: tuple[int, int], pad: int) -> _Part:
+    large, small, cut, padding = [], [], [], []
+    for outputs, extent in ((rows, size[0]), (columns, size[1])):
+        seen = slice(max(outputs.start - pad, 0), min(outputs.stop + pad, extent))
+        source = slice(max(seen.start - 1, 0) // 2, min(seen.stop // 2 + 1, extent // 2))
+        large.append(seen)
+        small.append(source)
+        cut.append(slice(seen.start - 2 * source.start, seen.stop - 2 * source.start))
+        padding.append((seen.start - outputs.start + pad, outputs.stop + pad - seen.stop))
+    return _Part(
+        (..., rows, columns),
+        (..., *large),
+        (..., *small),
+        (..., *cut),
+        (*padding[1], *padding[0]),  # in F.pad's order, columns first
+    )
 
 
 def _plain(
     part: _Part,
     z: Tensor,
-    branch: Tensor | None,
     weight: Tensor,
+    branch: Tensor | None,
     bias: Tensor | None,
     mode: str,
     reflect: bool,

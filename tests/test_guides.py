@@ -1,0 +1,120 @@
+"""The code made of a noisy picture, against scikit-image and known noise."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from skimage import restoration
+from small import NET, QUICK, picture
+
+import dip
+from dip import guides
+from dip.codes import Denoised, Frame
+
+
+def as_tensor(pixels):
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))[None]
+
+
+@pytest.mark.parametrize("sigma", [0.01, 0.1, 0.3])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_noise_level_is_found(sigma, channels):
+    y, x = np.mgrid[:96, :120] / 100
+    smooth = (0.5 + 0.3 * np.sin(4 * x + 3 * y))[..., None]
+    noisy = smooth + np.random.default_rng(0).normal(0, sigma, (96, 120, channels))
+    assert guides.noise_level(as_tensor(noisy)) == pytest.approx(sigma, rel=0.03)
+
+
+def test_edges_hardly_move_the_noise_level(photo):
+    noisy = dip.degradations.gaussian(photo / np.float32(255), 25, clip=False, seed=0)
+    found = guides.noise_level(as_tensor(noisy))
+    assert found == pytest.approx(25 / 255, rel=0.1)
+    assert found == pytest.approx(np.std(noisy - photo / 255), rel=0.1)
+
+
+def test_a_picture_without_noise_has_none():
+    y, x = np.mgrid[:20, :30]
+    ramp = (0.01 * x + 0.02 * y)[..., None]
+    assert guides.noise_level(as_tensor(ramp)) == pytest.approx(0, abs=1e-12)
+    assert guides.noise_level(torch.rand(1, 3, 2, 9)) == 0
+    for made in guides.denoised(as_tensor(ramp)):
+        torch.testing.assert_close(made, as_tensor(ramp), rtol=0, atol=0.01)
+
+
+def test_the_denoisers_are_scikit_images(photo):
+    noisy = dip.degradations.gaussian(photo / np.float32(255), 25, seed=0)
+    sigma = guides.noise_level(as_tensor(noisy))
+    means = {"patch_size": 5, "patch_distance": 6, "h": 0.6 * sigma, "sigma": sigma}
+    expected = (
+        restoration.denoise_nl_means(noisy.astype(float), **means, fast_mode=True, channel_axis=-1),
+        restoration.denoise_tv_chambolle(noisy.astype(float), weight=sigma, channel_axis=-1),
+    )
+    found = guides.denoised(as_tensor(noisy))
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.dtype == torch.float32
+        torch.testing.assert_close(ours, as_tensor(theirs).float(), rtol=0, atol=1e-6)
+        assert dip.metrics.psnr(theirs, photo / 255) > dip.metrics.psnr(noisy, photo / 255) + 3
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_the_code_has_both_pictures_about_zero_and_noise_beside_them(channels):
+    frame, code = Frame.around((20, 29), (32, 32)), Denoised(scale=0.5, noise=4, image_channels=channels)
+    noisy = as_tensor(picture((20, 29, channels)))
+    z = code.draw(frame, torch.Generator().manual_seed(0), noisy)
+    assert z.shape == (1, code.channels, 32, 32) == (1, 2 * channels + 4, 32, 32)
+    expected = 0.5 * torch.cat(guides.denoised(noisy), dim=1)
+    inside = frame.crop(z)[:, :-4]
+    torch.testing.assert_close(inside.mean((2, 3)), torch.zeros(1, 2 * channels), rtol=0, atol=1e-6)
+    torch.testing.assert_close(inside, expected - expected.mean((2, 3), keepdim=True))
+    assert torch.equal(z[:, :-4, 0, frame.left], inside[:, :, 0, 0])  # beyond the border its pixels go on
+    assert 0 <= z[:, -4:].min() < 0.01
+    assert 0.09 < z[:, -4:].max() <= 0.1
+
+
+def test_a_fit_draws_it_from_its_own_picture():
+    noisy = picture((24, 24, 3))
+    fit = dip.Fit(dip.Denoise(noisy), network=NET, code="denoised", seed=3)
+    assert fit.network.in_channels == 14
+    expected = guides.denoised(as_tensor(noisy))[0]
+    torch.testing.assert_close(fit.code[:, :3].cpu(), 0.3 * (expected - expected.mean((2, 3), keepdim=True)))
+    other = dip.Fit(dip.Denoise(noisy), network=NET, code="denoised", seed=4)
+    assert torch.equal(fit.code[:, :6], other.code[:, :6])
+    assert not torch.equal(fit.code[:, 6:], other.code[:, 6:])
+
+
+def test_a_resumed_fit_goes_on_bit_for_bit(tmp_path):
+    options = {**QUICK, "code": Denoised(noise=2), "seed": 1}
+    whole = dip.fit(dip.Denoise(picture()), iters=6, **options)
+    dip.fit(dip.Denoise(picture()), iters=3, checkpoint=tmp_path / "a.ckpt", **options)
+    resumed = dip.fit(dip.Denoise(picture()), iters=6, resume=tmp_path / "a.ckpt", **options)
+    assert torch.equal(whole.picture, resumed.picture)
+
+
+def test_it_is_refused_where_there_is_no_noisy_picture():
+    small = {"network": NET, "code": "denoised"}
+    with pytest.raises(ValueError, match=r"Denoised\(.*made from a noisy picture.*not for super_resolve"):
+        dip.Fit(dip.SuperResolve(picture(), 2), **small)
+    with pytest.raises(ValueError, match="not for inpaint"):
+        dip.Fit(dip.Inpaint(picture(), np.eye(16, dtype=bool)), **small)
+    with pytest.raises(ValueError, match="drawn from the noisy picture"):
+        Denoised().draw(Frame.around((8, 8), (8, 8)), torch.Generator())
+    with pytest.raises(ValueError, match="noise must be"):
+        Denoised(noise=-1)
+
+
+@pytest.mark.parametrize("shape", [(40, 36), (33, 47, 3), (5, 7)])
+def test_the_fast_preset_takes_gray_and_colour_of_any_size(shape):
+    noisy = picture(shape, "uint8")
+    restored = dip.denoise(noisy, preset="fast", iters=2)
+    assert (restored.shape, restored.dtype) == (noisy.shape, noisy.dtype)
+
+
+def test_the_fast_preset_is_far_ahead_of_the_papers_after_as_many_iterations(photo):
+    noisy = dip.degradations.gaussian(photo / np.float32(255), 25, seed=0)
+    # the paper's code with the fast network: what differs is the code alone
+    options = {"preset": "fast", "iters": 100, "average": 0.9, "precision": "float32"}
+    fast = dip.denoise(noisy, **options)
+    from_noise = dip.denoise(noisy, code="uniform", **options)
+    clean = photo / 255
+    assert dip.metrics.psnr(fast, clean) > dip.metrics.psnr(from_noise, clean) + 2

@@ -6,14 +6,18 @@ The original network and loop (CHECKOUT: a clone of DmitryUlyanov/deep-image-pri
 clipped, the middle --size pixels) in its own 1800 iterations; what it ends with, the bias-corrected average of its
 outputs, is the mark. The scales of its batch normalisations begin as they did for the paper (see seeds.py), or with
 --reference-norm-scale one as they would today. Each setting of dip then runs for as long as it is set to, and the
-report has its PSNR, its seconds, and the second at which it first came to the mark. Without --reference, the first
-setting is the mark.
+report has its PSNR, its seconds, and the second at which it first came to the mark.
+
+Without --reference, the first setting is the mark. The original code needs an hour a picture on two cores; so with
+--reference-seconds, the preset "paper", which is the same network and loop, may stand for it: the original code is then
+only timed, over a few iterations, and what it would have taken is what the others are compared with.
 
 Settings are presets, or options of `dip.fit` as JSON:
 
     --setting paper --setting thin='{"network": {"down": [64,64,64,64,64], ...}, "jitter": 0, "iters": 800}'
 
-Seconds are those of the fit alone: the PSNR is taken between them. They compare within one run on one machine.
+With --keep, what OUT has already is not run again. Seconds are those of the fit alone, with its code: the PSNR is taken
+between them. They compare on one machine, with equally many threads.
 """
 
 from __future__ import annotations
@@ -48,6 +52,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--reference", type=Path, help="checkout of DmitryUlyanov/deep-image-prior")
     parser.add_argument("--reference-iters", type=int, default=1800)
     parser.add_argument("--reference-norm-scale", choices=["one", "uniform"], default="uniform")
+    parser.add_argument("--reference-seconds", action="store_true", help="only time the original code")
+    parser.add_argument("--keep", action="store_true", help="go on from what OUT has")
     parser.add_argument("--setting", action="append", help="a preset, or NAME=JSON; may be given again")
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--sigma", type=float, default=25)
@@ -57,32 +63,59 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.data is None:
         parser.error("give --data FOLDER, or set DIP_DATA")
+    if options.reference_seconds and not options.reference:
+        parser.error("--reference-seconds needs --reference CHECKOUT")
     settings = dict(setting(text) for text in options.setting or ["paper"])
-    report: dict[str, Any] = {
+    protocol = {
         "experiment": f"denoising, sigma {options.sigma:g} clipped: PSNR of the averaged output against seconds",
         "size": options.size,
         "seed": options.seed,
-        "settings": settings,
         "device": str(dip.devices.resolve(options.device)),
-        "environment": dip.devices.environment(),
-        "date": datetime.date.today().isoformat(),
-        "pictures": {},
     }
+    report: dict[str, Any] = {**protocol, "settings": {}, "pictures": {}}
+    if options.keep and options.out.exists():
+        report = json.loads(options.out.read_text())
+        if any(report[key] != value for key, value in protocol.items()):
+            parser.error(f"{options.out} was measured otherwise: give another --out, or do without --keep")
+    changed = [name for name, given in settings.items() if report["settings"].get(name, given) != given]
+    if changed:
+        parser.error(f"{options.out} has other settings under the name {changed[0]}: give another name")
+    report["settings"] |= settings
     options.out.parent.mkdir(parents=True, exist_ok=True)
     for name in options.pictures:
         clean = crop(read((options.data / name).with_suffix(".png")), options.size)
         noisy = dip.degradations.gaussian(clean, options.sigma, clip=True, seed=0)
-        curves = {}
-        if options.reference:
+        curves = {label: one["curve"] for label, one in report["pictures"].get(name, {}).items()}
+        if options.reference and not options.reference_seconds and "reference" not in curves:
             curves["reference"] = follow(reference(noisy, options), clean, options)
+        elif options.reference_seconds and "reference" not in report:
+            report["reference"] = {"seconds": timed(reference(noisy, options), options), **now()}
         for label, given in settings.items():
-            curves[label] = follow(ours(noisy, given, options), clean, options)
-        report["pictures"][name] = compare(curves)
+            if label not in curves:
+                curves[label] = follow(ours(noisy, given, options), clean, options)
+        report["pictures"][name] = compare(curves, report.get("reference"))
         for label, found in report["pictures"][name].items():
             print(name, label, {key: value for key, value in found.items() if key != "curve"}, flush=True)
         report["summary"] = summary(report["pictures"])
         options.out.write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(report["summary"], indent=1))
+
+
+def now() -> dict[str, Any]:
+    """Where and when something is measured."""
+    return {"environment": dip.devices.environment(), "date": datetime.date.today().isoformat()}
+
+
+def timed(outputs: Iterator[Tensor], options: argparse.Namespace, iterations: int = 5) -> float:
+    """Return the seconds that all of the original code's iterations would take, from a few of them."""
+    device = dip.devices.resolve(options.device)
+    seconds = []
+    for _ in range(iterations + 2):
+        started = time.perf_counter()
+        next(outputs)
+        wait(device)
+        seconds.append(time.perf_counter() - started)
+    return round(statistics.median(seconds[2:]) * options.reference_iters, 1)
 
 
 def setting(text: str) -> tuple[str, dict[str, Any]]:
@@ -91,14 +124,14 @@ def setting(text: str) -> tuple[str, dict[str, Any]]:
     return name, json.loads(options) if equals else {"preset": name}
 
 
-def follow(outputs: Iterator[Tensor], clean: np.ndarray, options: argparse.Namespace) -> dict[str, list[float]]:
+def follow(outputs: Iterator[Tensor], clean: np.ndarray, options: argparse.Namespace) -> dict[str, Any]:
     """Return iterations, seconds, and the PSNR of the averaged output along a fit."""
     device = dip.devices.resolve(options.device)
     colours = (2, 0, 1) if clean.ndim == 3 else (0, 1)
     target = torch.from_numpy(np.ascontiguousarray(clean.transpose(colours))).to(device, torch.float32)
-    found: dict[str, list[float]] = {"iteration": [], "seconds": [], "psnr": []}
+    found: dict[str, Any] = {**now(), "iteration": [], "seconds": [], "psnr": []}
     seconds = 0.0
-    started = time.perf_counter()
+    started = time.perf_counter()  # what comes before the first iteration counts: the code may take a while
     for iteration, picture in enumerate(outputs, 1):
         if iteration % EVERY:
             continue
@@ -131,19 +164,24 @@ def reference(noisy: np.ndarray, options: argparse.Namespace) -> Iterator[Tensor
         yield average.value
 
 
-def compare(curves: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, Any]]:
-    """Return, for each contender, its last PSNR and when it came to the mark: the first one's last PSNR."""
+def compare(curves: dict[str, dict[str, Any]], reference: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
+    """Return, for each contender, its last PSNR and when it came to the mark: the first one's last PSNR.
+
+    How many times faster that is than the original code, or than the first contender where that was not timed: None
+    for a contender that never came there, or was measured with another number of threads.
+    """
     first = next(iter(curves.values()))
-    mark, mark_seconds = first["psnr"][-1], first["seconds"][-1]
+    mark, base = first["psnr"][-1], reference or {**first, "seconds": first["seconds"][-1]}
     found = {}
     for label, curve in curves.items():
         reached = next((s for s, psnr in zip(curve["seconds"], curve["psnr"], strict=True) if psnr >= mark), None)
+        alike = curve["environment"]["threads"] == base["environment"]["threads"]
         found[label] = {
             "psnr": curve["psnr"][-1],
             "best": max(curve["psnr"]),
             "seconds": curve["seconds"][-1],
             "seconds_to_the_mark": reached,
-            "times_faster_to_the_mark": None if reached is None else round(mark_seconds / reached, 2),
+            "times_faster_to_the_mark": round(base["seconds"] / reached, 2) if reached and alike else None,
             "curve": curve,
         }
     return found
@@ -152,13 +190,14 @@ def compare(curves: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, An
 def summary(pictures: dict[str, dict[str, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
     """Return the means over the pictures."""
     found = {}
-    for label in next(iter(pictures.values())):
-        rows = [picture[label] for picture in pictures.values()]
+    for label in dict.fromkeys(label for picture in pictures.values() for label in picture):
+        rows = [picture[label] for picture in pictures.values() if label in picture]
         faster = [row["times_faster_to_the_mark"] for row in rows]
         found[label] = {
+            "pictures": len(rows),
             "psnr": round(statistics.fmean(row["psnr"] for row in rows), 3),
             "seconds": round(statistics.fmean(row["seconds"] for row in rows), 1),
-            "reached": f"{sum(one is not None for one in faster)} of {len(rows)}",
+            "reached": f"{sum(row['seconds_to_the_mark'] is not None for row in rows)} of {len(rows)}",
             "times_faster_to_the_mark": None
             if None in faster
             else round(statistics.geometric_mean(one for one in faster if one is not None), 2),

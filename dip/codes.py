@@ -209,8 +209,8 @@ class Denoised:
 
     As with `Image`, the network is shown where the edges are and has to find out the rest; but nothing besides the
     noisy picture is needed. The denoisers are scikit-image's non-local means and total variation (Chambolle), both set
-    for the noise that is found in the picture (`noise_level`). What they get wrong does not stay, as the
-    network is still fitted to the noisy picture alone.
+    for the noise that is found in the picture (`dip.guides.noise_level`), and a Gaussian filter of 1 pixel. What they
+    get wrong does not stay: the network is fitted to the noisy picture, not to theirs.
 
     Parameters
     ----------
@@ -236,8 +236,8 @@ class Denoised:
 
     @property
     def channels(self) -> int:
-        """Two for each of the picture's, and those of noise."""
-        return 2 * self.image_channels + self.noise
+        """Three for each of the picture's, and those of noise."""
+        return 3 * self.image_channels + self.noise
 
     def draw(self, frame: Frame, generator: torch.Generator, picture: Tensor | None = None) -> Tensor:
         """Return z of a noisy picture (1, image_channels, inner_height, inner_width) in [0, 1] (see `Code.draw`)."""

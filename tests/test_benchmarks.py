@@ -140,3 +140,11 @@ def test_time_to_quality_says_when_each_came_to_the_mark(data, tmp_path):
     assert short["curve"]["psnr"] == long["curve"]["psnr"][:1]
     assert (short["seconds_to_the_mark"] is None) == (short["psnr"] < long["psnr"])
     assert report["summary"]["long"]["reached"] == "1 of 1"
+
+    further = ("--setting", f"again={json.dumps(settings['short'])}", "--keep")
+    run("time_to_quality.py", "--data", data, "--pictures", "set9/f16", "--size", 32, *further, "--out", path)
+    later = json.loads(path.read_text())
+    kept, again = later["pictures"]["set9/f16"], later["pictures"]["set9/f16"]["again"]
+    assert {name: kept[name] for name in settings} == report["pictures"]["set9/f16"]
+    assert again["curve"]["psnr"] == short["curve"]["psnr"]
+    assert set(later["summary"]) == set(later["settings"]) == {"long", "short", "again"}

@@ -17,6 +17,7 @@ from dip.networks.upsampled import conv_upsampled
 @pytest.fixture(autouse=True)
 def _small_pictures(monkeypatch):
     monkeypatch.setattr(upsampled, "_SMALLEST", 8)
+    monkeypatch.setattr(upsampled, "_LEAST", 0)
 
 
 def random(*shape, seed=0):
@@ -111,11 +112,12 @@ def test_frozen_weights_have_no_gradient():
     torch.testing.assert_close(ours, x.grad, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("case", ["small", "evaluation", "no gradient", "hook", "another layer"])
+@pytest.mark.parametrize("case", ["small", "few channels", "evaluation", "no gradient", "hook", "another layer"])
 def test_the_plain_order_where_the_other_does_not_apply(case, monkeypatch):
     monkeypatch.setattr(upsampled, "_ConvUpsampled", None)
     monkeypatch.setattr(upsampled, "_SMALLEST", 64 if case == "small" else 8)
     x, branch, (norm, conv) = random(1, 3, 8, 8), random(1, 2, 16, 16), layers_of(5)
+    monkeypatch.setattr(upsampled, "_LEAST", 16 * 16 * 3 * 4 + (case == "few channels"))
     seen = []
     if case == "evaluation":
         norm.eval()

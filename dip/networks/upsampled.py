@@ -30,7 +30,9 @@ from dip.networks.layers import MODE, apply, as_one, gradients_of, strips, sums_
 __all__ = ["conv_upsampled"]
 
 _TAPS = {"bilinear": (0.25, 0.75, 0.75, 0.25), "nearest": (1.0, 1.0)}
-_SMALLEST = 48  # pixels of a side of the large picture: below, the border and the calls cost more than is saved
+# Below these the border and the calls cost more than is saved: pixels of a side of the large picture, and its pixels
+# times input and output channels of the convolution (measured on two cores).
+_SMALLEST, _LEAST = 64, 2**24
 _STRIP = 4096  # pixels of the small picture in a strip for the gradient of the weights
 
 
@@ -50,7 +52,7 @@ def conv_upsampled(x: Tensor, branch: Tensor | None, mode: str, norm: Any, conv:
     conv : Conv2d
         Of stride 1.
     """
-    if not (trained_on_cpu(x) and as_one(norm, conv) and 2 * min(x.shape[2:]) >= max(_SMALLEST, 4 * conv.pad + 4)):
+    if not (trained_on_cpu(x) and as_one(norm, conv) and _worthwhile(x, conv)):
         x = upsample(x, mode)
         x = x if branch is None else torch.cat([branch, x], dim=1)
         return apply([norm, conv], x)
@@ -69,6 +71,11 @@ def conv_upsampled(x: Tensor, branch: Tensor | None, mode: str, norm: Any, conv:
     fitted = norm.weight[first:], norm.bias[first:], *conv.cast(x.dtype)
     y: Tensor = _ConvUpsampled.apply(x, branch, *fitted, mean, variance, norm.eps, mode, conv.reflect)
     return y
+
+
+def _worthwhile(x: Tensor, conv: Any) -> bool:
+    products = 4 * x.numel() * conv.weight.shape[0]
+    return products >= _LEAST and 2 * min(x.shape[2:]) >= max(_SMALLEST, 4 * conv.pad + 4)
 
 
 def _moments(x: Tensor, mode: str) -> tuple[Tensor, Tensor, int]:

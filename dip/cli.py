@@ -207,7 +207,8 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
     one = command("presets", commands.show_presets, "list the settings by name", "[TASK]", text)
     one.add_argument("task", nargs="?", metavar="TASK", help="denoise, inpaint, super-resolve or reconstruct")
     text = "Print versions, devices with their precision and free memory, and the number of threads."
-    command("info", commands.info, "versions, devices, threads, memory", "", text)
+    one = command("info", commands.info, "versions, devices, threads, memory", "[--size HxW]", text)
+    one.add_argument("--size", type=_size, metavar="HxW", help="also the memory that each preset takes, in colour")
     one = command("demo", commands.try_out, "see what it does", "[options]", demo.ABOUT, demo.EXAMPLES, _STATUS)
     _add_demo(one)
     for one in found.choices.values():
@@ -422,6 +423,17 @@ def _channels(text: str) -> tuple[int, ...]:
         raise argparse.ArgumentTypeError(
             f"{text!r} is not a list of channels, one number a scale, such as 64,64,64,64,64 or 64x5"
         ) from None
+
+
+def _size(text: str) -> tuple[int, int]:
+    """512x768, height first."""
+    try:
+        height, width = (int(part) for part in text.lower().split("x"))
+    except ValueError:
+        height = width = 0
+    if min(height, width) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size in pixels, height x width, such as 512x768")
+    return height, width
 
 
 def _range(text: str) -> float | tuple[float, float]:

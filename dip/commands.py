@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dip import demo, devices, files, presets, stopping
+from dip import demo, devices, files, presets, settings, stopping
 from dip.codes import Image
 from dip.console import Console, one_line
 from dip.errors import unknown
@@ -85,7 +85,7 @@ def show_presets(args: argparse.Namespace, console: Console) -> int:
 
 
 def info(args: argparse.Namespace, console: Console) -> int:
-    """Print versions, devices, threads, precision and memory."""
+    """Print versions, devices, threads, precision and memory; with --size, what each preset takes of it."""
     here = devices.environment()
     lines = {name: here[name] for name in ("dip", "python", "torch", "numpy")}
     for package in _PACKAGES:
@@ -102,6 +102,12 @@ def info(args: argparse.Namespace, console: Console) -> int:
         precision = str(devices.precision("auto", device)).removeprefix("torch.")
         default = ", taken by default" if name == devices.available()[0] else ""
         lines[f"device {named}"] = f"precision {precision}, free memory {memory}{default}"
+    if args.size is not None:
+        height, width = args.size
+        device = torch.device(devices.available()[0])
+        for name in presets.names():
+            needed = settings.memory(presets.get(*name.split("/")), (3, height, width), device)
+            lines[f"{name}, {height} x {width}"] = f"takes up to about {needed / 2**30:.2f} GiB on {device}"
     width = max(map(len, lines))
     console.say("\n".join(f"{name.ljust(width)}  {value}" for name, value in lines.items()))
     return 0

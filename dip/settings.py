@@ -232,14 +232,7 @@ def resolve(task: Problem, options: Options) -> Settings:
         raise ValueError("the network has no weights that could be fitted: every one has requires_grad=False")
     # The code alone tells that a size is out of the question, some of which PyTorch cannot even count.
     devices.check_memory(3 * 4 * code.channels * frame.height * frame.width, device, task.shape[1:], padded=padded)
-    with foretelling(device):
-        found = devices.dry_run(
-            network,
-            (1, code.channels, frame.height, frame.width),
-            dtype,
-            moments=optimizers.MOMENTS[optimizer],
-            optimize_code=optimize_code,
-        )
+    found = _dry_run(network, code.channels, frame, device, dtype, optimizer, optimize_code=optimize_code)
     if found is not None:  # else it is a module that needs real data: its first iteration will tell
         needed, made = found
         _check_shape(made, (1, channels, frame.height, frame.width), code.channels)
@@ -267,6 +260,41 @@ def resolve(task: Problem, options: Options) -> Settings:
         checkpoint=checkpoint,
         checkpoint_every=every,
     )
+
+
+def memory(preset: presets.Preset, shape: tuple[int, int, int], device: torch.device) -> int:
+    """Return the bytes that a fit of an image of `shape` (C, H, W) with a preset takes at its peak, at most.
+
+    It is the estimate by which a fit is refused that would not find room (`dip.devices.dry_run`).
+    """
+    code = replace(preset.code, image_channels=shape[0]) if isinstance(preset.code, codes.Denoised) else preset.code
+    inputs = shape[0] if code is None else code.channels  # a picture as the code has the image's channels
+    network = _network(None, preset, inputs, shape[0], seed=0)
+    size = (shape[1], shape[2])
+    frame = codes.Frame.around(size, network.padded_size(*size))  # type: ignore[operator]
+    found = _dry_run(network, inputs, frame, device, devices.precision("auto", device), preset.optimizer)
+    assert found is not None, "a preset's network runs on the meta device"
+    return found[0]
+
+
+def _dry_run(
+    network: nn.Module,
+    inputs: int,
+    frame: codes.Frame,
+    device: torch.device,
+    dtype: torch.dtype,
+    optimizer: str,
+    *,
+    optimize_code: bool = False,
+) -> tuple[int, tuple[int, ...]] | None:
+    with foretelling(device):
+        return devices.dry_run(
+            network,
+            (1, inputs, frame.height, frame.width),
+            dtype,
+            moments=optimizers.MOMENTS[optimizer],
+            optimize_code=optimize_code,
+        )
 
 
 def _callables(given: Any, name: str, advice: str) -> tuple[Callable[..., Any], ...]:

@@ -148,3 +148,21 @@ def test_time_to_quality_says_when_each_came_to_the_mark(data, tmp_path):
     assert {name: kept[name] for name in settings} == report["pictures"]["set9/f16"]
     assert again["curve"]["psnr"] == short["curve"]["psnr"]
     assert set(later["summary"]) == set(later["settings"]) == {"long", "short", "again"}
+
+
+def test_search_follows_its_variants(data, tmp_path):
+    path, words = tmp_path / "search.json", ("--pictures", "set9/f16", "--size", 40, "--iters", 50, "--variants")
+    names = [
+        "thin, learning rate 0.02 falling to 0",
+        "thin, code: its own average, from a Gaussian of 1 pixel",
+        "thin, code: both",
+    ]
+    printed = run("search.py", "--data", data, *words, *names, "--out", path)
+    (found,) = json.loads(path.read_text()).values()
+    assert list(found) == names
+    for one in found.values():
+        assert one["iteration"] == [50]
+        assert 10 < one["average"][0] < 40
+        assert one["environment"]["dip"] == dip.__version__
+    assert len(printed.splitlines()) == 3
+    assert run("search.py", "--data", data, *words, *names, "--out", path) == ""  # nothing is run again

@@ -18,7 +18,7 @@ import skimage.transform
 from PIL import Image, ImageCms
 
 import dip
-from dip import cli, devices, files
+from dip import cli, devices, files, settings
 from dip.console import one_line
 from dip.guard import DivergenceError
 from dip.solver import Fit
@@ -814,6 +814,31 @@ def test_info_tells_versions_devices_and_threads(capsys):
     assert lines["threads"].startswith(str(here["threads"]))
     assert "cpu" in lines["device"]
     assert "GiB" in lines["device"]
+
+
+def test_info_tells_the_memory_by_which_a_fit_is_refused(capsys, monkeypatch):
+    assert dip_command("info", "--size", "24x40") == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "24 x 40" in line]
+    assert [line.partition(",")[0] for line in lines] == dip.presets.names()
+    device = devices.resolve()
+    for name in ("paper", "fast"):
+        needed = settings.memory(dip.presets.get("denoise", name), (3, 24, 40), device)
+        (line,) = (line for line in lines if line.startswith(f"denoise/{name},"))
+        assert f" {needed / 2**30:.2f} GiB" in line
+        noisy = np.full((24, 40, 3), 0.5)
+        monkeypatch.setattr(devices, "free_memory", lambda device, room=needed: room)
+        dip.Fit(dip.Denoise(noisy), preset=name)
+        monkeypatch.setattr(devices, "free_memory", lambda device, room=needed: room - 1)
+        with pytest.raises(MemoryError, match="24 x 40"):
+            dip.Fit(dip.Denoise(noisy), preset=name)
+
+
+@pytest.mark.parametrize("size", ["512", "512x", "0x3", "axb", "3x4x5"])
+def test_info_says_what_a_size_is(size, capsys):
+    with pytest.raises(SystemExit) as left:
+        dip_command("info", "--size", size)
+    assert left.value.code == 2
+    assert f"'{size}' is not a size in pixels, height x width, such as 512x768" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["denoise", "inpaint", "super-resolve", "presets", "info", "demo"])

@@ -36,6 +36,7 @@ class Pictures(dip.codes.Denoised):
     """The code of the preset, from other pictures: "means", "variation", or the standard deviation of a Gaussian."""
 
     kinds: tuple[Any, ...] = ("means", "variation", 1.0)
+    renewed: int = 0
 
     @property
     def channels(self) -> int:
@@ -52,8 +53,7 @@ class Pictures(dip.codes.Denoised):
             ready[kind] if isinstance(kind, str) else torch.from_numpy(gaussian(pixels, kind))[None]
             for kind in self.kinds
         ]
-        pictures = torch.cat(made, dim=1)
-        pictures = frame.extend(pictures - pictures.mean((2, 3), keepdim=True)).mul_(self.scale)
+        pictures = self._scaled(torch.cat(made, dim=1), frame)
         beside = torch.rand(1, self.noise, frame.height, frame.width, generator=generator).mul_(0.1)
         return torch.cat([pictures, beside], dim=1)
 
@@ -90,6 +90,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "fast, scale 0.6": {"preset": "fast", "code": dip.codes.Denoised(scale=0.6)},
     "fast, without noise in the code": {"preset": "fast", "code": dip.codes.Denoised(noise=0)},
     "fast, 32, 64, 128, 128, 128 channels": {"preset": "fast", **MIDDLE},
+    "fast, Gaussian picture kept": {"preset": "fast", "code": dip.codes.Denoised(renewed=0)},
     "fast": {"preset": "fast"},
 }
 

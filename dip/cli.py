@@ -48,7 +48,7 @@ Remove noise, or what JPEG left, from a picture or from every picture in a folde
 _DENOISE_EXAMPLES = """\
 examples:
   dip denoise photo.png -o restored.png
-  dip denoise photo.png -o restored.png --down 64x5 --iters 1000       several times faster, a little rougher
+  dip denoise photo.png -o restored.png --preset fast                  in a small part of the time
   dip denoise noisy/ -o restored/ --reference clean/ --json report.json
   dip denoise photo.png -o restored.png --checkpoint photo.ckpt        may be killed and resumed:
   dip denoise photo.png -o restored.png --resume photo.ckpt"""

@@ -210,7 +210,8 @@ class Denoised:
     As with `Image`, the network is shown where the edges are and has to find out the rest; but nothing besides the
     noisy picture is needed. The denoisers are scikit-image's non-local means and total variation (Chambolle), both set
     for the noise that is found in the picture (`dip.guides.noise_level`), and a Gaussian filter of 1 pixel. What they
-    get wrong does not stay: the network is fitted to the noisy picture, not to theirs.
+    get wrong does not stay: the network is fitted to the noisy picture, not to theirs. And the third, in which most of
+    the noise is left, gives way to the average of the fit's own outputs once that is the better one.
 
     Parameters
     ----------
@@ -218,21 +219,30 @@ class Denoised:
         Factor of the pictures, whose mean is taken off; what the jitter adds is to be compared with it.
     noise : int, default 8
         Channels of uniform noise beside them, U(0, 0.1).
+    renewed : int, default 200
+        The iteration after which the average takes the place of the third picture; 0 = never.
     image_channels : int, optional
         Channels of the noisy picture; a fit fills them in.
 
     Notes
     -----
     For `dip.Denoise` alone: elsewhere what was observed is no picture of the same size.
+
+    References
+    ----------
+    To let the network's outputs become its input: Alkhouri, Liang, Bell, Qu, Wang, Ravishankar, "Image reconstruction
+    via autoencoding sequential deep image prior", NeurIPS 2024.
     """
 
     scale: float = 0.3
     noise: int = 8
+    renewed: int = 200
     image_channels: int = 0
 
     def __post_init__(self) -> None:
         positive_float(self.scale, "scale")
         non_negative_int(self.noise, "noise")
+        non_negative_int(self.renewed, "renewed")
 
     @property
     def channels(self) -> int:
@@ -243,10 +253,19 @@ class Denoised:
         """Return z of a noisy picture (1, image_channels, inner_height, inner_width) in [0, 1] (see `Code.draw`)."""
         if picture is None:
             raise ValueError("a Denoised code is drawn from the noisy picture; in a fit it is, of dip.Denoise alone")
-        pictures = torch.cat(guides.denoised(picture), dim=1)
-        pictures = frame.extend(pictures - pictures.mean((2, 3), keepdim=True)).mul_(self.scale)
+        pictures = self._scaled(torch.cat(guides.denoised(picture), dim=1), frame)
         beside = torch.rand(1, self.noise, frame.height, frame.width, generator=generator).mul_(0.1)
         return torch.cat([pictures, beside], dim=1)
+
+    def renew(self, z: Tensor, frame: Frame, iteration: int, average: Tensor) -> None:
+        """Put the average of the outputs into z in place of the third picture, if it is time for that."""
+        if self.renewed and iteration == self.renewed:
+            first, last = 2 * self.image_channels, 3 * self.image_channels
+            with torch.no_grad():
+                z[:, first:last] = self._scaled(average, frame)
+
+    def _scaled(self, pictures: Tensor, frame: Frame) -> Tensor:
+        return frame.extend(pictures - pictures.mean((2, 3), keepdim=True)).mul_(self.scale)
 
 
 class Jitter:

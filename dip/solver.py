@@ -135,6 +135,8 @@ class Fit:
             self._save_checkpoint()
 
     def _iterate(self) -> None:
+        if isinstance(self.settings.code, codes.Denoised) and self.iteration:
+            self.settings.code.renew(self.code, self.settings.frame, self.iteration, self.current)
         self._jitter.draw(self.code)
         loss, data_loss, output = self._evaluate()
         self.iteration += 1

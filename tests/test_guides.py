@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 from skimage import restoration
-from small import NET, QUICK, picture
+from small import NET, QUICK, picture, quick_fit
 
 import dip
 from dip import guides
@@ -85,8 +85,26 @@ def test_a_fit_draws_it_from_its_own_picture():
     assert not torch.equal(fit.code[:, 9:], other.code[:, 9:])
 
 
-def test_a_resumed_fit_goes_on_bit_for_bit(tmp_path):
-    options = {**QUICK, "code": Denoised(noise=2), "seed": 1}
+def test_the_average_takes_the_place_of_the_third_picture():
+    fit = dip.Fit(dip.Denoise(picture()), **{**QUICK, "code": Denoised(noise=2, renewed=3)})
+    before = fit.code.clone()
+    fit.run(3)
+    assert torch.equal(fit.code, before)
+    average = fit.current
+    fit.run(1)
+    expected = 0.3 * (average - average.mean((2, 3), keepdim=True))
+    torch.testing.assert_close(fit.settings.frame.crop(fit.code)[:, 6:9], expected)
+    fit.run(2)
+    torch.testing.assert_close(fit.settings.frame.crop(fit.code)[:, 6:9], expected)  # once
+    assert torch.equal(fit.code[:, :6], before[:, :6])
+    assert torch.equal(fit.code[:, 9:], before[:, 9:])
+    kept = quick_fit(code=Denoised(noise=2, renewed=0), iters=3)
+    assert torch.equal(kept.code, dip.Fit(dip.Denoise(picture()), **{**QUICK, "code": Denoised(noise=2)}).code)
+
+
+@pytest.mark.parametrize("renewed", [2, 3, 4])  # before the checkpoint, just after it, later
+def test_a_resumed_fit_goes_on_bit_for_bit(renewed, tmp_path):
+    options = {**QUICK, "code": Denoised(noise=2, renewed=renewed), "seed": 1}
     whole = dip.fit(dip.Denoise(picture()), iters=6, **options)
     dip.fit(dip.Denoise(picture()), iters=3, checkpoint=tmp_path / "a.ckpt", **options)
     resumed = dip.fit(dip.Denoise(picture()), iters=6, resume=tmp_path / "a.ckpt", **options)

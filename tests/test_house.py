@@ -55,7 +55,7 @@ PUBLIC_NAMES = [
 # From the ground up. A module may import from floors below its own, or from its own floor without a circle.
 FLOORS = [
     {"_version", "errors"},
-    {"images", "decoding", "encoding", "files", "storage", "metrics", "datasets", "devices"},
+    {"images", "decoding", "encoding", "files", "storage", "metrics", "datasets", "devices", "guides"},
     {"networks", "operators", "degradations", "losses", "codes"},
     {"presets"},
     {"stopping", "averaging", "history", "guard", "optimizers", "problem", "callbacks", "checkpoint"},

@@ -191,7 +191,9 @@ def summary(pictures: dict[str, dict[str, dict[str, Any]]]) -> dict[str, dict[st
     """Return the means over the pictures."""
     found = {}
     for label in dict.fromkeys(label for picture in pictures.values() for label in picture):
-        rows = [picture[label] for picture in pictures.values() if label in picture]
+        rows = [picture[label] for picture in pictures.values() if "psnr" in picture.get(label, {})]
+        if not rows:
+            continue  # kept from an earlier run, and not yet compared
         faster = [row["times_faster_to_the_mark"] for row in rows]
         found[label] = {
             "pictures": len(rows),

@@ -13,7 +13,6 @@ import argparse
 import dataclasses
 import json
 import math
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +21,7 @@ from typing import Any
 import numpy as np
 import skimage.filters
 import torch
-from paper import crop, read
-from time_to_quality import now
+from time_to_quality import add_pictures, as_tensor, now, pair
 from torch import Tensor
 
 import dip
@@ -43,19 +41,15 @@ class Pictures(dip.codes.Denoised):
         """As many for each kind as the picture has, and those of noise."""
         return len(self.kinds) * self.image_channels + self.noise
 
-    def draw(self, frame: Any, generator: torch.Generator, picture: Tensor | None = None) -> Tensor:
-        """Return z."""
-        assert picture is not None
+    def pictures(self, picture: Tensor) -> list[Tensor]:
+        """Return what of the noisy picture goes into the code."""
         means, variation, _ = dip.guides.denoised(picture)
         ready = {"means": means, "variation": variation}
         pixels = picture[0].numpy()
-        made = [
+        return [
             ready[kind] if isinstance(kind, str) else torch.from_numpy(gaussian(pixels, kind))[None]
             for kind in self.kinds
         ]
-        pictures = self._scaled(torch.cat(made, dim=1), frame)
-        beside = torch.rand(1, self.noise, frame.height, frame.width, generator=generator).mul_(0.1)
-        return torch.cat([pictures, beside], dim=1)
 
 
 def gaussian(pixels: np.ndarray, sigma: float) -> np.ndarray:
@@ -98,13 +92,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def main(arguments: list[str] | None = None) -> None:
     """Run the variants and write the report after each; those that it has already are not run again."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=os.environ.get("DIP_DATA"), help="folder with the pictures")
-    parser.add_argument("--pictures", nargs="+", default=["set14/monarch"], help="paths in DATA, without .png")
+    add_pictures(parser, "set14/monarch")
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS), metavar="NAME")
-    parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--iters", type=int, default=600)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "search.json")
     options = parser.parse_args(arguments)
     if options.data is None:
@@ -112,8 +102,7 @@ def main(arguments: list[str] | None = None) -> None:
     report: dict[str, Any] = json.loads(options.out.read_text()) if options.out.exists() else {}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     for name in options.pictures:
-        clean = crop(read((options.data / name).with_suffix(".png")), options.size)
-        noisy = dip.degradations.gaussian(clean, 25, clip=True, seed=0)
+        clean, noisy = pair(name, options, sigma=25)
         for variant in options.variants:
             done = report.setdefault(f"{name}, {options.size} pixels", {})
             if variant not in done:
@@ -129,7 +118,7 @@ def follow(
     given = {"seed": options.seed, "device": options.device, "progress": False, **variant}
     falling, own = given.pop("falling", False), given.pop("own", False)
     fit = dip.Fit(dip.Denoise(noisy), **given)
-    target = torch.from_numpy(np.ascontiguousarray(clean.transpose(2, 0, 1)))[None].to(fit.device, torch.float32)
+    target = as_tensor(clean, fit.device)[None]
     found: dict[str, Any] = {"iteration": [], "average": [], "output": [], "loss": []}
     seconds = 0.0
     with dip.devices.reused_memory(fit.device):
@@ -140,7 +129,7 @@ def follow(
                 fit.settings = dataclasses.replace(fit.settings, lr=rate)
             if own and iteration > EVERY:
                 with torch.no_grad():
-                    fit.code[:, :3] = (fit.current - fit.current.mean((2, 3), keepdim=True)) * given["code"].scale
+                    fit.code[:, :3] = given["code"].scaled(fit.current, fit.settings.frame)
             fit.step()
             seconds += time.perf_counter() - started
             if iteration % EVERY == 0:
@@ -152,5 +141,4 @@ def follow(
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     main()

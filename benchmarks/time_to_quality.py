@@ -47,18 +47,14 @@ EVERY = 20  # iterations between two looks at the PSNR
 def main(arguments: list[str] | None = None) -> None:
     """Run all settings on all pictures and write the report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=os.environ.get("DIP_DATA"), help="folder with the pictures")
-    parser.add_argument("--pictures", nargs="+", default=["set9/peppers"], help="paths in DATA, without .png")
+    add_pictures(parser, "set9/peppers")
     parser.add_argument("--reference", type=Path, help="checkout of DmitryUlyanov/deep-image-prior")
     parser.add_argument("--reference-iters", type=int, default=1800)
     parser.add_argument("--reference-norm-scale", choices=["one", "uniform"], default="uniform")
     parser.add_argument("--reference-seconds", action="store_true", help="only time the original code")
     parser.add_argument("--keep", action="store_true", help="go on from what OUT has")
     parser.add_argument("--setting", action="append", help="a preset, or NAME=JSON; may be given again")
-    parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--sigma", type=float, default=25)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "time_to_quality.json")
     options = parser.parse_args(arguments)
     if options.data is None:
@@ -83,8 +79,7 @@ def main(arguments: list[str] | None = None) -> None:
     report["settings"] |= settings
     options.out.parent.mkdir(parents=True, exist_ok=True)
     for name in options.pictures:
-        clean = crop(read((options.data / name).with_suffix(".png")), options.size)
-        noisy = dip.degradations.gaussian(clean, options.sigma, clip=True, seed=0)
+        clean, noisy = pair(name, options, options.sigma)
         curves = {label: one["curve"] for label, one in report["pictures"].get(name, {}).items()}
         if options.reference and not options.reference_seconds and "reference" not in curves:
             curves["reference"] = follow(reference(noisy, options), clean, options)
@@ -118,6 +113,27 @@ def timed(outputs: Iterator[Tensor], options: argparse.Namespace, iterations: in
     return round(statistics.median(seconds[2:]) * options.reference_iters, 1)
 
 
+def add_pictures(parser: argparse.ArgumentParser, first: str) -> None:
+    """Add the options that say which pictures are restored, where, and from which seed."""
+    parser.add_argument("--data", type=Path, default=os.environ.get("DIP_DATA"), help="folder with the pictures")
+    parser.add_argument("--pictures", nargs="+", default=[first], help="paths in DATA, without .png")
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto")
+
+
+def pair(name: str, options: argparse.Namespace, sigma: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the middle of a picture, and the same with noise."""
+    clean = crop(read((options.data / name).with_suffix(".png")), options.size)
+    return clean, dip.degradations.gaussian(clean, sigma, clip=True, seed=0)
+
+
+def as_tensor(clean: np.ndarray, device: torch.device) -> Tensor:
+    """Return a picture as (C, H, W), or (H, W) if it is gray."""
+    colours = (2, 0, 1) if clean.ndim == 3 else (0, 1)
+    return torch.from_numpy(np.ascontiguousarray(clean.transpose(colours))).to(device, torch.float32)
+
+
 def setting(text: str) -> tuple[str, dict[str, Any]]:
     """Return the name and the options of a setting."""
     name, equals, options = text.partition("=")
@@ -127,8 +143,7 @@ def setting(text: str) -> tuple[str, dict[str, Any]]:
 def follow(outputs: Iterator[Tensor], clean: np.ndarray, options: argparse.Namespace) -> dict[str, Any]:
     """Return iterations, seconds, and the PSNR of the averaged output along a fit."""
     device = dip.devices.resolve(options.device)
-    colours = (2, 0, 1) if clean.ndim == 3 else (0, 1)
-    target = torch.from_numpy(np.ascontiguousarray(clean.transpose(colours))).to(device, torch.float32)
+    target = as_tensor(clean, device)
     found: dict[str, Any] = {**now(), "iteration": [], "seconds": [], "psnr": []}
     seconds = 0.0
     started = time.perf_counter()  # what comes before the first iteration counts: the code may take a while
@@ -208,5 +223,4 @@ def summary(pictures: dict[str, dict[str, dict[str, Any]]]) -> dict[str, dict[st
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     main()

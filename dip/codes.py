@@ -211,7 +211,7 @@ class Denoised:
     noisy picture is needed. The denoisers are scikit-image's non-local means and total variation (Chambolle), both set
     for the noise that is found in the picture (`dip.guides.noise_level`), and a Gaussian filter of 1 pixel. What they
     get wrong does not stay: the network is fitted to the noisy picture, not to theirs. And the third, in which most of
-    the noise is left, gives way to the average of the fit's own outputs once that is the better one.
+    the noise is left, gives way to the average of the fit's own outputs after `renewed` iterations.
 
     Parameters
     ----------
@@ -253,18 +253,21 @@ class Denoised:
         """Return z of a noisy picture (1, image_channels, inner_height, inner_width) in [0, 1] (see `Code.draw`)."""
         if picture is None:
             raise ValueError("a Denoised code is drawn from the noisy picture; in a fit it is, of dip.Denoise alone")
-        pictures = self._scaled(torch.cat(guides.denoised(picture), dim=1), frame)
+        pictures = self.scaled(torch.cat(self.pictures(picture), dim=1), frame)
         beside = torch.rand(1, self.noise, frame.height, frame.width, generator=generator).mul_(0.1)
         return torch.cat([pictures, beside], dim=1)
 
-    def renew(self, z: Tensor, frame: Frame, iteration: int, average: Tensor) -> None:
-        """Put the average of the outputs into z in place of the third picture, if it is time for that."""
-        if self.renewed and iteration == self.renewed:
-            first, last = 2 * self.image_channels, 3 * self.image_channels
-            with torch.no_grad():
-                z[:, first:last] = self._scaled(average, frame)
+    def renew(self, z: Tensor, frame: Frame, average: Tensor) -> None:
+        """Put the average of the outputs into z in place of the third picture."""
+        with torch.no_grad():
+            z[:, 2 * self.image_channels : 3 * self.image_channels] = self.scaled(average, frame)
 
-    def _scaled(self, pictures: Tensor, frame: Frame) -> Tensor:
+    def pictures(self, picture: Tensor) -> list[Tensor]:
+        """Return what of the noisy picture goes into the code."""
+        return guides.denoised(picture)
+
+    def scaled(self, pictures: Tensor, frame: Frame) -> Tensor:
+        """Return pictures as they go into the code: about 0, scaled, and of the frame's size."""
         return frame.extend(pictures - pictures.mean((2, 3), keepdim=True)).mul_(self.scale)
 
 

@@ -104,7 +104,7 @@ def info(args: argparse.Namespace, console: Console) -> int:
         lines[f"device {named}"] = f"precision {precision}, free memory {memory}{default}"
     if args.size is not None:
         height, width = args.size
-        device = torch.device(devices.available()[0])
+        device = devices.resolve()
         for name in presets.names():
             needed = settings.memory(presets.get(*name.split("/")), (3, height, width), device)
             lines[f"{name}, {height} x {width}"] = f"takes up to about {needed / 2**30:.2f} GiB on {device}"

@@ -211,11 +211,9 @@ def resolve(task: Problem, options: Options) -> Settings:
             f"preset {preset.name!r} needs a picture as its code: {preset.about}; give code=dip.codes.Image(picture)"
         )
     channels, height, width = task.shape
-    code = codes.create(code)
-    if isinstance(code, codes.Denoised):
-        if task.task != "denoise":
-            raise ValueError(f"code={code!r} is made from a noisy picture: it is for dip.Denoise, not for {task.task}")
-        code = replace(code, image_channels=channels)
+    code = _of_image(codes.create(code), channels)
+    if isinstance(code, codes.Denoised) and task.task != "denoise":
+        raise ValueError(f"code={code!r} is made from a noisy picture: it is for dip.Denoise, not for {task.task}")
     network = _network(given.get("network"), preset, code.channels, channels, weights_seed)
     if not getattr(network, "follows_dtype", False):
         # Only a network that says so computes in the dtype of its code.
@@ -267,14 +265,19 @@ def memory(preset: presets.Preset, shape: tuple[int, int, int], device: torch.de
 
     It is the estimate by which a fit is refused that would not find room (`dip.devices.dry_run`).
     """
-    code = replace(preset.code, image_channels=shape[0]) if isinstance(preset.code, codes.Denoised) else preset.code
-    inputs = shape[0] if code is None else code.channels  # a picture as the code has the image's channels
+    # a picture as the code has the image's channels
+    inputs = shape[0] if preset.code is None else _of_image(preset.code, shape[0]).channels
     network = _network(None, preset, inputs, shape[0], seed=0)
     size = (shape[1], shape[2])
     frame = codes.Frame.around(size, network.padded_size(*size))  # type: ignore[operator]
     found = _dry_run(network, inputs, frame, device, devices.precision("auto", device), preset.optimizer)
     assert found is not None, "a preset's network runs on the meta device"
     return found[0]
+
+
+def _of_image(code: codes.Code, channels: int) -> codes.Code:
+    """Return the code for an image of so many channels: one that is made of the image has to know them."""
+    return replace(code, image_channels=channels) if isinstance(code, codes.Denoised) else code
 
 
 def _dry_run(

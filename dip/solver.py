@@ -135,8 +135,9 @@ class Fit:
             self._save_checkpoint()
 
     def _iterate(self) -> None:
-        if isinstance(self.settings.code, codes.Denoised) and self.iteration:
-            self.settings.code.renew(self.code, self.settings.frame, self.iteration, self.current)
+        code = self.settings.code
+        if isinstance(code, codes.Denoised) and 0 < self.iteration == code.renewed:
+            code.renew(self.code, self.settings.frame, self.current)
         self._jitter.draw(self.code)
         loss, data_loss, output = self._evaluate()
         self.iteration += 1

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Conv2d", "apply", "as_one", "conv2d", "foretelling", "gradients_of", "strips", "sums_of", "upsample"]
+__all__ = ["Conv2d", "apply", "conv2d", "foretelling", "upsample"]
 
 _STRIP = 32768  # pixels of the output in a strip: few enough for the cache, many enough for Python not to count
 _foretold = ContextVar("device that tensors on meta stand for", default="cpu")
@@ -175,7 +175,7 @@ class _Conv2d(torch.autograd.Function):
         (g,) = gradients
         x, weight = ctx.saved_tensors
         to_x = _to_input(g, x, weight, ctx.stride) if ctx.needs_input_grad[0] else None
-        total = _WeightGradient(weight, ctx.stride, ctx.needs_input_grad[1:3])
+        total = WeightGradient(weight, ctx.stride, ctx.needs_input_grad[1:3])
         for top, bottom in strips(g):
             seen = x[:, :, top * ctx.stride : (bottom - 1) * ctx.stride + weight.shape[-1]]
             total.add(g[:, :, top:bottom], seen)
@@ -216,7 +216,7 @@ class _NormConv(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (g,) = gradients
         x, scale, offset, weight, mean, deviation = ctx.saved_tensors
-        total = _WeightGradient(weight, ctx.stride, ctx.needs_input_grad[3:5])
+        total = WeightGradient(weight, ctx.stride, ctx.needs_input_grad[3:5])
         variance = deviation**-2 - ctx.eps  # what PyTorch calls deviation is 1 / deviation
 
         def again(rows: slice) -> Tensor:
@@ -230,11 +230,11 @@ class _NormConv(torch.autograd.Function):
             )
         else:
             to_z = _in_strips(ctx, g, again, x, weight, total)
-            to_x, to_scale, to_offset = _norm_backward(to_z, x, scale, mean, variance, ctx.eps)
+            to_x, to_scale, to_offset = norm_backward(to_z, x, scale, mean, variance, ctx.eps)
         return to_x, to_scale, to_offset, *total.gradients(), None, None, None
 
 
-def _whole(ctx: Any, g: Tensor, z: Tensor, weight: Tensor, total: _WeightGradient) -> Tensor:
+def _whole(ctx: Any, g: Tensor, z: Tensor, weight: Tensor, total: WeightGradient) -> Tensor:
     """Return the gradient of what is activated, from all of z, and add up that of the weights."""
     pad, inner = ctx.pad, slice(ctx.pad, -ctx.pad or None)
     seen = F.pad(z, (pad,) * 4, mode=MODE[ctx.reflect]) if pad else z
@@ -247,7 +247,7 @@ def _whole(ctx: Any, g: Tensor, z: Tensor, weight: Tensor, total: _WeightGradien
 
 
 def _in_strips(
-    ctx: Any, g: Tensor, again: Callable[[slice], Tensor], x: Tensor, weight: Tensor, total: _WeightGradient
+    ctx: Any, g: Tensor, again: Callable[[slice], Tensor], x: Tensor, weight: Tensor, total: WeightGradient
 ) -> Tensor:
     """Do what `_whole` does without a padded picture, and with no more of z at a time than a strip."""
     stride, pad, kernel, height = ctx.stride, ctx.pad, weight.shape[-1], x.shape[2]
@@ -272,26 +272,36 @@ def _unbend(g: Tensor, z: Tensor, slope: float) -> Tensor:
     return g
 
 
-def _norm_backward(
-    g: Tensor, x: Tensor, scale: Tensor, mean: Tensor, variance: Tensor, eps: float
+def norm_backward(
+    g: Tensor,
+    x: Tensor,
+    scale: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    eps: float,
+    weighed: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of a batch normalisation, that of x in place of g.
 
     It is scale / deviation * (g - mean of g - normalised x * mean of (g * normalised x)). Both products are what a
     normalisation computes, which is quicker than to multiply, and rounds once.
+
+    The x of the last term is there because x enters the variance; where it enters weighed, that is `weighed`.
     """
     to_scale, to_offset = sums_of(g, x, mean, (variance + eps).rsqrt())
     factor, count = scale * (variance + eps).rsqrt(), g.numel() // g.shape[1]
     zero, one = torch.zeros_like(mean), torch.ones_like(mean)
     share = -factor * to_scale / count, -factor * to_offset / count
+    entering = x if weighed is None else weighed
     for top, bottom in strips(g):
         part = g[:, :, top:bottom]
         own = F.batch_norm(part, zero, one, factor, eps=0.0)
-        torch.add(own, F.batch_norm(x[:, :, top:bottom], mean, variance, *share, eps=eps), out=part)
+        torch.add(own, F.batch_norm(entering[:, :, top:bottom], mean, variance, *share, eps=eps), out=part)
     return g, to_scale, to_offset
 
 
 MODE = {True: "reflect", False: "constant"}
+TAPS = {"bilinear": (0.25, 0.75, 0.75, 0.25), "nearest": (1.0, 1.0)}  # what twofold upsampling makes of a pixel
 
 
 def strips(g: Tensor, size: int | None = None) -> Iterator[tuple[int, int]]:
@@ -321,7 +331,7 @@ def gradients_of(
     return found
 
 
-class _WeightGradient:
+class WeightGradient:
     """The gradient of a convolution's weights, summed over strips.
 
     In float32 at least: a sum in bfloat16 would soon be too large for its parts to matter.
@@ -332,11 +342,11 @@ class _WeightGradient:
         self.to_weight = torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
         self.to_bias = self.to_weight.new_zeros(weight.shape[0])
 
-    def add(self, g: Tensor, seen: Tensor) -> None:
-        """Add the part of a strip, from the gradient there and the padded input that it sees."""
+    def add(self, g: Tensor, seen: Tensor, columns: int = 0) -> None:
+        """Add the part of a strip, from the gradient there and the input that it sees, less `columns` of zeros."""
         if not any(self.wanted):
             return
-        parts = gradients_of(g, seen, self.weight, self.stride, (0, 0), (False, *self.wanted))[1:]
+        parts = gradients_of(g, seen, self.weight, self.stride, (0, columns), (False, *self.wanted))[1:]
         for total, part, wanted in zip((self.to_weight, self.to_bias), parts, self.wanted, strict=True):
             if wanted:
                 total += part
@@ -386,6 +396,12 @@ def _to_input(g: Tensor, x: Tensor, weight: Tensor, stride: int, pad: int = 0, r
     return to_x
 
 
+def filter_of(taps: Sequence[float], like: Tensor) -> Tensor:
+    """Return the kernel that filters each channel of `like` with the taps along rows and columns."""
+    line = torch.tensor(taps, dtype=like.dtype, device=like.device)
+    return torch.outer(line, line).expand(like.shape[1], 1, -1, -1)
+
+
 class _Bilinear(torch.autograd.Function):
     """Twofold bilinear upsampling, whose backward pass is a convolution of each channel with (1, 3, 3, 1) / 4."""
 
@@ -406,6 +422,4 @@ class _Bilinear(torch.autograd.Function):
         padded[:, :, 1:-1, 1:-1] = g
         padded[:, :, 0, 1:-1], padded[:, :, -1, 1:-1] = g[:, :, 0], g[:, :, -1]
         padded[..., 0], padded[..., -1] = padded[..., 1], padded[..., -2]
-        taps = torch.tensor([0.25, 0.75, 0.75, 0.25], dtype=g.dtype)
-        kernel = torch.outer(taps, taps).expand(channels, 1, 4, 4)
-        return F.conv2d(padded, kernel, stride=2, groups=channels)
+        return F.conv2d(padded, filter_of(TAPS["bilinear"], g), stride=2, groups=channels)

@@ -25,11 +25,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dip.networks.layers import MODE, apply, as_one, gradients_of, strips, sums_of, trained_on_cpu, upsample
+from dip.networks.layers import (
+    MODE,
+    TAPS,
+    WeightGradient,
+    apply,
+    as_one,
+    filter_of,
+    gradients_of,
+    norm_backward,
+    strips,
+    sums_of,
+    trained_on_cpu,
+    upsample,
+)
 
 __all__ = ["conv_upsampled"]
 
-_TAPS = {"bilinear": (0.25, 0.75, 0.75, 0.25), "nearest": (1.0, 1.0)}
 # Below these the border and the calls cost more than is saved: pixels of a side of the large picture, and its pixels
 # times input and output channels of the convolution (measured on two cores).
 _SMALLEST, _LEAST = 64, 2**24
@@ -116,15 +128,9 @@ class _ConvUpsampled(torch.autograd.Function):
         x, branch, scale, offset, weight, bias, mean, variance = ctx.saved_tensors
         z = F.batch_norm(x, mean, variance, scale, offset, eps=ctx.eps)
         to_z, to_branch, to_weight, to_bias = _backward(g, z, branch, weight, bias, ctx.mode, ctx.reflect)
-        deviation = (variance + ctx.eps).sqrt()
-        to_scale, to_offset = sums_of(to_z, x, mean, 1 / deviation)
-        # The gradient of a normalisation, but for the smoothed picture in the last term, through which x enters the
-        # variance: scale / deviation * (g - mean of g - normalised (U^T U / 4) x * mean of (g * normalised x)).
-        count, factor = x.numel() // x.shape[1], scale / deviation
-        zero, one = torch.zeros_like(mean), torch.ones_like(mean)
-        share = -factor * to_scale / count, -factor * to_offset / count
-        to_x = F.batch_norm(_weighed(x, ctx.mode), mean, variance, *share, eps=ctx.eps)
-        to_x += F.batch_norm(to_z, zero, one, factor, eps=0.0)
+        to_x, to_scale, to_offset = norm_backward(
+            to_z, x, scale, mean, variance, ctx.eps, weighed=_weighed(x, ctx.mode)
+        )
         return to_x, to_branch, to_scale, to_offset, to_weight, to_bias, None, None, None, None, None
 
 
@@ -132,17 +138,8 @@ def _weighed(x: Tensor, mode: str) -> Tensor:
     """Return (U^T U / 4) x: what each pixel of x weighs in the sum of squares of the upsampled picture."""
     if mode == "nearest":
         return x
-    taps = torch.tensor([3.0, 10.0, 3.0], dtype=x.dtype) / 16
-    return F.conv2d(F.pad(x, (1,) * 4, mode="replicate"), _filter(taps, x), groups=x.shape[1])
-
-
-def _filter(taps: Tensor, like: Tensor) -> Tensor:
-    """Return the kernel that filters each channel with the taps along rows and columns."""
-    return torch.outer(taps, taps).to(like.device).expand(like.shape[1], 1, -1, -1)
-
-
-def _taps(mode: str, dtype: torch.dtype) -> Tensor:
-    return torch.tensor(_TAPS[mode], dtype=dtype)
+    kernel = filter_of((3 / 16, 10 / 16, 3 / 16), x)
+    return F.conv2d(F.pad(x, (1,) * 4, mode="replicate"), kernel, groups=x.shape[1])
 
 
 def _transposed(weight: Tensor, channels: int) -> Tensor:
@@ -152,12 +149,12 @@ def _transposed(weight: Tensor, channels: int) -> Tensor:
 
 def _forward(z: Tensor, branch: Tensor | None, weight: Tensor, bias: Tensor | None, mode: str, reflect: bool) -> Tensor:
     """Return the convolution of the concatenation of branch and upsampled z."""
-    pad, taps = weight.shape[-1] // 2, _taps(mode, z.dtype)
+    pad, taps = weight.shape[-1] // 2, TAPS[mode]
     spread = F.conv_transpose2d(z, _transposed(weight, z.shape[1]), stride=2)
     beyond = len(taps) // 2 - pad
     if beyond < 0:
         spread = spread[:, :, -beyond:beyond, -beyond:beyond]
-    y = F.conv2d(spread, _filter(taps, spread), bias, padding=max(beyond, 0), groups=spread.shape[1])
+    y = F.conv2d(spread, filter_of(taps, spread), bias, padding=max(beyond, 0), groups=spread.shape[1])
     del spread
     if branch is not None:
         own = weight[:, : branch.shape[1]].contiguous(memory_format=torch.channels_last)
@@ -172,7 +169,7 @@ def _backward(
     g: Tensor, z: Tensor, branch: Tensor | None, weight: Tensor, bias: Tensor | None, mode: str, reflect: bool
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
     """Return the gradients of z, branch, weight and bias."""
-    kernel, first, taps = weight.shape[-1], weight.shape[1] - z.shape[1], _taps(mode, z.dtype)
+    kernel, first, taps = weight.shape[-1], weight.shape[1] - z.shape[1], TAPS[mode]
     pad = kernel // 2
     to_weight = torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
     to_bias, to_branch = to_weight.new_zeros(weight.shape[0]), None
@@ -183,23 +180,24 @@ def _backward(
     if branch is not None:
         own = weight[:, :first].contiguous(memory_format=torch.channels_last)
         to_branch = gradients_of(inside, branch, own, 1, (pad, pad), (True, False, False))[0]
+        total = WeightGradient(own, 1, (True, bias is not None))
         for top, bottom in strips(inside[:, :, pad : g.shape[2] - pad]):  # there is nothing outside
             seen = branch[:, :, top : bottom + 2 * pad]
             rows = inside[:, :, top + pad : bottom + pad]
-            _, to_own, to_own_bias = gradients_of(rows, seen, own, 1, (0, pad), (False, True, True))
-            to_weight[:, :first] += to_own
-            to_bias += to_own_bias
+            total.add(rows, seen, columns=pad)
+        to_weight[:, :first] += total.to_weight
+        to_bias += total.to_bias
     elif bias is not None:
         to_bias += sums_of(inside, inside, to_bias, to_bias + 1)[1]
-    spread = F.conv2d(inside, _filter(taps, inside), padding=len(taps) // 2 - 1 + pad, groups=g.shape[1])
+    spread = F.conv2d(inside, filter_of(taps, inside), padding=len(taps) // 2 - 1 + pad, groups=g.shape[1])
     del inside
     transposed = _transposed(weight, z.shape[1])
     to_z = F.conv2d(spread, transposed, stride=2)
-    turned = torch.zeros_like(transposed, dtype=to_weight.dtype)
+    total = WeightGradient(transposed, 2, (True, False))
     for top, bottom in strips(z, _STRIP):
         seen = spread[:, :, 2 * top : 2 * (bottom - 1) + kernel]
-        turned += gradients_of(z[:, :, top:bottom], seen, transposed, 2, (0, 0), (False, True, False))[1]
-    to_weight[:, first:] += turned.transpose(0, 1).flip(2, 3)
+        total.add(z[:, :, top:bottom], seen)
+    to_weight[:, first:] += total.to_weight.transpose(0, 1).flip(2, 3)
     for part in border:
         given = (z[part.small], weight, None if branch is None else branch[part.large], bias)
         leaves = [None if t is None else t.detach().requires_grad_() for t in given]

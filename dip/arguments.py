@@ -1,0 +1,263 @@
+"""The options of the commands and how their values are read."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+from dip import demo
+from dip.devices import PRECISIONS
+
+__all__ = [
+    "add_demo",
+    "add_factor",
+    "add_files",
+    "add_fit",
+    "add_long",
+    "add_mask",
+    "add_stop",
+    "channels",
+    "number_range",
+    "path",
+    "size",
+    "whole",
+]
+
+
+def add_files(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Add IN, OUT and the files beside them; returns their group, for more of them."""
+    parser.add_argument("input", type=path, metavar="IN", help="a picture, or a folder of pictures")
+    group = parser.add_argument_group("files")
+    group.add_argument(
+        "-o", "--output", type=path, metavar="OUT", required=True, help="the result; a folder if IN is one"
+    )
+    group.add_argument(
+        "--reference",
+        type=path,
+        metavar="CLEAN",
+        help="the picture as it should be (for a folder, a folder with the same tree); PSNR in dB and SSIM are then "
+        "printed; the fit is not influenced",
+    )
+    group.add_argument(
+        "--json",
+        type=path,
+        metavar="REPORT",
+        help="write settings, seed, versions, history, figures, seconds and why the fit ended; for a folder a list "
+        "with an entry for each picture",
+    )
+    group.add_argument("--force", action="store_true", help="replace files that exist; they are kept otherwise")
+    group.add_argument(
+        "--data-range",
+        type=number_range,
+        metavar="[LOW,]HIGH",
+        help="black and white of the clean picture in the numbers of the file, as in 4095 or --data-range=-1,1; by "
+        "default 0 to 255 for 8 bits, 0 to 65535 for 16, 0 to 1 for floats",
+    )
+    group.add_argument("--quiet", action="store_true", help="say nothing but warnings and errors")
+    return group
+
+
+def add_mask(group: argparse._ArgumentGroup) -> None:
+    """Add --mask and what belongs to it."""
+    group.add_argument(
+        "--mask",
+        type=path,
+        metavar="M",
+        required=True,
+        help="white (any value but 0) = known, black (0) = missing; for a folder one mask for all or a folder with the "
+        "same tree",
+    )
+    group.add_argument("--invert-mask", action="store_true", help="the mask is white where pixels are missing")
+    group.add_argument(
+        "--keep-known",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="return the known pixels as they are (the default), or what the network makes of them too",
+    )
+
+
+def add_factor(group: argparse._ArgumentGroup) -> None:
+    """Add --factor and how the small picture came to be."""
+    group.add_argument("--factor", type=whole(1, 4), metavar="F", required=True, help="how many times as high and wide")
+    group.add_argument(
+        "--kernel",
+        default="lanczos2",
+        metavar="NAME",
+        help="how the small picture came from the large one: lanczos2 (the default), lanczos3, box or gaussian",
+    )
+    group.add_argument(
+        "--phase",
+        type=float,
+        default=0.5,
+        metavar="P",
+        help="where in its block of F x F pixels a pixel of IN is centred, from 0 (first) to 1 (last); default 0.5",
+    )
+
+
+def add_fit(parser: argparse.ArgumentParser) -> None:
+    """Add what is fitted, and how."""
+    group = parser.add_argument_group("fit")
+    group.add_argument(
+        "--preset",
+        metavar="NAME",
+        help="settings by name, see dip presets; default paper (paper-x8 from a factor of 6 on)",
+    )
+    group.add_argument("--iters", type=whole(1), metavar="N", help="iterations; default: the preset's")
+    group.add_argument(
+        "--seed", type=whole(0), default=0, metavar="S", help="whatever is random comes from it; default 0"
+    )
+    group.add_argument("--device", default="auto", metavar="D", help="auto (the default), cpu, cuda, cuda:1 or mps")
+    group.add_argument(
+        "--precision",
+        default="auto",
+        metavar="P",
+        help=f"what the network computes in: {', '.join(PRECISIONS)}; auto is bfloat16 where the device has it",
+    )
+    for name, about in (("down", "encoder"), ("up", "decoder"), ("skip", "skip connections, 0 = none")):
+        group.add_argument(
+            f"--{name}",
+            type=channels,
+            metavar="LIST",
+            help=f"channels of the {about}, one number a scale, as in 64,64,64,64,64 or 64x5"
+            + ("; default: as --down" if name == "up" else ""),
+        )
+    group.add_argument(
+        "--code-image",
+        type=path,
+        metavar="FILE",
+        help="a picture of the same size as the network's input in place of noise: with --preset paper-flash the same "
+        "scene taken with a flash",
+    )
+    group.add_argument("--lr", type=float, metavar="X", help="learning rate")
+    group.add_argument(
+        "--jitter", type=float, metavar="X", help="standard deviation of the noise on the network's input"
+    )
+    group.add_argument(
+        "--average",
+        type=float,
+        metavar="X",
+        help="decay of the average of the outputs that is returned, in [0, 1); 0 = the last output alone",
+    )
+
+
+def add_stop(parser: argparse.ArgumentParser) -> None:
+    """Add the stopping rules."""
+    group = parser.add_argument_group("when to stop before the last iteration")
+    group.add_argument(
+        "--stop",
+        choices=("windowed-variance", "moving-variance", "discrepancy"),
+        help="at the minimum of the outputs' variance, or when the residual is down to the noise (--sigma)",
+    )
+    group.add_argument(
+        "--patience", type=whole(1), metavar="N", help="iterations without a lower variance; default 1000"
+    )
+    group.add_argument(
+        "--sigma", type=float, metavar="X", help="standard deviation of the noise, on the scale of 0 to 255"
+    )
+
+
+def add_long(parser: argparse.ArgumentParser) -> None:
+    """Add what is for fits of hours."""
+    group = parser.add_argument_group("long fits")
+    group.add_argument(
+        "--save-every",
+        type=whole(1),
+        metavar="K",
+        help="write the picture so far at every K-th iteration, beside OUT: restored.iter000500.png",
+    )
+    group.add_argument(
+        "--checkpoint",
+        type=path,
+        metavar="FILE",
+        help="keep the whole state of the fit there; not for a folder (a few times the size of the network: about "
+        "50 MB with the default one)",
+    )
+    group.add_argument(
+        "--checkpoint-every", type=whole(1), metavar="K", help="iterations between checkpoints; default 100"
+    )
+    group.add_argument(
+        "--resume",
+        type=path,
+        metavar="FILE",
+        help="go on from a checkpoint of the same picture and settings, and keep it up to date (unless --checkpoint "
+        "names another file); --iters counts from the beginning",
+    )
+
+
+def add_demo(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the demo."""
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=path,
+        default=Path("dip-demo.png"),
+        metavar="FILE",
+        help="the picture that is written; default dip-demo.png",
+    )
+    parser.add_argument(
+        "--iters", type=whole(1), default=demo.ITERATIONS, metavar="N", help="iterations; default %(default)s"
+    )
+    parser.add_argument("--seed", type=whole(0), default=0, metavar="S", help="of the noise and the network; default 0")
+    parser.add_argument("--device", default="auto", metavar="D", help="auto (the default), cpu, cuda or mps")
+    parser.add_argument("--force", action="store_true", help="replace FILE if it exists; it is kept otherwise")
+    parser.add_argument("--quiet", action="store_true", help="say nothing but warnings and errors")
+
+
+# ---------------------------------------------------------------------- values
+
+
+def path(text: str) -> Path:
+    """Read the name of a file or folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("the name of a file or folder is empty")
+    return Path(text)
+
+
+def whole(least: int, example: int = 500) -> Callable[[str], int]:
+    """Return what reads a whole number from `least` up."""
+
+    def read(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = least - 1
+        if number < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} up, such as {example}")
+        return number
+
+    return read
+
+
+def channels(text: str) -> tuple[int, ...]:
+    """Read 64,64,64 or 64x3."""
+    try:
+        number, times, count = text.partition("x")
+        return (int(number),) * int(count) if times else tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a list of channels, one number a scale, such as 64,64,64,64,64 or 64x5"
+        ) from None
+
+
+def size(text: str) -> tuple[int, int]:
+    """Read 512x768, height first."""
+    try:
+        height, width = (int(part) for part in text.lower().split("x"))
+    except ValueError:
+        height = width = 0
+    if min(height, width) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size in pixels, height x width, such as 512x768")
+    return height, width
+
+
+def number_range(text: str) -> float | tuple[float, float]:
+    """Read HIGH or LOW,HIGH."""
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (1, 2) or not all(map(math.isfinite, numbers)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a range, such as 4095 or 16,235")
+    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])

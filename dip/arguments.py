@@ -115,6 +115,13 @@ def add_fit(parser: argparse.ArgumentParser) -> None:
         metavar="P",
         help=f"what the network computes in: {', '.join(PRECISIONS)}; auto is bfloat16 where the device has it",
     )
+    group.add_argument(
+        "--tile",
+        type=whole(1, 512),
+        metavar="N",
+        help="for pictures too large for the memory: fit random crops of N x N pixels, such as 512, and put the whole "
+        "together at the end; --iters then counts crops (default: the preset's for each N x N pixels of the picture)",
+    )
     for name, about in (("down", "encoder"), ("up", "decoder"), ("skip", "skip connections, 0 = none")):
         group.add_argument(
             f"--{name}",

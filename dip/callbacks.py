@@ -63,12 +63,12 @@ class Reference:
     ----------
     clean : Tensor
         The clean image, (1, C, H, W) in [0, 1].
+    every : int, default 1
+        Iterations between two looks.
     """
 
-    every = 1
-
-    def __init__(self, clean: Tensor) -> None:
-        self.clean = clean
+    def __init__(self, clean: Tensor, every: int = 1) -> None:
+        self.clean, self.every = clean, every
 
     def __call__(self, fit: Fit) -> None:
         fit.record(psnr=self._psnr(fit.compose(fit.picture)), psnr_output=self._psnr(fit.compose(fit.output)))

@@ -154,6 +154,7 @@ def _order(args: argparse.Namespace) -> Order:
         "seed": args.seed,
         "device": args.device,
         "precision": args.precision,
+        "tile": args.tile,
         "progress": False if args.quiet else None,
         "checkpoint": args.checkpoint or args.resume,
         "checkpoint_every": args.checkpoint_every,

@@ -84,7 +84,7 @@ class Order:
 
     def total(self, settings: Settings) -> int:
         """Return the iterations in all: those asked for, or the preset's."""
-        return settings.preset.iters if self.iters is None else self.iters
+        return settings.iters if self.iters is None else self.iters
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,14 @@ class Problem(Protocol):
     def device(self) -> torch.device | None:
         """The device that "auto" is to take, if the task has reason to prefer one."""
 
+    @property
+    def support(self) -> int | None:
+        """How many pixels of y around one A looks at beyond its own, or None where it may be any of them."""
+
+    @property
+    def factor(self) -> int:
+        """How many pixels of x a pixel of y has in each direction."""
+
     def load(self) -> Observation:
         """Check the values of the observation and return it, on the CPU."""
 

@@ -75,7 +75,7 @@ def fit(
     prepared = Fit(task, **options)
     if resume is not None:
         prepared.load(resume)
-    total = prepared.settings.preset.iters if total is None else total
+    total = prepared.settings.iters if total is None else total
     warn_if_blind(prepared.settings.stop, total)
     left = total - prepared.iteration
     warn_if_past(resume, prepared.iteration, total)

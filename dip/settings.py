@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dip import codes, devices, losses, networks, optimizers, presets, storage
+from dip import codes, crops, devices, losses, networks, optimizers, presets, storage
 from dip.averaging import ExponentialAverage
 from dip.callbacks import Callback
 from dip.errors import non_negative_int, positive_float, positive_int, shown, unknown, yes_or_no
@@ -58,6 +59,10 @@ class Options(TypedDict, total=False):
         Decay of the exponential average of the outputs that is returned; 0 returns the last output.
     stop : Rule
         When to stop before the count of iterations is reached (`dip.stopping`).
+    tile : int
+        For pictures too large for the memory: at each iteration the network sees only a random crop of this many pixels
+        a side, and a last pass makes the whole (`dip.crops`). The preset's iterations are then meant for each tile: a
+        picture of 16 tiles takes 16 times as many.
     seed : int
         Everything random is drawn from it: weights, code, jitter; 0 by default. PyTorch's global generator is not
         touched.
@@ -91,6 +96,7 @@ class Options(TypedDict, total=False):
     lr: float | None
     average: float | None
     stop: Rule | None
+    tile: int | None
     seed: int
     device: str | torch.device
     precision: str
@@ -118,15 +124,29 @@ class Settings:
     lr: float
     average: float
     stop: Rule | None
+    tile: int | None
     seed: int
     code_seed: int
     jitter_seed: int
+    crop_seed: int
     device: torch.device
     dtype: torch.dtype
     callbacks: list[Callback]
     progress: bool | None
     checkpoint: Path | None
     checkpoint_every: int
+
+    @property
+    def tiles(self) -> int:
+        """How many tiles the picture has: 1 where the network sees it in one piece."""
+        if self.tile is None:
+            return 1
+        return math.ceil(self.frame.height / self.tile) * math.ceil(self.frame.width / self.tile)
+
+    @property
+    def iters(self) -> int:
+        """The iterations to do if nothing else is said: the preset's, for each tile."""
+        return self.preset.iters * self.tiles
 
     @property
     def precision(self) -> str:
@@ -151,6 +171,7 @@ class Settings:
             "average": self.average,
             "precision": self.precision,
             "stop": _name(self.stop),
+            "tile": self.tile,
         }
 
 
@@ -193,7 +214,8 @@ def resolve(task: Problem, options: Options) -> Settings:
         raise TypeError(f"task={shown(task)}: give a task, such as dip.Denoise(image)")
     preset = presets.get(task.task, given.get("preset", task.default_preset))
     seed = non_negative_int(given.get("seed", 0), "seed")
-    weights_seed, code_seed, jitter_seed = np.random.SeedSequence(seed).generate_state(3, np.uint64).tolist()
+    seeds = np.random.SeedSequence(seed).generate_state(4, np.uint64).tolist()
+    weights_seed, code_seed, jitter_seed, crop_seed = seeds
     device = devices.resolve(given.get("device", "auto"), hint=task.device)
     dtype = devices.precision(given.get("precision", "auto"), device)
     loss = losses.create(given.get("loss", preset.loss))
@@ -228,13 +250,15 @@ def resolve(task: Problem, options: Options) -> Settings:
     optimize_code = yes_or_no(given.get("optimize_code", False), "optimize_code")
     if not optimize_code and not any(p.requires_grad for p in network.parameters()):
         raise ValueError("the network has no weights that could be fitted: every one has requires_grad=False")
+    tile = crops.check(given, task, network, frame)
     # The code alone tells that a size is out of the question, some of which PyTorch cannot even count.
     devices.check_memory(3 * 4 * code.channels * frame.height * frame.width, device, task.shape[1:], padded=padded)
-    found = _dry_run(network, code.channels, frame, device, dtype, optimizer, optimize_code=optimize_code)
+    found = _dry_run(network, code.channels, frame, device, dtype, optimizer, tile, optimize_code=optimize_code)
     if found is not None:  # else it is a module that needs real data: its first iteration will tell
         needed, made = found
-        _check_shape(made, (1, channels, frame.height, frame.width), code.channels)
-        devices.check_memory(needed, device, task.shape[1:], padded=padded)
+        _check_shape(made, (1, channels, *_seen(frame, tile)), code.channels)
+        needed += _beside(code.channels, channels, frame, tile)
+        devices.check_memory(needed, device, task.shape[1:], padded=padded, tiles=task.support is not None)
     return Settings(
         preset=preset,
         network=network,
@@ -248,9 +272,11 @@ def resolve(task: Problem, options: Options) -> Settings:
         lr=lr,
         average=average,
         stop=stop,
+        tile=tile,
         seed=seed,
         code_seed=code_seed,
         jitter_seed=jitter_seed,
+        crop_seed=crop_seed,
         device=device,
         dtype=dtype,
         callbacks=list(callbacks),
@@ -260,8 +286,8 @@ def resolve(task: Problem, options: Options) -> Settings:
     )
 
 
-def memory(preset: presets.Preset, shape: tuple[int, int, int], device: torch.device) -> int:
-    """Return the bytes that a fit of an image of `shape` (C, H, W) with a preset takes at its peak, at most.
+def memory(preset: presets.Preset, shape: tuple[int, int, int], device: torch.device, tile: int | None = None) -> int:
+    """Return the bytes that a fit of an image of `shape` (C, H, W) with a preset takes at its peak.
 
     It is the estimate by which a fit is refused that would not find room (`dip.devices.dry_run`).
     """
@@ -270,9 +296,15 @@ def memory(preset: presets.Preset, shape: tuple[int, int, int], device: torch.de
     network = _network(None, preset, inputs, shape[0], seed=0)
     size = (shape[1], shape[2])
     frame = codes.Frame.around(size, network.padded_size(*size))  # type: ignore[operator]
-    found = _dry_run(network, inputs, frame, device, devices.precision("auto", device), preset.optimizer)
+    tile = None if tile is None or tile >= max(frame.height, frame.width) else tile
+    found = _dry_run(network, inputs, frame, device, devices.precision("auto", device), preset.optimizer, tile)
     assert found is not None, "a preset's network runs on the meta device"
-    return found[0]
+    return found[0] + _beside(inputs, shape[0], frame, tile)
+
+
+def _beside(inputs: int, channels: int, frame: codes.Frame, tile: int | None) -> int:
+    """Return the bytes that a fit in crops takes for the whole picture: codes (as drawn, and in order), and images."""
+    return 0 if tile is None else 4 * frame.height * frame.width * (2 * inputs + 6 * channels)
 
 
 def _of_image(code: codes.Code, channels: int) -> codes.Code:
@@ -287,17 +319,25 @@ def _dry_run(
     device: torch.device,
     dtype: torch.dtype,
     optimizer: str,
+    tile: int | None = None,
     *,
     optimize_code: bool = False,
 ) -> tuple[int, tuple[int, ...]] | None:
     with foretelling(device):
         return devices.dry_run(
             network,
-            (1, inputs, frame.height, frame.width),
+            (1, inputs, *_seen(frame, tile)),
             dtype,
             moments=optimizers.MOMENTS[optimizer],
             optimize_code=optimize_code,
         )
+
+
+def _seen(frame: codes.Frame, tile: int | None) -> tuple[int, int]:
+    """Return height and width of what the network sees in an iteration."""
+    if tile is None:
+        return frame.height, frame.width
+    return min(tile, frame.height), min(tile, frame.width)
 
 
 def _callables(given: Any, name: str, advice: str) -> tuple[Callable[..., Any], ...]:

@@ -15,6 +15,7 @@ from dip import codes, devices, losses, optimizers, storage
 from dip._version import __version__
 from dip.averaging import ExponentialAverage
 from dip.callbacks import Reference, interrupts, progress_bar
+from dip.crops import LOOKS, SPACING, Crops, Whole, whole
 from dip.errors import positive_int, shown, warn
 from dip.guard import DivergenceError, Guard
 from dip.history import History
@@ -89,6 +90,8 @@ class Fit:
             self._warm_start(init)
         self.code.requires_grad_(s.optimize_code)
         self._jitter = codes.Jitter(s.jitter, s.jitter_seed, self.device)
+        self._view = Whole(s.frame) if s.tile is None else self._crops(s.tile)
+        self._part = self.code
         self._fitted = [p for p in self.network.parameters() if p.requires_grad] + [self.code] * s.optimize_code
         self._optimizer = optimizers.create(s.optimizer, self._fitted, s.lr)
         if init is not None:
@@ -101,9 +104,11 @@ class Fit:
 
         self.callbacks = list(s.callbacks)
         if clean is not None:
-            self.callbacks.insert(0, Reference(clean.to(self.device)))
+            self.callbacks.insert(0, Reference(clean.to(self.device), every=1 if s.tile is None else 10 * s.tiles))
         self.history = History()
         self.iteration, self.seconds = 0, 0.0
+        self._goal: int | None = None
+        self._looked = 0
         self.recoveries: list[dict[str, Any]] = []
         self.stop_reason: str | None = None
         self._stop: str | None = None
@@ -123,6 +128,8 @@ class Fit:
         started = time.perf_counter()
         with torch.inference_mode(False), torch.enable_grad():
             self._iterate()
+            if self._look_is_due():
+                self._look()
         self.seconds += time.perf_counter() - started
         try:
             for callback in self.callbacks:
@@ -136,15 +143,16 @@ class Fit:
 
     def _iterate(self) -> None:
         code = self.settings.code
-        if isinstance(code, codes.Denoised) and 0 < self.iteration == code.renewed:
+        if isinstance(code, codes.Denoised) and 0 < self.iteration == code.renewed * self.settings.tiles:
             code.renew(self.code, self.settings.frame, self.current)
-        self._jitter.draw(self.code)
+        self._part = self._view.part(self.code)
+        self._jitter.draw(self._part)
         loss, data_loss, output = self._evaluate()
         self.iteration += 1
         self.history.record(self.iteration, loss=loss)
         if self.settings.penalties:
             self.history.record(self.iteration, data_loss=data_loss)
-        self._output = output
+        self._output = None if self._in_crops else output
         if not self._check(loss):
             return
         for group in self._optimizer.param_groups:
@@ -156,21 +164,44 @@ class Fit:
             return known.pop() if known else self._evaluate()[0]
 
         self._optimizer.step(again)
-        self._average.update(output)
+        if not self._in_crops:
+            self._average.update(output)
         if self._rule is not None and self._rule.update(self.iteration, output, self.current, data_loss):
             self.stop(self._rule.reason)
 
     def _evaluate(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return the objective (its gradients in place), the data loss in it, and the output."""
         self._optimizer.zero_grad(set_to_none=True)
-        x = self.settings.frame.crop(self.network(self._jitter.add(self.code).to(self.settings.dtype)))
-        weight = {} if self.weight is None else {"weight": self.weight}
-        data_loss = losses.checked("the loss", self.settings.loss, self.task.forward(x), self.y, **weight)
+        x = self._view.picture(self.network(self._jitter.add(self._part).to(self.settings.dtype)))
+        prediction, y, weights = self._view.compared(self.task.forward(x), self.y, self.weight)
+        weight = {} if weights is None else {"weight": weights}
+        data_loss = losses.checked("the loss", self.settings.loss, prediction, y, **weight)
         loss = data_loss
         for penalty in self.settings.penalties:
             loss = loss + losses.checked("the penalty", penalty, x)
         loss.backward(inputs=self._fitted)  # and of nothing else: an operator may have weights of its own
         return loss.detach(), data_loss.detach(), x.detach()
+
+    def _crops(self, tile: int) -> Crops:
+        s, step = self.settings, int(self.network.multiple)
+        return Crops(s.frame, tile, step, s.crop_seed, factor=self.task.factor, support=self.task.support or 0)
+
+    @property
+    def _in_crops(self) -> bool:
+        return self.settings.tile is not None
+
+    def _look_is_due(self) -> bool:
+        """Tell whether a fit in crops is to look at the whole: towards the end of a run, and when it is cut short."""
+        if not self._in_crops or self._goal is None:
+            return False
+        left = self._goal - self.iteration
+        return self._stop is not None or (left % SPACING == 0 and left < LOOKS * SPACING)
+
+    def _look(self) -> None:
+        if self.iteration - self._looked > SPACING:  # what is older comes from another run
+            self._average = ExponentialAverage(self.settings.average)
+        self._average.update(self.output)
+        self._looked = self.iteration
 
     def _check(self, loss: Tensor) -> bool:
         """Let the guard see the loss; return False if the state had to be restored.
@@ -220,7 +251,7 @@ class Fit:
         Parameters
         ----------
         iters : int, optional
-            How many *more* iterations; the preset's count by default.
+            How many *more* iterations; the preset's count (for each tile) by default.
 
         Returns
         -------
@@ -236,15 +267,15 @@ class Fit:
         DivergenceError
             The fit diverged again and again.
         """
-        goal = self.iteration + positive_int(self.settings.preset.iters if iters is None else iters, "iters")
+        goal = self.iteration + positive_int(self.settings.iters if iters is None else iters, "iters")
         self._claim_checkpoint()
-        self._stop = None
+        self._stop, self._goal = None, goal
         with devices.reused_memory(self.device), interrupts(self.stop), progress_bar(self, goal - self.iteration):
             while self.iteration < goal and self._stop is None:
                 self.step()
             self._settle()
             self._save_checkpoint()
-        self.stop_reason = self._stop or "iterations"
+        self.stop_reason, self._goal = self._stop or "iterations", None
         return self
 
     def stop(self, reason: str = "stopped") -> None:
@@ -259,15 +290,23 @@ class Fit:
 
     @property
     def output(self) -> Tensor:
-        """f_θ(z) of the last iteration, (1, C, H, W) in [0, 1]."""
+        """f_θ(z) of the last iteration, (1, C, H, W) in [0, 1]; in a fit in crops it takes a pass over the whole."""
         if self._output is None:
-            raise RuntimeError("the fit has not been run yet; call run()")
+            if not self._in_crops or not self.iteration:
+                raise RuntimeError("the fit has not been run yet; call run()")
+            s = self.settings
+            assert s.tile is not None
+            self._output = s.frame.crop(whole(self.network, self.code, s.tile, s.dtype))
         return self._output
 
     @property
     def current(self) -> Tensor:
-        """The average of the outputs so far (the last output if averaging is off), (1, C, H, W) in [0, 1]."""
-        average = self._average.value
+        """The average of the outputs so far (the last output if averaging is off), (1, C, H, W) in [0, 1].
+
+        Of a fit in crops, which sees no whole outputs on its way, the average of the looks at the end of the run.
+        """
+        stale = self._in_crops and self.iteration - self._looked >= SPACING
+        average = None if stale else self._average.value
         return self.output if average is None else average
 
     @property
@@ -301,6 +340,7 @@ class Fit:
             "trained": self._trainable_state(),
             "code": self.code,
             "jitter": self._jitter.state_dict(),
+            "view": {**self._view.state_dict(), "looked": self._looked},
             "guard": self._guard.state_dict(),
             "unchecked": list(self._unchecked),
             "recoveries": self.recoveries,
@@ -346,6 +386,8 @@ class Fit:
             self.code.copy_(state["code"])
         self._load_trainable_state(state["trained"])
         self._jitter.load_state_dict(state["jitter"])
+        self._view.load_state_dict(state["view"])
+        self._looked = state["view"]["looked"]
         self._guard.load_state_dict(state["guard"])
         self._unchecked = [loss.to(self.device) for loss in state["unchecked"]]
         if self._rule is not None:

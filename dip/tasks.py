@@ -28,6 +28,8 @@ class _ImageTask:
 
     task = ""
     default_preset = "paper"
+    support: int | None = 0
+    factor = 1
 
     def __init__(self, image: Any, *, data_range: DataRange = None, channel_axis: int | None = None) -> None:
         self.layout = images.describe(image, channel_axis=channel_axis, data_range=data_range)
@@ -258,6 +260,7 @@ class SuperResolve(_ImageTask):
     """
 
     task = "super_resolve"
+    support = 4  # of the longest kernel, lanczos3, and where a Gaussian has become nothing
 
     def __init__(
         self,
@@ -317,6 +320,8 @@ class Reconstruct:
 
     task = "reconstruct"
     default_preset = "paper"
+    support: int | None = None  # an operator of the user's may look anywhere
+    factor = 1
 
     def __init__(
         self,

@@ -18,11 +18,9 @@ from dip.solver import Fit
 
 
 @pytest.fixture(autouse=True)
-def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty folder, and a network with which the demo takes no time."""
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the demo writes is not to be found elsewhere."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(demo, "CHANNELS", (8, 8))
-    monkeypatch.setattr(demo, "SKIP", (4, 4))
 
 
 def panels(path: Path, gap: int = 8) -> list[np.ndarray]:

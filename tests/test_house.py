@@ -59,7 +59,7 @@ FLOORS = [
     {"networks", "operators", "degradations", "losses", "codes"},
     {"presets"},
     {"stopping", "averaging", "history", "guard", "optimizers", "problem", "callbacks", "checkpoint"},
-    {"settings", "solver", "trained"},
+    {"settings", "solver", "crops", "trained"},
     {"tasks"},
     {"restore"},
     {"plot", "batch", "benchmark"},

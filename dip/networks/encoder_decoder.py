@@ -167,6 +167,7 @@ class EncoderDecoder(nn.Module):
         self.in_channels, self.out_channels, self.scales = in_channels, out_channels, scales
         self.skip_channels = skip
         self._deepest = _deepest_size(kernels_down, kernels_up, kernels_skip, padding)
+        self.multiple, self.reach = 2**scales, _reach(kernels_down, kernels_up, kernels_skip, downsampling)
         self.reset_parameters(generator)
 
     def extra_repr(self) -> str:
@@ -193,11 +194,10 @@ class EncoderDecoder(nn.Module):
         Both sides are multiples of 2^scales, and large enough for the padding and for the batch statistics
         at the deepest scale.
         """
-        multiple = 2**self.scales
-        smallest = multiple * self._deepest
+        smallest = self.multiple * self._deepest
         return (
-            max(smallest, math.ceil(height / multiple) * multiple),
-            max(smallest, math.ceil(width / multiple) * multiple),
+            max(smallest, math.ceil(height / self.multiple) * self.multiple),
+            max(smallest, math.ceil(width / self.multiple) * self.multiple),
         )
 
     def forward(self, z: Tensor) -> Tensor:
@@ -296,3 +296,18 @@ def _deepest_size(down: list[int], up: list[int], skip: list[int], padding: str)
             deepest = max(deepest, *(math.ceil((k // 2 + 1) / at_scale) for k in (up[i], skip[i])))
             deepest = max(deepest, math.ceil((down[i] // 2 + 1) / (at_scale // 2)))
     return deepest
+
+
+def _reach(down: list[int], up: list[int], skip: list[int], downsampling: list[str]) -> int:
+    """Return how many pixels away a pixel of the code may still change one of the output: a bound.
+
+    A kernel of k reaches k // 2 of its own pixels, which are 2^i of the code's at scale i, and interpolation one of
+    the coarser ones; the way through the deepest scale is the longest. Rounded up to a multiple of 2^scales.
+    """
+    widths = {"stride": 0, "average": 1, "max": 1, "lanczos2": 4, "lanczos3": 6}
+    reach = 0
+    for i, (first, last, beside, name) in enumerate(zip(down, up, skip, downsampling, strict=True)):
+        pixel = 2**i
+        reach += pixel * (first // 2 + widths[name] + 2 * (first // 2) + last // 2 + beside // 2 + 3)
+    multiple = 2 ** len(down)
+    return math.ceil(reach / multiple) * multiple

@@ -1,0 +1,271 @@
+"""Fits of pictures that are too large for one piece: an iteration sees a crop, and a last pass makes the whole.
+
+One network is fitted to all of the picture, a random crop of (z, y) at a time, so that memory follows from the crop and
+not from the picture. In a crop the network normalises by the crop's statistics, which differ from place to place: a
+picture made of such pieces would show its seams. So the whole is made by another pass. The statistics of all tiles are
+averaged and frozen, which makes the network one and the same function of z everywhere, and it is applied to tiles with
+a margin as wide as it sees. What it makes is then what it would make of the whole code at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dip.codes import Frame
+from dip.errors import positive_int, shown
+from dip.problem import Problem
+
+LOOKS, SPACING = 8, 10  # how many passes over the whole at the end of a run are averaged, and iterations between them
+_PASS = 512  # least side of a tile in such a pass, in pixels: with small ones it is all margin
+
+Place = tuple[slice, slice]  # rows and columns
+
+
+class Whole:
+    """The way of a fit that sees the picture in one piece.
+
+    Parameters
+    ----------
+    frame : Frame
+        Where the picture lies in the code.
+    """
+
+    def __init__(self, frame: Frame) -> None:
+        self._frame = frame
+
+    def part(self, code: Tensor) -> Tensor:
+        """Return what of the code the network is to see next."""
+        return code
+
+    def picture(self, made: Tensor) -> Tensor:
+        """Return x in what the network has made of that."""
+        return self._frame.crop(made)
+
+    def compared(self, prediction: Any, y: Any, weight: Any) -> tuple[Any, Any, Any]:
+        """Return what of A x, y and the weight belongs together."""
+        return prediction, y, weight
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what `load_state_dict` takes."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state`."""
+
+
+class _Crop(NamedTuple):
+    """A part of the picture: where it is in the code, in what the network makes of that, in A x and in y."""
+
+    code: Place
+    x: Place
+    prediction: Place
+    y: Place
+
+
+class Crops:
+    """The way of a fit that sees a crop at a time, drawn from a seeded generator; methods as of `Whole`.
+
+    Parameters
+    ----------
+    frame : Frame
+        Where the picture lies in the code.
+    tile : int
+        Side of a crop, in pixels of the code.
+    step : int
+        Crops begin at multiples of it: a network that halves the picture sees every second pixel, and these have to be
+        the same in the crops as in the whole.
+    seed : int
+        Of the generator.
+    factor : int
+        How many pixels of x a pixel of y has in each direction.
+    support : int
+        How many pixels of y around one A looks at: so near to where a crop was cut, A x cannot be compared with y.
+    """
+
+    def __init__(self, frame: Frame, tile: int, step: int, seed: int, *, factor: int = 1, support: int = 0) -> None:
+        self._rows = _Axis(frame.height, frame.top, frame.inner_height, tile, step, factor, support)
+        self._columns = _Axis(frame.width, frame.left, frame.inner_width, tile, step, factor, support)
+        self._generator = torch.Generator().manual_seed(seed)
+        self._crop = self._draw()
+
+    def _draw(self) -> _Crop:
+        places = [axis.at(axis.draw(self._generator)) for axis in (self._rows, self._columns)]
+        return _Crop(*zip(*places, strict=True))
+
+    def part(self, code: Tensor) -> Tensor:
+        """Return the next crop of the code."""
+        self._crop = self._draw()
+        return code[..., *self._crop.code].contiguous(memory_format=torch.channels_last)
+
+    def picture(self, made: Tensor) -> Tensor:
+        """Return x in what the network has made of the crop."""
+        return made[..., *self._crop.x]
+
+    def compared(self, prediction: Any, y: Any, weight: Any) -> tuple[Any, Any, Any]:
+        """Return A x, y and the weight where A x does not depend on what is outside of the crop."""
+        y, weight = (None if one is None else one[..., *self._crop.y] for one in (y, weight))
+        return prediction[..., *self._crop.prediction], y, weight
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the generator's state."""
+        return {"generator": self._generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state`."""
+        self._generator.set_state(state["generator"])
+
+
+class _Axis(NamedTuple):
+    """One direction of the picture: of `extent` pixels of the code, `inner` from `start` on are the picture's."""
+
+    extent: int
+    start: int
+    inner: int
+    tile: int
+    step: int
+    factor: int
+    support: int
+
+    def draw(self, generator: torch.Generator) -> int:
+        """Return where a crop begins.
+
+        It is drawn from half a tile before the first place to half a tile behind the last, and moved inside: corners
+        would hardly ever be seen otherwise. So the border's pixels come half as often as the others, or more.
+        """
+        last = max(self.extent - self.tile, 0) // self.step
+        beyond = self.tile // self.step // 2 if last else 0
+        drawn = int(torch.randint(-beyond, last + beyond + 1, (), generator=generator))
+        return self.step * min(max(drawn, 0), last)
+
+    def at(self, begin: int) -> tuple[slice, slice, slice, slice]:
+        """Return code, x, prediction and y of the crop that begins there."""
+        end = min(begin + self.tile, self.extent)
+        first = math.ceil(max(begin - self.start, 0) / self.factor)
+        last = min(end - self.start, self.inner) // self.factor
+        x = slice(first * self.factor + self.start - begin, last * self.factor + self.start - begin)
+        lead = self.support if first > 0 else 0
+        trail = self.support if last * self.factor < self.inner else 0
+        return (
+            slice(begin, end),
+            x,
+            slice(lead, last - first - trail),
+            slice(first + lead, last - trail),
+        )
+
+
+def check(options: dict[str, Any], task: Problem, network: Any, frame: Frame) -> int | None:
+    """Return the side of a crop that the options ask for; None where the picture is not larger than that.
+
+    Raises
+    ------
+    ValueError, TypeError
+        The tile is not of a size that the network can make, or the task, the network or another option needs the
+        picture in one piece.
+    """
+    if options.get("tile") is None:
+        return None
+    tile = positive_int(options["tile"], "tile")
+    if task.support is None:
+        raise ValueError(
+            f"tile={tile}: the operator of dip.Reconstruct may join any two pixels of the picture, so a crop cannot be "
+            "compared with a part of what was measured; leave tile out"
+        )
+    if not (hasattr(network, "reach") and hasattr(network, "multiple")):
+        raise ValueError(
+            f"tile={tile}: a {type(network).__name__} does not say how far it sees (`reach`, in pixels) and what its "
+            "sizes are multiples of (`multiple`), so its tiles cannot be joined; take a network of dip.networks"
+        )
+    for name, why in (
+        ("stop", "looks at the whole picture at every iteration"),
+        ("optimize_code", "changes the code as a whole"),
+    ):
+        if options.get(name):
+            raise ValueError(
+                f"{name}={shown(options[name])} {why}, and with tile={tile} there is a crop; leave one out"
+            )
+    if options.get("optimizer") == "lbfgs":
+        raise ValueError(f'optimizer="lbfgs" is for a loss that stays the same, and with tile={tile} the crop changes')
+    least = network.padded_size(1, 1)[0] + 2 * (task.support + 1) * task.factor
+    if tile % network.multiple or tile < least:
+        nearest = network.multiple * math.ceil(max(tile, least) / network.multiple)
+        raise ValueError(
+            f"tile={tile}: with this network a tile is a multiple of {network.multiple} pixels, and not below {least}; "
+            f"take tile={nearest}"
+        )
+    return None if tile >= max(frame.height, frame.width) else tile
+
+
+@torch.no_grad()
+def whole(network: Any, code: Tensor, tile: int, dtype: torch.dtype) -> Tensor:
+    """Return f(z) of the whole code, tile by tile, with the normalisations' statistics over all of it.
+
+    Parameters
+    ----------
+    network : Module
+        With `reach`: how many pixels away a pixel of the code still counts. It comes back in training mode.
+    code : Tensor
+        (1, C, H, W), without jitter.
+    tile : int
+        Side of the crops that the network was fitted to.
+    dtype : torch.dtype
+        What the network computes in.
+
+    Returns
+    -------
+    Tensor
+        (1, out_channels, H, W), float32.
+    """
+    norms = [layer for layer in network.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    network.train()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean over all tiles
+    for rows, columns in _tiles(code, tile):
+        network(_part(code, rows, columns, dtype))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    network.eval()
+    try:
+        made = None
+        for rows, columns in _tiles(code, pass_tile(network, tile)):
+            seen_rows, own_rows = _around(rows, network.reach, code.shape[2])
+            seen_columns, own_columns = _around(columns, network.reach, code.shape[3])
+            part = network(_part(code, seen_rows, seen_columns, dtype))
+            if made is None:
+                made = part.new_empty(1, part.shape[1], *code.shape[2:])
+            made[..., rows, columns] = part[..., own_rows, own_columns]
+    finally:
+        network.train()
+    assert made is not None
+    return made
+
+
+def pass_tile(network: Any, tile: int) -> int:
+    """Return the side of a tile, without its margin, in a pass over the whole."""
+    return max(tile, network.multiple * math.ceil(_PASS / network.multiple))
+
+
+def _tiles(code: Tensor, tile: int) -> Iterator[Place]:
+    """Yield tiles of equal size that cover the code, the last of a direction moved inside."""
+    places = [[slice(begin, min(begin + tile, extent)) for begin in _begins(extent, tile)] for extent in code.shape[2:]]
+    yield from ((rows, columns) for rows in places[0] for columns in places[1])
+
+
+def _begins(extent: int, tile: int) -> list[int]:
+    return sorted({min(begin, max(extent - tile, 0)) for begin in range(0, extent, tile)})
+
+
+def _around(tile: slice, margin: int, extent: int) -> Place:
+    """Return the tile with its margin as far as the code goes, and where the tile is in that."""
+    around = slice(max(tile.start - margin, 0), min(tile.stop + margin, extent))
+    return around, slice(tile.start - around.start, tile.stop - around.start)
+
+
+def _part(code: Tensor, rows: slice, columns: slice, dtype: torch.dtype) -> Tensor:
+    return code[..., rows, columns].to(dtype).contiguous(memory_format=torch.channels_last)

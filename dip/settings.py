@@ -258,7 +258,8 @@ def resolve(task: Problem, options: Options) -> Settings:
         needed, made = found
         _check_shape(made, (1, channels, *_seen(frame, tile)), code.channels)
         needed += _beside(code.channels, channels, frame, tile)
-        devices.check_memory(needed, device, task.shape[1:], padded=padded, tiles=task.support is not None)
+        cuttable = tile is None and task.support is not None and max(frame.height, frame.width) > 512
+        devices.check_memory(needed, device, task.shape[1:], padded=padded, tiles=cuttable)
     return Settings(
         preset=preset,
         network=network,

@@ -190,3 +190,11 @@ def test_operators_that_may_look_anywhere_are_refused():
     task = dip.Reconstruct(np.zeros((1, 3, 64, 64), np.float32), torch.nn.Identity(), (3, 64, 64))
     with pytest.raises(ValueError, match=r"tile=32: the operator of dip\.Reconstruct"):
         dip.Fit(task, network=SMALL, tile=32)
+
+
+def test_where_the_memory_does_not_suffice_crops_are_advised_and_do(monkeypatch):
+    large = np.broadcast_to(np.uint8(7), (2048, 2048, 3))
+    monkeypatch.setattr(dip.devices, "free_memory", lambda device: 4 * 2**30)
+    with pytest.raises(MemoryError, match=r"2048 x 2048 pixels .* would take about .*; fit it in crops \(tile=512\)"):
+        dip.Fit(dip.Denoise(large), precision="float32")
+    assert dip.settings.resolve(dip.Denoise(large), {"precision": "float32", "tile": 512}).tiles == 16

@@ -110,7 +110,10 @@ class Options(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Settings:
-    """What the options come to for one task: every value known, checked and, where it is a thing, made."""
+    """What the options come to for one task: every value known, checked and, where it is a thing, made.
+
+    `memory` is what the fit will take at its peak, in bytes, as far as that can be foretold; None where it cannot.
+    """
 
     preset: presets.Preset
     network: nn.Module
@@ -135,6 +138,7 @@ class Settings:
     progress: bool | None
     checkpoint: Path | None
     checkpoint_every: int
+    memory: int | None
 
     @property
     def tiles(self) -> int:
@@ -254,6 +258,7 @@ def resolve(task: Problem, options: Options) -> Settings:
     # The code alone tells that a size is out of the question, some of which PyTorch cannot even count.
     devices.check_memory(3 * 4 * code.channels * frame.height * frame.width, device, task.shape[1:], padded=padded)
     found = _dry_run(network, code.channels, frame, device, dtype, optimizer, tile, optimize_code=optimize_code)
+    needed = None
     if found is not None:  # else it is a module that needs real data: its first iteration will tell
         needed, made = found
         _check_shape(made, (1, channels, *_seen(frame, tile)), code.channels)
@@ -284,6 +289,7 @@ def resolve(task: Problem, options: Options) -> Settings:
         progress=given.get("progress"),
         checkpoint=checkpoint,
         checkpoint_every=every,
+        memory=needed,
     )
 
 

@@ -25,6 +25,7 @@ from dip.tasks import Denoise, Inpaint, SuperResolve
 
 __all__ = ["info", "restore", "show_presets", "try_out"]
 
+_TILE = 512  # pixels, of the crops that `info` tells the memory for
 _PACKAGES = ("scikit-image", "pillow", "imageio", "tifffile", "scipy", "safetensors", "tqdm", "matplotlib")
 
 
@@ -106,8 +107,13 @@ def info(args: argparse.Namespace, console: Console) -> int:
         height, width = args.size
         device = devices.resolve()
         for name in presets.names():
-            needed = settings.memory(presets.get(*name.split("/")), (3, height, width), device)
-            lines[f"{name}, {height} x {width}"] = f"takes up to about {needed / 2**30:.2f} GiB on {device}"
+            preset = presets.get(*name.split("/"))
+            needed = settings.memory(preset, (3, height, width), device)
+            told = f"takes about {needed / 2**30:.2f} GiB on {device}"
+            if max(args.size) > _TILE and preset.task != "reconstruct":
+                in_crops = settings.memory(preset, (3, height, width), device, tile=_TILE)
+                told += f", {in_crops / 2**30:.2f} GiB with --tile {_TILE}"
+            lines[f"{name}, {height} x {width}"] = told
     width = max(map(len, lines))
     console.say("\n".join(f"{name.ljust(width)}  {value}" for name, value in lines.items()))
     return 0

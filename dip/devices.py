@@ -9,7 +9,7 @@ import platform
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -186,6 +186,24 @@ def _cgroup_folders(root: Path) -> Iterator[Path]:
                 folder = folder.parent
 
 
+class Foretold(NamedTuple):
+    """What a dry run tells.
+
+    Attributes
+    ----------
+    bytes : int
+        Of memory that an iteration takes at its peak.
+    shape : tuple of int
+        Of what the network makes.
+    largest : int
+        Bytes of the largest tensor that the backward pass needs.
+    """
+
+    bytes: int
+    shape: tuple[int, ...]
+    largest: int
+
+
 def dry_run(
     network: nn.Module,
     code_shape: tuple[int, ...],
@@ -193,8 +211,8 @@ def dry_run(
     *,
     moments: int = 2,
     optimize_code: bool = False,
-) -> tuple[int, tuple[int, ...]] | None:
-    """Return the bytes that one iteration will need at its peak, and the network's output shape, from shapes alone.
+) -> Foretold | None:
+    """Return the bytes that one iteration will need at its peak, and what the network makes, from shapes alone.
 
     The network runs once on PyTorch's meta device, which computes shapes and allocates nothing. The tensors that the
     backward pass would need are added up, and to them the largest gradients alive at one time, the weights with their
@@ -203,7 +221,7 @@ def dry_run(
 
     Returns
     -------
-    tuple or None
+    Foretold or None
         None where the network cannot run on the meta device.
 
     Raises
@@ -237,9 +255,10 @@ def dry_run(
     weights = {tensor.untyped_storage()._cdata for tensor in on_meta.values()}
     sizes = [t.untyped_storage().nbytes() for key, t in saved.items() if key not in weights]
     fitted = sum(p.numel() * p.element_size() for p in network.parameters()) + 4 * z.numel() * optimize_code
-    total = sum(sizes) + 3 * max(sizes, default=0) + (3 + 2 * moments) * fitted + 3 * 4 * z.numel()
-    # Beyond what is alive: the kernels' own code and scratch, and room lost between blocks (measured on CPUs).
-    return 100 * 2**20 + 27 * total // 20, tuple(output.shape)
+    largest = max(sizes, default=0)
+    total = sum(sizes) + 3 * largest + (3 + 2 * moments) * fitted + 3 * 4 * z.numel()
+    # Beyond what is alive: the kernels' own code and scratch, and room lost between blocks (benchmarks/memory.py).
+    return Foretold(25 * 2**20 + 23 * total // 20, tuple(output.shape), largest)
 
 
 def check_memory(

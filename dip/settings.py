@@ -260,9 +260,8 @@ def resolve(task: Problem, options: Options) -> Settings:
     found = _dry_run(network, code.channels, frame, device, dtype, optimizer, tile, optimize_code=optimize_code)
     needed = None
     if found is not None:  # else it is a module that needs real data: its first iteration will tell
-        needed, made = found
-        _check_shape(made, (1, channels, *_seen(frame, tile)), code.channels)
-        needed += _beside(code.channels, channels, frame, tile)
+        needed = _needed(found, network, code.channels, channels, frame, tile)
+        _check_shape(found.shape, (1, channels, *_seen(frame, tile)), code.channels)
         cuttable = tile is None and task.support is not None and max(frame.height, frame.width) > 512
         devices.check_memory(needed, device, task.shape[1:], padded=padded, tiles=cuttable)
     return Settings(
@@ -306,12 +305,20 @@ def memory(preset: presets.Preset, shape: tuple[int, int, int], device: torch.de
     tile = None if tile is None or tile >= max(frame.height, frame.width) else tile
     found = _dry_run(network, inputs, frame, device, devices.precision("auto", device), preset.optimizer, tile)
     assert found is not None, "a preset's network runs on the meta device"
-    return found[0] + _beside(inputs, shape[0], frame, tile)
+    return _needed(found, network, inputs, shape[0], frame, tile)
 
 
-def _beside(inputs: int, channels: int, frame: codes.Frame, tile: int | None) -> int:
-    """Return the bytes that a fit in crops takes for the whole picture: codes (as drawn, and in order), and images."""
-    return 0 if tile is None else 4 * frame.height * frame.width * (2 * inputs + 6 * channels)
+def _needed(
+    found: devices.Foretold, network: Any, inputs: int, channels: int, frame: codes.Frame, tile: int | None
+) -> int:
+    """Return the bytes that a fit takes; in crops with the codes and images of the whole, and the pass over it."""
+    if tile is None:
+        return found.bytes
+    height, width = _seen(frame, tile)
+    side = crops.pass_tile(network, tile) + 2 * network.reach
+    seen = min(side, frame.height) * min(side, frame.width) / (height * width)
+    in_pass = round(5 * found.largest * seen)  # what a layer takes and gives, joined, normalised and padded
+    return max(found.bytes, in_pass) + 4 * frame.height * frame.width * (2 * inputs + 6 * channels)
 
 
 def _of_image(code: codes.Code, channels: int) -> codes.Code:
@@ -329,7 +336,7 @@ def _dry_run(
     tile: int | None = None,
     *,
     optimize_code: bool = False,
-) -> tuple[int, tuple[int, ...]] | None:
+) -> devices.Foretold | None:
     with foretelling(device):
         return devices.dry_run(
             network,

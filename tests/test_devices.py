@@ -19,8 +19,7 @@ MIB = 2**20
 
 def fixed_part():
     """What the estimate has on top of the tensors of a network that keeps nothing and has no weights."""
-    needed, _ = dry_run(torch.nn.Identity(), (1, 1, 1, 1), torch.float32)
-    return needed
+    return dry_run(torch.nn.Identity(), (1, 1, 1, 1), torch.float32).bytes
 
 
 class Three(torch.nn.Module):
@@ -44,11 +43,12 @@ def test_estimate_against_a_count_by_hand():
     # Kept for the backward pass; three of the largest; weights, gradients, two moments, and a copy of all but the
     # gradients; the code itself, its noise and their sum.
     worked = (code + hidden) + 3 * hidden + 7 * weights + 3 * code
-    needed, shape = dry_run(Three(), (1, 4, side, side), torch.float32)
+    needed, shape, largest = dry_run(Three(), (1, 4, side, side), torch.float32)
+    assert largest == hidden
     assert shape == (1, 3, side, side)
     assert worked <= needed - fixed_part() <= 2 * worked
-    smaller, _ = dry_run(Three(), (1, 4, side // 2, side), torch.float32)
-    assert (needed - fixed_part()) / (smaller - fixed_part()) == pytest.approx(
+    smaller = dry_run(Three(), (1, 4, side // 2, side), torch.float32)
+    assert (needed - fixed_part()) / (smaller.bytes - fixed_part()) == pytest.approx(
         2, rel=0.01
     )  # proportional to the pixels
 
@@ -56,7 +56,7 @@ def test_estimate_against_a_count_by_hand():
 def test_estimate_allocates_nothing_and_leaves_the_network_as_it_was():
     network = dip.networks.EncoderDecoder(8, 3, down=[64] * 3, up=[64] * 3, skip=[4] * 3)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    needed, shape = dry_run(network, (1, 8, 2**20, 2**20), torch.float32)  # a terapixel
+    needed, shape, _ = dry_run(network, (1, 8, 2**20, 2**20), torch.float32)  # a terapixel
     assert needed > 2**50
     assert shape == (1, 3, 2**20, 2**20)
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
@@ -67,7 +67,7 @@ def test_estimate_allocates_nothing_and_leaves_the_network_as_it_was():
 def test_estimate_is_smaller_in_bfloat16():
     network = dip.networks.EncoderDecoder(8, 3, down=[64] * 3, up=[64] * 3, skip=[4] * 3)
     single, half = (
-        dry_run(network, (1, 8, 512, 512), dtype)[0] - fixed_part() for dtype in (torch.float32, torch.bfloat16)
+        dry_run(network, (1, 8, 512, 512), dtype).bytes - fixed_part() for dtype in (torch.float32, torch.bfloat16)
     )
     assert 0.4 < half / single < 0.8
 
@@ -82,7 +82,7 @@ def test_estimate_of_a_network_that_needs_real_data_is_unknown():
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
-def test_estimate_is_not_below_what_a_fit_takes():
+def test_estimate_is_near_to_what_a_fit_takes():
     import subprocess
     import sys
 
@@ -95,16 +95,14 @@ def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read()).group(1)) * 1024
 
 options = {"network": {"down": [32] * 3, "up": [32] * 3, "skip": [4] * 3}, "precision": "float32"}
-dip.fit(dip.Denoise(np.full((16, 16, 3), 0.5, np.float32)), iters=2, **options)
 before = peak()
 image = np.full((384, 384, 3), 0.5, np.float32)
 fit = dip.fit(dip.Denoise(image), iters=2, **options)
-needed, _ = dip.devices.dry_run(fit.network, tuple(fit.code.shape), fit.settings.dtype)
-print(needed, peak() - before)
+print(fit.settings.memory, peak() - before)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     needed, taken = map(int, done.stdout.split())
-    assert 0.8 * taken < needed < 3 * taken
+    assert 0.75 * taken < needed < 1.4 * taken  # 1.2 in benchmarks/memory.py; two runs are not alike
 
 
 def test_memory_error_names_the_estimate_and_the_ways_out(monkeypatch):

@@ -166,3 +166,32 @@ def test_search_follows_its_variants(data, tmp_path):
         assert one["environment"]["dip"] == dip.__version__
     assert len(printed.splitlines()) == 3
     assert run("search.py", "--data", data, *words, *names, "--out", path) == ""  # nothing is run again
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="peak memory is read as on POSIX")
+def test_memory_is_compared_with_what_was_foretold(tmp_path):
+    path = tmp_path / "memory.json"
+    run("memory.py", "--sizes", 64, "--cases", "fast, float32", "--rounds", 1, "--iters", 1, "--out", path)
+    report = json.loads(path.read_text())
+    (found,) = report["results"]
+    (taken,) = found["taken"]
+    assert found["foretold_by_taken"] == [pytest.approx(found["foretold"] / taken, abs=1e-3)]
+    assert report["within_20_percent"] in ("0 of 1", "1 of 1")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="peak memory is read as on POSIX")
+def test_crops_are_compared_with_one_piece(data, tmp_path):
+    words = ("--preset", "fast", "--tile", 96, "--iters", 1, "--out")
+    run("crops.py", "cost", "--sizes", 192, *words, tmp_path / "cost.json")
+    piece, large = json.loads((tmp_path / "cost.json").read_text())["sizes"]
+    assert (piece["tiles"], large["tiles"]) == (1, 4)
+    assert (piece["iterations"], large["iterations"]) == (900, 3600)
+    assert piece["times_linear"] == 1
+    expected = 3600 * large["seconds_an_iteration"] + 8 * large["seconds_a_pass"]
+    assert large["times_linear"] == pytest.approx(expected / (900 * piece["seconds_an_iteration"] * 4), abs=2e-3)
+
+    run("crops.py", "quality", "--data", data, "--pictures", "set9/f16", "--size", 128, *words, tmp_path / "q.json")
+    (found,) = json.loads((tmp_path / "q.json").read_text())["pictures"].values()
+    assert found["in one piece"]["iterations"] == 1
+    assert found["in crops"]["iterations"] == 4
+    assert 0.1 < found["in crops"]["seam"] < 10

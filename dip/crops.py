@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from dip.codes import Frame
-from dip.errors import positive_int, shown
+from dip.errors import positive_int
 from dip.problem import Problem
 
 LOOKS, SPACING = 8, 10  # how many passes over the whole at the end of a run are averaged, and iterations between them

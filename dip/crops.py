@@ -185,9 +185,7 @@ def check(options: dict[str, Any], task: Problem, network: Any, frame: Frame) ->
         ("optimize_code", "changes the code as a whole"),
     ):
         if options.get(name):
-            raise ValueError(
-                f"{name}={shown(options[name])} {why}, and with tile={tile} there is a crop; leave one out"
-            )
+            raise ValueError(f"the option {name} {why}, and with tile={tile} there is a crop; leave one of them out")
     if options.get("optimizer") == "lbfgs":
         raise ValueError(f'optimizer="lbfgs" is for a loss that stays the same, and with tile={tile} the crop changes')
     least = network.padded_size(1, 1)[0] + 2 * (task.support + 1) * task.factor

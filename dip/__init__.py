@@ -14,6 +14,7 @@ from dip import (
     operators,
     presets,
     stopping,
+    trained,
 )
 from dip._version import __version__
 from dip.checkpoint import CheckpointError
@@ -49,4 +50,5 @@ __all__ = [
     "reconstruct",
     "stopping",
     "super_resolve",
+    "trained",
 ]

@@ -50,6 +50,7 @@ PUBLIC_NAMES = [
     "reconstruct",
     "stopping",
     "super_resolve",
+    "trained",
 ]
 
 # From the ground up. A module may import from floors below its own, or from its own floor without a circle.

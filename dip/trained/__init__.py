@@ -2,5 +2,7 @@
 
 from dip.trained.architectures import create, names
 from dip.trained.inference import Denoiser, load, models
+from dip.trained.recipe import Recipe
+from dip.trained.training import Training, train
 
-__all__ = ["Denoiser", "create", "load", "models", "names"]
+__all__ = ["Denoiser", "Recipe", "Training", "create", "load", "models", "names", "train"]

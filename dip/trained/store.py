@@ -80,7 +80,7 @@ def write(
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in _state(model).items()}
     if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
         raise ValueError("the model has weights that are NaN or infinite; such weights are not written")
-    head = {"format": FORMAT, "model": name, "channels": model.channels, "options": options, **info}
+    head = {**info, "format": FORMAT, "model": name, "channels": model.channels, "options": options}
     data = to_bytes(tensors, metadata={"dip-model": json.dumps(head), "sha256": _BLANK})
     data = data.replace(_BLANK.encode(), hashlib.sha256(data).hexdigest().encode(), 1)
     return storage.write_bytes(path, data)

@@ -1,0 +1,59 @@
+"""Learning curves as a picture."""
+
+from __future__ import annotations
+
+import io
+import math
+
+__all__ = ["draw"]
+
+_PANELS = {
+    "train_loss": ("training loss", True),
+    "validation_loss": ("validation loss", True),
+    "psnr_against_clean": ("PSNR against clean pictures (dB)", False),
+}
+
+
+def draw(histories: dict[str, dict[str, list[float]]], *, title: str = "") -> bytes:
+    """Draw the losses and the PSNR of one training or several, epoch by epoch.
+
+    Parameters
+    ----------
+    histories : dict
+        By the name of the training, its history (`dip.trained.Training`).
+    title : str
+        Above the picture.
+
+    Returns
+    -------
+    bytes
+        A PNG.
+
+    Raises
+    ------
+    ImportError
+        matplotlib is missing.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError('matplotlib is missing; pip install "deep-image-prior[plot]"') from error
+    figure = Figure(figsize=(12, 3.6 + 0.18 * (len(histories) > 1) * len(histories)), layout="constrained")
+    axes = figure.subplots(1, len(_PANELS))
+    for axis, (name, (label, logarithmic)) in zip(axes, _PANELS.items(), strict=True):
+        for run, history in histories.items():
+            values = [value if value is not None and math.isfinite(value) else math.nan for value in history[name]]
+            axis.plot(range(1, len(values) + 1), values, label=run, marker="." if len(values) < 20 else None)
+            if logarithmic and values and min(values) > 0:
+                axis.set_yscale("log")
+        axis.set_xlabel("epoch")
+        axis.set_title(label, fontsize="medium")
+        axis.grid(alpha=0.3)
+    if len(histories) > 1:
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize="small")
+    if title:
+        figure.suptitle(title)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100)
+    return buffer.getvalue()

@@ -7,6 +7,7 @@ read off its layers (`Reach`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -82,15 +83,13 @@ class Model(nn.Module):
         return size + (self.remainder - size) % stride
 
     def reset_parameters(self, generator: torch.Generator | None) -> None:
-        """Draw all weights: Kaiming's normal distribution, biases 0; normalisations begin as the identity."""
-        last = [layer for layer in self.path if isinstance(layer, _Conv | _Transposed)][-1]
+        """Draw all weights and biases as PyTorch would, from U(-b, b) with b = 1 / sqrt(inputs of a product)."""
         for module in self.modules():
             if isinstance(module, _Conv | _Transposed):
-                # no ReLU follows the last one
-                slope = 1.0 if module is last else 0.0
-                nn.init.kaiming_normal_(module.weight, slope, nonlinearity="leaky_relu", generator=generator)
+                bound = 1 / math.sqrt(module.weight[0].numel())
+                nn.init.uniform_(module.weight, -bound, bound, generator=generator)
                 if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+                    nn.init.uniform_(module.bias, -bound, bound, generator=generator)
 
 
 class Plain(Model):

@@ -13,7 +13,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,14 +23,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dip import devices
 from dip.errors import shown
 from dip.trained.recipe import Recipe
 
-__all__ = ["Judge", "Pairs", "PatchSource", "prepare"]
+__all__ = ["Judge", "Pairs", "PatchSource", "ahead", "prepare"]
 
 _ORDER, _CUTS, _NOISE, _OTHER_NOISE, _SPLIT, _HELD_CUTS, _HELD_NOISE, _OTHER_HELD_NOISE = range(8)
 _PATCHES = 12_800  # an epoch of random patches
 _HELD_PATCHES = 640
+_THREADS = 4
 
 Pair = tuple[Tensor, Tensor]
 
@@ -128,6 +132,45 @@ def prepare(recipe: Recipe, data: np.ndarray | Tensor | PatchSource) -> tuple[Pa
     else:
         training, held = _pictures(recipe, data)
     return _pairs(recipe, training, held), _judge(recipe, held)
+
+
+def ahead(pairs: Pairs, epoch: int, first: int, device: torch.device) -> Iterator[tuple[int, Pair]]:
+    """Return the pairs of an epoch from a step on; beside a GPU they are made by threads, some steps ahead.
+
+    Parameters
+    ----------
+    pairs : Pairs
+        Where they come from.
+    epoch, first : int
+        The epoch, and the first step.
+    device : torch.device
+        Where they are needed.
+
+    Yields
+    ------
+    (int, (Tensor, Tensor))
+        The step, and its input and target on the device.
+    """
+    if not devices.asynchronous(device):
+        yield from ((step, pairs.training(epoch, step)) for step in range(first, pairs.steps))
+        return
+    with ThreadPoolExecutor(_THREADS) as workers:
+        waiting: deque[tuple[int, Future[Pair]]] = deque()
+        try:
+            for step in range(first, pairs.steps):
+                waiting.append((step, workers.submit(pairs.training, epoch, step)))
+                if len(waiting) > 2 * _THREADS:
+                    yield _made(*waiting.popleft(), device)
+            while waiting:
+                yield _made(*waiting.popleft(), device)
+        finally:
+            for _, future in waiting:
+                future.cancel()
+
+
+def _made(step: int, future: Future[Pair], device: torch.device) -> tuple[int, Pair]:
+    given, wanted = future.result()
+    return step, (given.to(device), wanted.to(device))
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,16 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dip import checkpoint, devices, losses, optimizers, storage
+from dip import checkpoint, devices, optimizers, storage
 from dip._version import __version__
 from dip.callbacks import bar_class, duration, interrupts, shows_progress
-from dip.trained import architectures, curves, store
+from dip.trained import architectures, curves, parts, store
 from dip.trained.inference import Denoiser
 from dip.trained.outcome import (
     CHECKPOINT,
@@ -31,12 +30,10 @@ from dip.trained.outcome import (
     tensorboard_writer,
     write_json,
 )
-from dip.trained.pairs import Pair, Pairs, prepare
-from dip.trained.recipe import MOMENTUM, Recipe
+from dip.trained.pairs import Pairs, ahead, prepare
+from dip.trained.recipe import Recipe
 
 __all__ = ["Training", "train"]
-
-_AHEAD = 4  # steps whose pairs are made while a GPU computes
 
 Say = Callable[[str], Any]
 
@@ -107,7 +104,7 @@ class Training:
     ) -> None:
         self.recipe, self.out = recipe, None if out is None else Path(out)
         self.device = devices.resolve(device)
-        self.dtype = _precision(recipe.precision, self.device)
+        self.dtype = parts.precision(recipe.precision, self.device)
         self._progress = shows_progress() if progress is None else progress
         self._say, self._about = say, about or {}
         check_folder(self.out, resume=resume, force=force, tensorboard=tensorboard)
@@ -123,8 +120,8 @@ class Training:
                 f"such as {nearest[0]} x {nearest[1]}; cut or pad them"
             )
         self.model.to(self.device)
-        self._optimizer = _optimizer(recipe, list(self.model.parameters()))
-        self._loss = _loss(recipe.loss)
+        self._optimizer = parts.optimizer(recipe, list(self.model.parameters()))
+        self._loss = parts.loss(recipe.loss)
         self.epoch, self.step = 0, 0
         self._sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self.history: dict[str, list[float]] = {
@@ -174,10 +171,9 @@ class Training:
     def _train_epoch(self, bar: Any) -> None:
         """Do the steps of an epoch that are left; Ctrl-C ends it between two of them."""
         self.model.train()
-        for step, (given, wanted) in self._ahead(self.step):
-            rate = self.recipe.rate((self.epoch * self._pairs.steps + step) / (self.recipe.epochs * self._pairs.steps))
+        for step, (given, wanted) in ahead(self._pairs, self.epoch, self.step, self.device):
             for group in self._optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = self._rate(step)
             self._optimizer.zero_grad(set_to_none=True)
             loss = self._loss(self._forward(given), wanted)
             loss.backward()
@@ -188,13 +184,17 @@ class Training:
             if self._interrupted:
                 return
 
+    def _rate(self, step: int) -> float:
+        steps = self._pairs.steps
+        return self.recipe.rate((self.epoch * steps + step) / (self.recipe.epochs * steps))
+
     def _finish_epoch(self, bar: Any, writer: Any) -> None:
         """Validate, and decide whether to go on."""
         mean = float(self._sum) / self._pairs.count
         loss, psnr = self._validate()
+        rate = self._rate(self._pairs.steps - 1)
         self.epoch, self.step = self.epoch + 1, 0
         self._sum.zero_()
-        rate = self._optimizer.param_groups[0]["lr"]
         for name, value in zip(self.history, (mean, loss, psnr, rate, self.seconds), strict=True):
             self.history[name].append(value)
         if math.isfinite(loss) and (not self._best or loss < self.history["validation_loss"][self.best_epoch - 1]):
@@ -212,8 +212,8 @@ class Training:
         if self._say is not None and not self._progress:
             pace = self._pairs.count * self.epoch / self.seconds
             self._say(
-                f"epoch {self.epoch} of {self.recipe.epochs}: loss {mean:.4g}, validation {loss:.4g}, PSNR {psnr:.2f} dB"
-                f"; {pace:.0f} pictures a second, {duration(self.seconds)}"
+                f"epoch {self.epoch} of {self.recipe.epochs}: loss {mean:.4g}, validation {loss:.4g}, PSNR {psnr:.2f} "
+                f"dB; {pace:.0f} pictures a second, {duration(self.seconds)}"
             )
 
     def _validate(self) -> tuple[float, float]:
@@ -237,23 +237,6 @@ class Training:
             return found
         with torch.autocast(self.device.type, self.dtype):
             return self.model(x).float()
-
-    def _ahead(self, first: int) -> Iterator[tuple[int, Pair]]:
-        """The pairs of an epoch from a step on; beside a GPU they are made by threads, some steps ahead."""
-        steps, make = range(first, self._pairs.steps), self._pairs.training
-        if not devices.asynchronous(self.device):
-            yield from ((step, make(self.epoch, step)) for step in steps)
-            return
-        with ThreadPoolExecutor(_AHEAD) as workers:
-            waiting: list[tuple[int, Future[Pair]]] = []
-            left = list(steps)
-            while left or waiting:
-                while left and len(waiting) < 2 * _AHEAD:
-                    step = left.pop(0)
-                    waiting.append((step, workers.submit(make, self.epoch, step)))
-                step, made = waiting.pop(0)
-                given, wanted = made.result()
-                yield step, (given.to(self.device), wanted.to(self.device))
 
     # ---------------------------------------------------------------- what comes of it
 
@@ -450,27 +433,6 @@ def train(
         say=say,
         about=about,
     ).run()
-
-
-def _optimizer(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=recipe.lr, momentum=MOMENTUM)
-    return optimizers.create("adam", parameters, recipe.lr)
-
-
-def _loss(name: str) -> Callable[[Tensor, Tensor], Tensor]:
-    if name == "bce":
-        return nn.functional.binary_cross_entropy
-    return losses.create(name)
-
-
-def _precision(name: str, device: torch.device) -> torch.dtype:
-    """The dtype of the products: bfloat16 on a GPU only."""
-    if device.type != "cuda":
-        if name == "bfloat16":
-            raise ValueError(f'precision="bfloat16" is for training on a GPU, not on {device}; take "float32"')
-        return torch.float32
-    return devices.precision(name, device)
 
 
 def _copies(model: nn.Module) -> dict[str, Tensor]:

@@ -77,9 +77,15 @@ def cifar10(
     limit = None if limit is None else positive_int(limit, "limit")
     path = _find(folder, bool(train), download)
     wanted = _FILES[bool(train)]
-    records = _from_folder(path, wanted, limit) if path.is_dir() else _from_archive(path, wanted, limit)
-    planes = records[:, 1:].reshape(-1, 3, _SIDE, _SIDE)
-    return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), records[:, 0].copy()
+    batches = _from_folder(path, wanted, limit) if path.is_dir() else _from_archive(path, wanted)
+    labels = np.concatenate([batch[:, 0] for batch in batches])[:limit]
+    images = np.empty((len(labels), _SIDE, _SIDE, 3), np.uint8)
+    done = 0
+    for batch in batches:
+        planes = batch[: len(images) - done, 1:].reshape(-1, 3, _SIDE, _SIDE)
+        images[done : done + len(planes)] = planes.transpose(0, 2, 3, 1)
+        done += len(planes)
+    return images, labels
 
 
 def _find(folder: str | os.PathLike[str] | None, train: bool, download: bool) -> Path:
@@ -103,7 +109,8 @@ def _find(folder: str | os.PathLike[str] | None, train: bool, download: bool) ->
     return fetch([_URL], places.target(folder) / _ARCHIVE, checksum=f"md5:{_MD5}", most=_MAX_DOWNLOAD)
 
 
-def _from_folder(folder: Path, wanted: list[str], limit: int | None) -> np.ndarray:
+def _from_folder(folder: Path, wanted: list[str], limit: int | None) -> list[np.ndarray]:
+    """The records of each batch, as far as they are needed."""
     found: list[np.ndarray] = []
     for name in wanted:
         path = folder / name
@@ -111,10 +118,10 @@ def _from_folder(folder: Path, wanted: list[str], limit: int | None) -> np.ndarr
             continue
         with places.opened(path) as file:
             found.append(_records(file.read(_BATCH * _RECORD + 1), str(path)))
-    return np.concatenate(found)[:limit]
+    return found
 
 
-def _from_archive(path: Path, wanted: list[str], limit: int | None) -> np.ndarray:
+def _from_archive(path: Path, wanted: list[str]) -> list[np.ndarray]:
     """Records straight out of the archive: nothing is extracted, so nothing can land anywhere."""
     with places.unpacked(path) as file:
         data = file.read(_MAX_UNPACKED + 1)  # whole, so that gzip's checksum is compared
@@ -122,20 +129,20 @@ def _from_archive(path: Path, wanted: list[str], limit: int | None) -> np.ndarra
         raise ValueError(f"{path} holds more than {_MAX_UNPACKED} bytes, which is not CIFAR-10; get an intact copy")
     try:
         batches = _members(data)
-    except Refusal as refusal:
+    except _RefusalError as refusal:
         raise ValueError(f"{path} {refusal}") from None
     except Exception as error:  # a damaged archive can make tarfile raise anything
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ValueError(f"{path} is damaged or no tar archive ({reason}); get an intact copy") from error
-    if any(f"{name}" in batches for name in _PICKLES):
+    if any(name in batches for name in _PICKLES):
         raise ValueError(f"{path} is the version for Python, a pickle, which is never loaded; get {_URL}")
     found = [_records(batches[name], f"{name} in {path}") for name in wanted if name in batches]
     if not found:
         raise ValueError(f"{path} has none of {', '.join(wanted)} in it; get {_URL}")
-    return np.concatenate(found)[:limit]
+    return found
 
 
-class Refusal(ValueError):
+class _RefusalError(ValueError):
     """An archive that is understood but not accepted; the message says why."""
 
 
@@ -145,23 +152,23 @@ def _members(data: bytes) -> dict[str, memoryview]:
     with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
         for count, member in enumerate(archive):
             if count >= _MAX_MEMBERS:
-                raise Refusal(f"has more than {_MAX_MEMBERS} members, which is not CIFAR-10")
+                raise _RefusalError(f"has more than {_MAX_MEMBERS} members, which is not CIFAR-10")
             name = PurePosixPath(member.name)
             if name.is_absolute() or ".." in name.parts or "\\" in member.name or ":" in member.name:
-                raise Refusal(f"has a member outside its folder ({member.name[:80]!r}); do not trust it")
+                raise _RefusalError(f"has a member outside its folder ({member.name[:80]!r}); do not trust it")
             if member.isdir():
                 continue
             if not member.isreg() or member.issparse():
-                raise Refusal(f"has a member that is no plain file ({member.name[:80]!r}); do not trust it")
+                raise _RefusalError(f"has a member that is no plain file ({member.name[:80]!r}); do not trust it")
             end = member.offset_data + member.size
             if member.size < 0 or end > len(data):
-                raise Refusal(f"is cut short in {member.name[:80]!r}; get an intact copy")
+                raise _RefusalError(f"is cut short in {member.name[:80]!r}; get an intact copy")
             if name.name in found:
-                raise Refusal(f"has two members with the name {name.name!r}; get an intact copy")
+                raise _RefusalError(f"has two members with the name {name.name!r}; get an intact copy")
             found[name.name] = memoryview(data)[member.offset_data : end]
         rest = data[archive.offset :]
     if rest.strip(b"\0"):
-        raise Refusal("is damaged: what follows its last member is not empty; get an intact copy")
+        raise _RefusalError("is damaged: what follows its last member is not empty; get an intact copy")
     return found
 
 

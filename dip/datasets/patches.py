@@ -81,7 +81,7 @@ class Patches:
             used += picture.nbytes
             if room is not None and used > room:
                 raise MemoryError(f"the pictures of {folder} do not find room in memory; take fewer of them (limit=)")
-            pictures.append((path, torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))))
+            pictures.append((path, np.ascontiguousarray(picture.transpose(2, 0, 1))))
         if not pictures:
             raise ValueError(f"{folder} has no picture of {size} x {size} pixels or more; take a smaller size")
         if small:
@@ -89,7 +89,7 @@ class Patches:
             warn(f"{len(small)} of {len(found)} pictures are smaller than {size} x {size} and are left out: {names}")
         self._set(pictures)
 
-    def _set(self, pictures: Sequence[tuple[Path, torch.Tensor]]) -> None:
+    def _set(self, pictures: Sequence[tuple[Path, np.ndarray]]) -> None:
         self.paths = tuple(path for path, _ in pictures)
         self._pictures = [picture for _, picture in pictures]
 
@@ -125,18 +125,19 @@ class Patches:
         which = torch.randint(len(self), (count,), generator=generator).tolist()
         # The place as a fraction, so that the number of values drawn does not depend on the pictures.
         places = torch.rand((count, 2), generator=generator, dtype=torch.float64).tolist()
-        turns = torch.randint(8, (count,), generator=generator).tolist()
-        drawn = torch.empty((count, self.channels, self.size, self.size), dtype=torch.uint8)
-        for patch, index, (down, right), turn in zip(drawn, which, places, turns, strict=True):
+        turns = torch.randint(8, (count,), generator=generator)
+        drawn = np.empty((count, self.channels, self.size, self.size), np.uint8)
+        for patch, index, (down, right) in zip(drawn, which, places, strict=True):
             picture = self._pictures[index]
             top = int(down * (picture.shape[1] - self.size + 1))
             left = int(right * (picture.shape[2] - self.size + 1))
-            cut = picture[:, top : top + self.size, left : left + self.size]
-            if augment:
-                cut = torch.rot90(cut, turn % 4, (1, 2))
-                cut = cut.flip(2) if turn >= 4 else cut
-            patch.copy_(cut)
-        return drawn
+            patch[:] = picture[:, top : top + self.size, left : left + self.size]
+        patches = torch.from_numpy(drawn)
+        for turn in range(1, 8) if augment else ():
+            chosen = turns == turn
+            turned = torch.rot90(patches[chosen], turn % 4, (2, 3))
+            patches[chosen] = turned.flip(3) if turn >= 4 else turned
+        return patches
 
     def split(self, validation: float = 0.1, *, seed: int) -> tuple[Patches, Patches]:
         """Divide the pictures in two, so that no picture is on both sides.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -133,7 +133,9 @@ def pictures(
     >>> entry.name, entry.shape, entry.verified
     ('astronaut', (256, 256, 3), True)
     """
-    key = name.lower() if isinstance(name, str) else None
+    if not isinstance(name, str | os.PathLike):
+        raise TypeError(f"name must be a picture set or a folder, not {shown(name)}; allowed: {', '.join(names())}")
+    key = name.lower().replace("_", "-") if isinstance(name, str) else ""
     if key in SETS:
         return _known(SETS[key], folder, download)
     if folder is not None or download:
@@ -210,18 +212,17 @@ def _from_files(known: PictureSet, base: Path) -> list[Entry]:
     wrong: list[str] = []
     entries, masks = [], {}
     for each in known.known:
-        path = base / each.name
+        path, name = base / each.name, Path(each.name).with_suffix("").as_posix()
         if not path.is_file():
             wrong.append(f"{each.name} is missing")
         elif hashlib.sha256(path.read_bytes()).hexdigest() != each.sha256:
             wrong.append(f"{each.name} is not the published file (its SHA-256 is another)")
-        elif Path(each.name).stem.endswith(_MASK):
-            masks[str(Path(each.name).with_suffix("")).removesuffix(_MASK)] = path
+        elif name.endswith(_MASK):
+            masks[name.removesuffix(_MASK)] = path
         else:
-            name = Path(each.name).with_suffix("").as_posix()
             entries.append(Entry(name, each.shape, _hash(files.read(path).pixels), path, verified=True))
     _refuse(known, base, wrong)
-    return [Entry(**{**vars(entry), "mask_path": masks.get(entry.name)}) for entry in entries]
+    return [replace(entry, mask_path=masks.get(entry.name)) for entry in entries]
 
 
 def _from_pixels(known: PictureSet, base: Path) -> list[Entry]:

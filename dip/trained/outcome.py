@@ -60,7 +60,7 @@ def tensorboard_writer() -> Any:
     return SummaryWriter
 
 
-def write_json(path: Path, report: dict[str, Any]) -> None:
+def write_json(path: Path, report: Any) -> None:
     """Write a report, whole or not at all; what is not finite, which JSON has no word for, becomes null."""
     storage.write_bytes(path, (json.dumps(_plain(report), indent=1) + "\n").encode())
 

@@ -27,7 +27,7 @@ from dip import devices
 from dip.errors import shown
 from dip.trained.recipe import Recipe
 
-__all__ = ["Judge", "Pairs", "PatchSource", "ahead", "prepare"]
+__all__ = ["Judge", "Pairs", "PatchSource", "ahead", "digest", "prepare"]
 
 _ORDER, _CUTS, _NOISE, _OTHER_NOISE, _SPLIT, _HELD_CUTS, _HELD_NOISE, _OTHER_HELD_NOISE = range(8)
 _PATCHES = 12_800  # an epoch of random patches
@@ -131,7 +131,16 @@ def prepare(recipe: Recipe, data: np.ndarray | Tensor | PatchSource) -> tuple[Pa
         training, held = _patches(recipe, data)
     else:
         training, held = _pictures(recipe, data)
-    return _pairs(recipe, training, held), _judge(recipe, held)
+    return _pairs(recipe, training, held, digest(data)), _judge(recipe, held)
+
+
+def digest(data: np.ndarray | Tensor | PatchSource) -> str:
+    """Return a short hash of pictures: of all, or of some patches from a folder of them."""
+    if hasattr(data, "draw"):
+        seen = data.draw(64, torch.Generator().manual_seed(0), augment=False)
+        return hashlib.sha256(seen.numpy().tobytes()).hexdigest()[:16]
+    pictures = _stack(data)
+    return hashlib.sha256(f"{pictures.shape}".encode() + pictures.tobytes()).hexdigest()[:16]
 
 
 def ahead(pairs: Pairs, epoch: int, first: int, device: torch.device) -> Iterator[tuple[int, Pair]]:
@@ -182,14 +191,13 @@ class _Source:
     count: int
     take: Callable[[int, int], np.ndarray]
     batch: int
-    digest: str
 
     @property
     def steps(self) -> int:
         return -(-self.count // self.batch)
 
 
-def _pairs(recipe: Recipe, training: _Source, held: _Source) -> Pairs:
+def _pairs(recipe: Recipe, training: _Source, held: _Source, digest: str) -> Pairs:
     """The pairs. The clean pictures are in the functions below, and with Noise2Noise leave none of them."""
     noise, seed = recipe.noisy, recipe.seed
     both = recipe.method == "noise2noise"
@@ -214,7 +222,7 @@ def _pairs(recipe: Recipe, training: _Source, held: _Source) -> Pairs:
         held.steps,
         of_training,
         of_validation,
-        training.digest,
+        digest,
     )
 
 
@@ -241,7 +249,6 @@ def _pictures(recipe: Recipe, data: Any) -> tuple[_Source, _Source]:
     if count - held_out < 1:
         raise ValueError(f"{count} pictures are too few to train on and to validate with; give two or more")
     order = _rng(recipe.seed, _SPLIT, 0, 0).permutation(count)
-    digest = hashlib.sha256(pictures.data).hexdigest()[:16]
     held, rest = np.sort(order[:held_out]), np.sort(order[held_out:])
     channels, size = pictures.shape[1], (pictures.shape[2], pictures.shape[3])
     per_epoch = min(len(rest), recipe.per_epoch or len(rest))
@@ -260,8 +267,8 @@ def _pictures(recipe: Recipe, data: Any) -> tuple[_Source, _Source]:
         return _as_floats(pictures[held[step * recipe.batch : (step + 1) * recipe.batch]])
 
     return (
-        _Source(channels, size, per_epoch, take, recipe.batch, digest),
-        _Source(channels, size, held_out, take_held, recipe.batch, digest),
+        _Source(channels, size, per_epoch, take, recipe.batch),
+        _Source(channels, size, held_out, take_held, recipe.batch),
     )
 
 
@@ -269,8 +276,6 @@ def _patches(recipe: Recipe, data: Any) -> tuple[_Source, _Source]:
     """Training and validation from random patches; no picture is on both sides."""
     inner, outer = data.split(recipe.validation, seed=recipe.seed)
     size, count = (data.size, data.size), recipe.per_epoch or _PATCHES
-    seen = inner.draw(16, torch.Generator().manual_seed(0), augment=False)
-    digest = hashlib.sha256(seen.numpy().tobytes()).hexdigest()[:16]
 
     def source(patches: Any, count: int, purpose: int, augment: bool) -> _Source:
         def take(epoch: int, step: int) -> np.ndarray:
@@ -279,7 +284,7 @@ def _patches(recipe: Recipe, data: Any) -> tuple[_Source, _Source]:
             drawn = patches.draw(number, torch.Generator().manual_seed(seed), augment=augment)
             return _as_floats(drawn.numpy())
 
-        return _Source(data.channels, size, count, take, recipe.batch, digest)
+        return _Source(data.channels, size, count, take, recipe.batch)
 
     return source(inner, count, _CUTS, recipe.augment), source(outer, min(count, _HELD_PATCHES), _HELD_CUTS, False)
 

@@ -20,6 +20,7 @@ LOSSES = ("mse", "l1", "bce")
 OPTIMIZERS = ("adam", "sgd")
 SCHEDULES = ("constant", "cosine", "step")
 VALIDATE = ("noisy", "clean")
+_SWITCHES = {"on": True, "yes": True, "true": True, "off": False, "no": False, "false": False}
 MOMENTUM = 0.9
 """Of SGD."""
 
@@ -169,6 +170,30 @@ class Recipe:
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON types, with which ``Recipe(**...)`` makes it again."""
         return asdict(self)
+
+    @classmethod
+    def value(cls, name: str, text: str) -> Any:
+        """Read the value of an option from text, as the command line has it: "1e-3", "on", "none".
+
+        Raises
+        ------
+        ValueError
+            There is no such option, or the text is no value of it.
+        """
+        types = {field.name: str(field.type) for field in fields(cls) if field.name != "model"}
+        if name not in types:
+            raise unknown("option", name, types)
+        kinds = types[name].split(" | ")
+        if text.lower() == "none" and "None" in kinds:
+            return None
+        if "bool" in kinds:
+            if text.lower() not in _SWITCHES:
+                raise ValueError(f"{name}={text} is neither on nor off")
+            return _SWITCHES[text.lower()]
+        try:
+            return int(text) if "int" in kinds else float(text) if "float" in kinds else text
+        except ValueError:
+            raise ValueError(f"{name}={text} is not a number") from None
 
     @classmethod
     def made(cls, options: dict[str, Any]) -> Recipe:

@@ -6,6 +6,7 @@ import collections
 import hashlib
 import pickle
 import shutil
+import subprocess
 import sys
 import warnings
 
@@ -47,8 +48,14 @@ def small(tmp_path, monkeypatch):
 # sets by name
 
 
-def test_the_photographs_need_nothing(monkeypatch):
-    monkeypatch.setitem(sys.modules, "pooch", None)  # which could download them
+def test_the_photographs_come_with_scikit_image():
+    # in a fresh interpreter without pooch, which could download them
+    code = "import sys; sys.modules['pooch'] = None; import dip; print(len(dip.datasets.pictures('photographs')))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "6\n", done.stderr
+
+
+def test_the_photographs():
     entries = dip.datasets.pictures("photographs")
     assert [entry.name for entry in entries] == ["astronaut", "cat", "coffee", "motorcycle", "camera", "brick"]
     for entry in entries:

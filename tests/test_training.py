@@ -201,9 +201,7 @@ def test_the_judge_measures_psnr():
     recipe = Recipe(**QUICK)
     pairs, judge = prepare(recipe, data)
     given, wanted = pairs.validation(0)
-    expected = [
-        dip.metrics.psnr(a.clamp(0, 1).numpy(), b.numpy(), channel_axis=0) for a, b in zip(given, wanted, strict=True)
-    ]
+    expected = [dip.metrics.psnr(a.numpy(), b.numpy(), channel_axis=0) for a, b in zip(given, wanted, strict=True)]
     assert judge.psnr(lambda noisy: noisy) == pytest.approx(np.mean(expected), abs=1e-4)
 
 
@@ -317,6 +315,27 @@ def test_a_training_that_diverges_says_so(tmp_path):
     assert not (tmp_path / "run" / "weights.safetensors").exists()
     with pytest.raises(RuntimeError, match="no epoch has ended with a finite loss; take a lower lr"):
         _ = one.denoiser
+
+
+def test_threads_that_make_pairs_ahead_change_nothing(monkeypatch):
+    """As beside a GPU."""
+    whole = training(batch=3).run()
+    ahead = training(batch=3)
+    monkeypatch.setattr(dip.devices, "asynchronous", lambda device: True)
+    assert equal(weights(ahead.run()), weights(whole))
+    assert ahead.history["train_loss"] == whole.history["train_loss"]
+
+
+def test_mixed_precision_learns_and_keeps_float32_weights():
+    """The path of a GPU, which a CPU can take too; the loss is taken in float32."""
+    one = training(pictures(60, size=16), model="hourglass", width=8, epochs=5, batch=4, noise="gaussian:40")
+    one.dtype = torch.bfloat16
+    seen, loss = [], one._loss
+    one._loss = lambda found, wanted: seen.append(found.dtype) or loss(found, wanted)
+    one.run()
+    assert set(seen) == {torch.float32}
+    assert {p.dtype for p in one.model.parameters()} == {torch.float32}
+    assert one.history["train_loss"][-1] < 0.7 * one.history["train_loss"][0]
 
 
 def test_training_leaves_global_state_alone():

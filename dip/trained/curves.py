@@ -4,14 +4,30 @@ from __future__ import annotations
 
 import io
 import math
+from typing import Any
 
-__all__ = ["draw"]
+__all__ = ["draw", "figure_class"]
 
 _PANELS = {
     "train_loss": ("training loss", True),
     "validation_loss": ("validation loss", True),
     "psnr_against_clean": ("PSNR against clean pictures (dB)", False),
 }
+
+
+def figure_class() -> Any:
+    """Return matplotlib's figure, which touches no global state.
+
+    Raises
+    ------
+    ImportError
+        matplotlib is missing.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError('matplotlib is missing; pip install "deep-image-prior[plot]"') from error
+    return Figure
 
 
 def draw(histories: dict[str, dict[str, list[float]]], *, title: str = "") -> bytes:
@@ -34,11 +50,11 @@ def draw(histories: dict[str, dict[str, list[float]]], *, title: str = "") -> by
     ImportError
         matplotlib is missing.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError('matplotlib is missing; pip install "deep-image-prior[plot]"') from error
-    figure = Figure(figsize=(12, 3.6 + 0.18 * (len(histories) > 1) * len(histories)), layout="constrained")
+    foot = 0.2 * ((len(histories) + 1) // 2) * (len(histories) > 1)  # inches of the legend
+    height = 3.6 + foot
+    figure = figure_class()(figsize=(12, height))
+    # by hand: to let matplotlib find a layout takes longer than to draw
+    figure.subplots_adjust(left=0.06, right=0.99, bottom=(0.55 + foot) / height, top=1 - 0.65 / height, wspace=0.2)
     axes = figure.subplots(1, len(_PANELS))
     for axis, (name, (label, logarithmic)) in zip(axes, _PANELS.items(), strict=True):
         for run, history in histories.items():
@@ -51,7 +67,7 @@ def draw(histories: dict[str, dict[str, list[float]]], *, title: str = "") -> by
         axis.grid(alpha=0.3)
     if len(histories) > 1:
         handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize="small")
+        figure.legend(handles, labels, loc="lower center", ncols=2, fontsize="small")
     if title:
         figure.suptitle(title)
     buffer = io.BytesIO()

@@ -234,7 +234,7 @@ def _judge(recipe: Recipe, held: _Source) -> Judge:
 
     def score(step: int, restored: Tensor) -> list[float]:
         clean = held.take(0, step).astype(np.float64)
-        found = restored.detach().cpu().clamp(0, 1).numpy().astype(np.float64)
+        found = restored.detach().cpu().numpy().astype(np.float64)
         error = ((found - clean) ** 2).mean(axis=(1, 2, 3))
         return [-10 * math.log10(max(value, 1e-12)) for value in error.tolist()]
 

@@ -80,7 +80,7 @@ def sweep(
     >>> runs = sweep("cnn5", pictures, {"lr": [1e-3, 1e-4]}, out="runs", epochs=5)  # doctest: +SKIP
     """
     recipes = _recipes(model, grid, options)
-    curves.draw({})  # matplotlib is there
+    curves.figure_class()  # what is missing is said before the first run
     folder, known = Path(out), digest(data)
     finished = {} if force else {name: _finished(folder / name, recipe, known) for name, recipe in recipes.items()}
     reports = []
@@ -109,6 +109,8 @@ def sweep(
         if report["stop_reason"] == "interrupted":
             break
         _compare(folder, model, list(grid), reports)
+    histories = {report["name"]: report["history"] for report in reports}
+    storage.write_bytes(folder / PLOT, curves.draw(histories, title=model))
     return reports
 
 
@@ -193,8 +195,6 @@ def _compare(folder: Path, model: str, swept: list[str], reports: list[dict[str,
         "kept, and the highest of all epochs."
     )
     storage.write_bytes(folder / TABLE, ("\n".join(lines) + "\n").encode())
-    histories = {report["name"]: report["history"] for report in reports}
-    storage.write_bytes(folder / PLOT, curves.draw(histories, title=model))
     kept = ("name", "recipe", "figures", "stop_reason", "seconds", "device", "date")
     write_json(folder / SUMMARY, [{key: report[key] for key in kept} for report in reports])
 

@@ -131,7 +131,8 @@ def prepare(recipe: Recipe, data: np.ndarray | Tensor | PatchSource) -> tuple[Pa
         training, held = _patches(recipe, data)
     else:
         training, held = _pictures(recipe, data)
-    return _pairs(recipe, training, held, digest(data)), _judge(recipe, held)
+    noisy = _noisy(recipe, held)
+    return _pairs(recipe, training, held, noisy, digest(data)), _judge(held, noisy)
 
 
 def digest(data: np.ndarray | Tensor | PatchSource) -> str:
@@ -197,7 +198,18 @@ class _Source:
         return -(-self.count // self.batch)
 
 
-def _pairs(recipe: Recipe, training: _Source, held: _Source, digest: str) -> Pairs:
+def _noisy(recipe: Recipe, held: _Source) -> Callable[[int], Tensor]:
+    """The noisy pictures of the validation, which are made once."""
+    noise = recipe.noisy
+
+    @functools.cache
+    def noisy(step: int) -> Tensor:
+        return torch.from_numpy(noise(held.take(0, step), _rng(recipe.seed, _HELD_NOISE, 0, step)))
+
+    return noisy
+
+
+def _pairs(recipe: Recipe, training: _Source, held: _Source, noisy: Callable[[int], Tensor], digest: str) -> Pairs:
     """The pairs. The clean pictures are in the functions below, and with Noise2Noise leave none of them."""
     noise, seed = recipe.noisy, recipe.seed
     both = recipe.method == "noise2noise"
@@ -209,10 +221,14 @@ def _pairs(recipe: Recipe, training: _Source, held: _Source, digest: str) -> Pai
         return torch.from_numpy(given), torch.from_numpy(wanted)
 
     def of_validation(step: int) -> Pair:
-        clean = held.take(0, step)
-        given = clean if recipe.validate == "clean" else noise(clean, _rng(seed, _HELD_NOISE, 0, step))
-        wanted = noise(clean, _rng(seed, _OTHER_HELD_NOISE, 0, step)) if both else clean
-        return torch.from_numpy(given), torch.from_numpy(wanted)
+        if both:
+            return noisy(step), other(step)
+        clean = torch.from_numpy(held.take(0, step))
+        return clean if recipe.validate == "clean" else noisy(step), clean
+
+    @functools.cache
+    def other(step: int) -> Tensor:
+        return torch.from_numpy(noise(held.take(0, step), _rng(seed, _OTHER_HELD_NOISE, 0, step)))
 
     return Pairs(
         training.channels,
@@ -226,12 +242,7 @@ def _pairs(recipe: Recipe, training: _Source, held: _Source, digest: str) -> Pai
     )
 
 
-def _judge(recipe: Recipe, held: _Source) -> Judge:
-    noise, seed = recipe.noisy, recipe.seed
-
-    def noisy(step: int) -> Tensor:
-        return torch.from_numpy(noise(held.take(0, step), _rng(seed, _HELD_NOISE, 0, step)))
-
+def _judge(held: _Source, noisy: Callable[[int], Tensor]) -> Judge:
     def score(step: int, restored: Tensor) -> list[float]:
         clean = held.take(0, step).astype(np.float64)
         found = restored.detach().cpu().numpy().astype(np.float64)

@@ -123,7 +123,8 @@ class Training:
         self._optimizer = parts.optimizer(recipe, list(self.model.parameters()))
         self._loss = parts.loss(recipe.loss)
         self.epoch, self.step = 0, 0
-        self._sum = torch.zeros((), dtype=torch.float64, device=self.device)
+        exact = torch.float32 if self.device.type == "mps" else torch.float64  # which MPS lacks
+        self._sum = torch.zeros((), dtype=exact, device=self.device)
         self.history: dict[str, list[float]] = {
             name: [] for name in ("train_loss", "validation_loss", "psnr_against_clean", "lr", "seconds")
         }
@@ -178,7 +179,7 @@ class Training:
             loss = self._loss(self._forward(given), wanted)
             loss.backward()
             self._optimizer.step()
-            self._sum += loss.detach().double() * len(given)
+            self._sum += loss.detach().to(self._sum.dtype) * len(given)
             self.step = step + 1
             bar.update(len(given))
             if self._interrupted:

@@ -32,6 +32,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = records.parser(__doc__, "autoencoder")
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--limit", type=int, help="pictures")
+    parser.add_argument("--digits", type=int, default=10, help="shown with their codes")
     options = records.parse(parser, arguments)
     protocol = {"epochs": options.epochs, "limit": options.limit, "batch": 128, "lr": 1e-3, "seed": 0}
     report = records.Report(options.out, **protocol)
@@ -43,7 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
     histories = {name: report.parts[name]["history"] for name in NOISES}
     title = "autoencoder on MNIST, binary cross-entropy"
     (options.pictures / "autoencoder-curves.png").write_bytes(curves.draw(histories, title=title))
-    digits = pictures("mnist", options, train=False)[:10]
+    digits = pictures("mnist", options, train=False)[: options.digits]
     for name in NOISES:
         one = trained.load(folder(name, options) / "weights.safetensors", device=options.device)
         draw(one, digits, name, options)

@@ -6,7 +6,7 @@ comparisons.
 
 The hourglass is trained on pairs of noisy pictures (sigma 26.6, unclipped: 19.6 dB) with the recipe of train_models.py,
 and applied to the test pictures at hand with noise of their own. Total variation (Chambolle) and non-local means (which
-is told sigma) restore the same pixels; the strength of either is the best of a list on 200 training pictures. Then the
+is told sigma) restore the same pixels; the strength of either is the best of a list on some training pictures. Then the
 report's five comparisons, each a sweep with everything else as in the recipe: learning rate, criterion (with clipped
 noise, which cross-entropy needs), optimiser, number of pictures and augmentation, and the architectures A to E. They
 have --epochs each, fewer than the model itself. What OUT or RUNS has already is not run again.
@@ -47,9 +47,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--limit", type=int, help="training pictures")
     parser.add_argument("--batch", type=int, default=1000)
     parser.add_argument("--tests", type=int, help="test pictures")
+    parser.add_argument("--tuned-on", type=int, default=200, help="training pictures for the classical denoisers")
     parser.add_argument("--width", type=int, help="channels inside, for trying it out")
     options = records.parse(parser, arguments)
-    choices = ("epochs", "model_epochs", "limit", "counts", "batch", "tests", "width")
+    choices = ("epochs", "model_epochs", "limit", "counts", "batch", "tests", "tuned_on", "width")
     report = records.Report(
         options.out, sigma=SIGMA, clipped=False, seed=0, **{name: getattr(options, name) for name in choices}
     )
@@ -106,7 +107,7 @@ def classical(data: np.ndarray, options: argparse.Namespace) -> dict[str, Any]:
         "non-local means": (means, MEANS),
     }
     clean, given = tests(options)
-    tried = data[:200]
+    tried = data[: options.tuned_on]
     tried_noisy = records.noisy(tried, SIGMA, seed=2_000_000)
     found: dict[str, Any] = {"noisy": {"psnr": records.mean_psnr(given, clean), "pictures": len(clean)}}
     for name, (method, strengths) in methods.items():

@@ -365,7 +365,10 @@ def test_what_a_training_leaves(tmp_path):
     np.testing.assert_array_equal(loaded(noisy), one.denoiser(noisy))
     with pytest.raises(FileExistsError, match=r"metrics.json exists; choose another folder, or replace it"):
         training(out=out)
-    Training(Recipe(**QUICK), pictures(), out=out, force=True, device="cpu", progress=False)
+    other = Training(Recipe(**QUICK), pictures(), out=out, force=True, device="cpu", progress=False)
+    assert (out / "weights.safetensors").exists()  # made, not begun
+    stop_after(other, 2).run()
+    assert [path.name for path in out.iterdir()] == ["checkpoint.safetensors"]  # nothing of the earlier one
 
 
 def stop_after(one: Training, steps: int) -> Training:

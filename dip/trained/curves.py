@@ -63,6 +63,7 @@ def draw(histories: dict[str, dict[str, list[float]]], *, title: str = "") -> by
             if logarithmic and values and min(values) > 0:
                 axis.set_yscale("log")
         axis.set_xlabel("epoch")
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.set_title(label, fontsize="medium")
         axis.grid(alpha=0.3)
     if len(histories) > 1:

@@ -9,7 +9,17 @@ from typing import Any
 
 from dip import storage
 
-__all__ = ["CHECKPOINT", "CURVES", "METRICS", "SCHEMA", "WEIGHTS", "check_folder", "tensorboard_writer", "write_json"]
+__all__ = [
+    "CHECKPOINT",
+    "CURVES",
+    "METRICS",
+    "SCHEMA",
+    "WEIGHTS",
+    "check_folder",
+    "remove_earlier",
+    "tensorboard_writer",
+    "write_json",
+]
 
 WEIGHTS, METRICS, CHECKPOINT, CURVES = "weights.safetensors", "metrics.json", "checkpoint.safetensors", "curves.png"
 SCHEMA = "dip-training-1"
@@ -41,6 +51,12 @@ def check_folder(out: Path | None, *, resume: bool, force: bool, tensorboard: bo
             f"{out / found[0]} exists; choose another folder{go_on}, or replace it with force=True (--force)"
         )
     storage.check_place(out / METRICS)
+
+
+def remove_earlier(out: Path) -> None:
+    """Remove an earlier training, so that nothing of it is taken for the new one's."""
+    for name in (METRICS, WEIGHTS, CURVES, CHECKPOINT):
+        (out / name).unlink(missing_ok=True)
 
 
 def tensorboard_writer() -> Any:

@@ -27,6 +27,7 @@ from dip.trained.outcome import (
     SCHEMA,
     WEIGHTS,
     check_folder,
+    remove_earlier,
     tensorboard_writer,
     write_json,
 )
@@ -132,6 +133,7 @@ class Training:
         self._best: dict[str, Tensor] = {}
         self.stop_reason: str | None = None
         self.seconds, self._interrupted = 0.0, False
+        self._resumed = resume
         if resume:
             self._restore()
 
@@ -146,6 +148,8 @@ class Training:
             Itself. With an `out`, the weights, the metrics and the curves are written, and the checkpoint is removed,
             unless it was interrupted.
         """
+        if self.out is not None and not self._resumed:
+            remove_earlier(self.out)
         with self._bar() as bar, self._writer() as writer, interrupts(self._interrupt):
             started = time.perf_counter()
             while self.stop_reason is None:

@@ -15,6 +15,7 @@ from dip import (
     operators,
     presets,
     stopping,
+    trained,
 )
 from dip._version import __version__
 from dip.checkpoint import CheckpointError
@@ -51,4 +52,5 @@ __all__ = [
     "reconstruct",
     "stopping",
     "super_resolve",
+    "trained",
 ]

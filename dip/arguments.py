@@ -11,6 +11,8 @@ from dip import demo
 from dip.devices import PRECISIONS
 
 __all__ = [
+    "FIT_ONLY",
+    "add_backend",
     "add_demo",
     "add_factor",
     "add_files",
@@ -59,6 +61,31 @@ def add_files(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     return group
 
 
+FIT_ONLY = (
+    *("preset", "iters", "seed", "precision", "down", "up", "skip", "code_image", "lr", "jitter", "average"),
+    *("stop", "patience", "sigma", "tile", "save_every", "checkpoint", "checkpoint_every", "resume"),
+)
+"""The options that mean nothing for a trained model."""
+
+
+def add_backend(parser: argparse.ArgumentParser) -> None:
+    """Add the choice between a fit and a trained model."""
+    group = parser.add_argument_group("backend")
+    group.add_argument(
+        "--backend",
+        choices=("dip", "trained"),
+        default="dip",
+        help="dip (the default): a network is fitted to the picture, without training data; trained: a model that was "
+        "trained on other pictures is applied to it, for comparison; the options of a fit mean nothing then",
+    )
+    group.add_argument(
+        "--model",
+        metavar="NAME|FILE",
+        help="for --backend trained: a model that comes with the package (dip models lists them), or a file that dip "
+        "train wrote",
+    )
+
+
 def add_mask(group: argparse._ArgumentGroup) -> None:
     """Add --mask and what belongs to it."""
     group.add_argument(
@@ -105,13 +132,10 @@ def add_fit(parser: argparse.ArgumentParser) -> None:
         help="settings by name, see dip presets; default paper (paper-x8 from a factor of 6 on)",
     )
     group.add_argument("--iters", type=whole(1), metavar="N", help="iterations; default: the preset's")
-    group.add_argument(
-        "--seed", type=whole(0), default=0, metavar="S", help="whatever is random comes from it; default 0"
-    )
+    group.add_argument("--seed", type=whole(0), metavar="S", help="whatever is random comes from it; default 0")
     group.add_argument("--device", default="auto", metavar="D", help="auto (the default), cpu, cuda, cuda:1 or mps")
     group.add_argument(
         "--precision",
-        default="auto",
         metavar="P",
         help=f"what the network computes in: {', '.join(PRECISIONS)}; auto is bfloat16 where the device has it",
     )

@@ -124,7 +124,7 @@ class Progress:
 
     def __init__(self, total: int, description: str, *, done: int = 0, every: int = 1) -> None:
         self.every = every
-        self._bar = _tqdm()(total=total, initial=0, desc=description, unit="it", leave=True, dynamic_ncols=True)
+        self._bar = bar_class()(total=total, initial=0, desc=description, unit="it", leave=True, dynamic_ncols=True)
         self._done = done
         self._estimate = Estimate(total, lambda line: self._bar.write(line, file=sys.stderr))
         self._shown = 0.0
@@ -204,7 +204,8 @@ def _in_notebook() -> bool:
     return instance is not None and "IPKernelApp" in instance.config
 
 
-def _tqdm() -> Any:
+def bar_class() -> Any:
+    """Return tqdm's progress bar: the one of notebooks in a notebook that has ipywidgets."""
     if _in_notebook():
         try:
             import ipywidgets  # noqa: F401  (tqdm's notebook bar is made of its widgets)

@@ -55,7 +55,13 @@ def save(path: str | os.PathLike[str], state: dict[str, Any], fingerprint: dict[
     return storage.write_bytes(path, data)
 
 
-def load(path: str | os.PathLike[str], fingerprint: dict[str, Any]) -> dict[str, Any]:
+def load(
+    path: str | os.PathLike[str],
+    fingerprint: dict[str, Any],
+    *,
+    of: str = "fit",
+    same: str = "image",
+) -> dict[str, Any]:
     """Read a checkpoint back.
 
     Parameters
@@ -64,6 +70,8 @@ def load(path: str | os.PathLike[str], fingerprint: dict[str, Any]) -> dict[str,
         The file.
     fingerprint : dict
         What the file's has to be equal to.
+    of, same : str
+        What the messages call that which is resumed, and what it works on.
 
     Returns
     -------
@@ -82,7 +90,7 @@ def load(path: str | os.PathLike[str], fingerprint: dict[str, Any]) -> dict[str,
 
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint {str(path)!r}; without resume a fit starts anew")
+        raise FileNotFoundError(f"no checkpoint {str(path)!r}; without resume a {of} starts anew")
     try:
         with safe_open(str(path), framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}
@@ -114,8 +122,8 @@ def load(path: str | os.PathLike[str], fingerprint: dict[str, Any]) -> dict[str,
     ]
     if differences:
         raise CheckpointError(
-            f"{str(path)!r} belongs to another fit; " + "; ".join(differences) + ". "
-            "Resume with the same image and settings, or start anew without resume"
+            f"{str(path)!r} belongs to another {of}; " + "; ".join(differences) + ". "
+            f"Resume with the same {same} and settings, or start anew without resume"
         )
     return state
 

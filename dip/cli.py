@@ -1,4 +1,4 @@
-"""The command line: `dip denoise`, `inpaint`, `super-resolve`, `presets`, `info` and `demo`."""
+"""The command line: `dip denoise`, `inpaint`, `super-resolve`, `train`, `models`, `presets`, `info` and `demo`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from dip import arguments, commands, demo
+from dip import arguments, commands, demo, train_arguments, train_command
 from dip._version import __version__
 from dip.console import Console
 from dip.errors import unknown
@@ -47,6 +47,7 @@ examples:
   dip denoise photo.png -o restored.png
   dip denoise photo.png -o restored.png --preset fast                  in a small part of the time
   dip denoise noisy/ -o restored/ --reference clean/ --json report.json
+  dip denoise photo.png -o other.png --backend trained --model dncnn   by a trained model, for comparison
   dip denoise photo.png -o restored.png --checkpoint photo.ckpt        may be killed and resumed:
   dip denoise photo.png -o restored.png --resume photo.ckpt"""
 
@@ -73,6 +74,23 @@ _SUPER_RESOLVE_EXAMPLES = """\
 examples:
   dip super-resolve small.png --factor 4 -o large.png
   dip super-resolve small.png --factor 2 --kernel box -o large.png"""
+
+_TRAIN = """\
+Train a denoiser on pictures, for comparison with a fit (dip denoise --backend trained). OUT is a folder that gets the
+weights (weights.safetensors, with everything that was chosen), the metrics (metrics.json) and the learning curves
+(curves.png, with matplotlib). A training that was interrupted goes on with --resume; on a CPU to the same bits."""
+
+_TRAIN_EXAMPLES = """\
+examples:
+  dip train cnn5-residual-bn --data cifar10:cifar-10-batches-bin --noise gaussian:25 --epochs 5 -o runs/cnn5
+  dip train hourglass --data cifar10 --download --method noise2noise --batch 1000 --lr 0.002 -o runs/hourglass
+  dip train dncnn --data pictures/ --patch 40 --noise gaussian:0-55 --augment --epochs 50 -o runs/dncnn
+  dip train cnn5 --data cifar10 --sweep lr=1e-2,1e-3 --sweep early_stopping=on,off -o runs/sweep
+  dip denoise photo.png -o restored.png --backend trained --model runs/cnn5/weights.safetensors"""
+
+_TRAIN_STATUS = """\
+exit status: 0; 1 if the training diverged; 2 if the command was wrong; 130 after Ctrl-C (the checkpoint is
+written)"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -192,6 +210,8 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
     )
     for one in (denoise, inpaint, enlarge):
         group = arguments.add_files(one)
+        if one is denoise:
+            arguments.add_backend(one)
         if one is inpaint:
             arguments.add_mask(group)
         if one is enlarge:
@@ -200,6 +220,20 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
         arguments.add_stop(one)
         arguments.add_long(one)
 
+    train = command(
+        "train",
+        train_command.train,
+        "train a denoiser on pictures, for comparison",
+        "MODEL --data DATA -o OUT [options]",
+        _TRAIN,
+        _TRAIN_EXAMPLES,
+        _TRAIN_STATUS,
+    )
+    train_arguments.add_data(train)
+    train_arguments.add_training(train)
+    train_arguments.add_run(train)
+    text = "List the models that can be trained, and of those that come with the package the figures."
+    command("models", commands.show_models, "list the trained models", "", text)
     text = "List the settings by task and name: the experiments of the paper."
     one = command("presets", commands.show_presets, "list the settings by name", "[TASK]", text)
     one.add_argument("task", nargs="?", metavar="TASK", help="denoise, inpaint, super-resolve or reconstruct")

@@ -5,25 +5,29 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from dip import demo, devices, files, presets, settings, stopping
+from dip import arguments, demo, devices, files, presets, settings, stopping, trained
 from dip.codes import Image
 from dip.console import Console, one_line
 from dip.errors import unknown
 from dip.folder import Folder
-from dip.job import Restoration, summary, write_report
-from dip.order import Failure, Job, Order, failing
+from dip.job import Restoration
+from dip.order import Failure, FitOrder, Job, Order, failing
 from dip.problem import Problem
 from dip.settings import Options, check_free
 from dip.storage import check_place, same
 from dip.tasks import Denoise, Inpaint, SuperResolve
+from dip.trained_job import Application, TrainedOrder
+from dip.work import Work, summary, write_report
 
-__all__ = ["info", "restore", "show_presets", "try_out"]
+__all__ = ["info", "restore", "show_models", "show_presets", "try_out"]
 
 _TILE = 512  # pixels, of the crops that `info` tells the memory for
 _PACKAGES = ("scikit-image", "pillow", "imageio", "tifffile", "scipy", "safetensors", "tqdm", "matplotlib")
@@ -35,9 +39,7 @@ def restore(args: argparse.Namespace, console: Console) -> int:
     for path in (args.input, mask, args.reference, args.resume, args.code_image):
         if path is not None and not path.exists():
             raise FileNotFoundError(f"{path} does not exist; check the name and the folder")
-    order = _order(args)
-    settings = order.check()
-    stopping.warn_if_blind(settings.stop, order.total(settings))
+    order, begin = _backend(args)
     whole_folder = args.input.is_dir()
     if args.json is not None:
         # a folder's report is continued
@@ -51,11 +53,11 @@ def restore(args: argparse.Namespace, console: Console) -> int:
                     f"--{name.replace('_', '-')} is for one picture and {args.input} is a folder; leave it out: "
                     "repeated, the command goes on with the first picture whose result is not there"
                 )
-        return Folder(args.input, args.output, order, mask, args.reference, args.json).run(console)
+        return Folder(args.input, args.output, order, begin, mask, args.reference, args.json).run(console)
     _check_single(args, mask)
     job = Job(args.input, args.output, mask, args.reference)
     try:
-        work = Restoration(job, order)
+        work = begin(job)
         console.say(work.beginning)
         report = work.run(console.say)
     except Failure as failure:
@@ -64,13 +66,38 @@ def restore(args: argparse.Namespace, console: Console) -> int:
                 write_report(args.json, job.failed(one_line(failure)))
         raise
     console.say(summary(report))
-    checkpoint = order.options["checkpoint"]
-    if work.interrupted and checkpoint is not None:
-        console.say(f"to go on, repeat the command with --resume {checkpoint} --force")
+    if work.interrupted and work.going_on is not None:
+        console.say(work.going_on)
     if args.json is not None:
         with failing():
             write_report(args.json, report)
     return 130 if work.interrupted else 0
+
+
+def _backend(args: argparse.Namespace) -> tuple[Order, Callable[[Job], Work]]:
+    """What is to be done, and what makes the work on one picture."""
+    backend, model = getattr(args, "backend", "dip"), getattr(args, "model", None)
+    if backend == "trained":
+        for name in arguments.FIT_ONLY:
+            if getattr(args, name) is not None:
+                raise ValueError(
+                    f"--{name.replace('_', '-')} means nothing with --backend trained, which fits nothing; leave it out"
+                )
+        if model is None:
+            raise ValueError("--backend trained needs --model, a name or a file; dip models lists the names")
+        applied = TrainedOrder(
+            command=args.command,
+            data_range=args.data_range,
+            force=args.force,
+            model=trained.load(model, device=args.device),
+        )
+        return applied, partial(Application, order=applied)
+    if model is not None:
+        raise ValueError("--model means nothing without --backend trained; --preset chooses the settings of a fit")
+    fitted = _order(args)
+    settings = fitted.check()
+    stopping.warn_if_blind(settings.stop, fitted.total(settings))
+    return fitted, partial(Restoration, order=fitted)
 
 
 def show_presets(args: argparse.Namespace, console: Console) -> int:
@@ -119,6 +146,22 @@ def info(args: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def show_models(args: argparse.Namespace, console: Console) -> int:
+    """Print the models that can be trained, and of those that come with the package the figures."""
+    cards, lines = trained.models(), []
+    width = max(map(len, trained.names()))
+    for name in trained.names():
+        model = trained.create(name, generator=torch.Generator())
+        count = sum(p.numel() for p in model.parameters())
+        kind = "gray" if model.channels == 1 else "colour"
+        figures = cards[name]["figures"] if name in cards else {}
+        known = ", ".join(f"{key} {value:g}" for key, value in figures.items() if isinstance(value, int | float))
+        there = f"in the package; {known}" if name in cards else "to be trained (dip train)"
+        lines.append(f"{name.ljust(width)}  {count:7,d} parameters, {kind}, sees {model.reach.field} pixels; {there}")
+    console.say("\n".join(lines))
+    return 0
+
+
 def try_out(args: argparse.Namespace, console: Console) -> int:
     """Run the demo."""
     finished = demo.run(
@@ -133,7 +176,7 @@ def try_out(args: argparse.Namespace, console: Console) -> int:
     return 0 if finished else 130
 
 
-def _order(args: argparse.Namespace) -> Order:
+def _order(args: argparse.Namespace) -> FitOrder:
     """What the options come to."""
     command, data_range = args.command, args.data_range
 
@@ -157,15 +200,15 @@ def _order(args: argparse.Namespace) -> Order:
         "lr": args.lr,
         "average": args.average,
         "stop": _stop(args),
-        "seed": args.seed,
+        "seed": args.seed or 0,
         "device": args.device,
-        "precision": args.precision,
+        "precision": args.precision or "auto",
         "tile": args.tile,
         "progress": False if args.quiet else None,
         "checkpoint": args.checkpoint or args.resume,
         "checkpoint_every": args.checkpoint_every,
     }
-    return Order(
+    return FitOrder(
         command=command,
         problem=problem,
         options=options,

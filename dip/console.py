@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from typing import TextIO
 
 from dip.settings import Options
+from dip.trained import Recipe
 
 __all__ = ["Console", "one_line"]
 
 # Messages of the package name options as Python does; here they are those of the command line.
-_NAMES = "|".join([*Options.__annotations__, "iters", "resume", "data_range"])
+_NAMES = "|".join([*Options.__annotations__, "iters", "resume", "data_range", *Recipe.__annotations__, "backend"])
 _OPTION = re.compile(rf"(?<![\w/\\.-])({_NAMES})=(?:\"([\w.:-]+)\"|'([\w.:-]+)'| )?")
 _CHANNELS = re.compile(r'network=\{"down": \[(\d+)\] \* (\d), "up": \[\d+\] \* \d\}')
 _DISTRIBUTIONS = {"PIL": "pillow", "skimage": "scikit-image"}

@@ -81,7 +81,7 @@ def gaussian(
     sigma = positive_float(sigma, "sigma", zero_ok=True) / 255
     rng = _generator(seed)
     x, layout = _open(image, data_range, channel_axis)
-    return _close(x + sigma * rng.standard_normal(x.shape), image, layout, clip=clip)
+    return _close(add_gaussian(x, sigma, rng), image, layout, clip=clip)
 
 
 def poisson(
@@ -122,7 +122,7 @@ def poisson(
         raise ValueError(f"peak must be at most 1e15 photons, not {peak:g}; there is no noise at that light")
     rng = _generator(seed)
     x, layout = _open(image, data_range, channel_axis)
-    return _close(rng.poisson(peak * x.clip(min=0)) / peak, image, layout, clip=clip)
+    return _close(draw_photons(x, peak, rng), image, layout, clip=clip)
 
 
 def impulse(
@@ -168,8 +168,7 @@ def impulse(
     rng = _generator(seed)
     x, layout = _open(image, data_range, channel_axis)
     u = rng.random(x.shape if per_channel else x[:1].shape)
-    noisy = np.where(u < amount, np.where(u < amount * salt, 1.0, 0.0), x)
-    return _close(noisy, image, layout, clip=False)
+    return _close(replace_some(x, amount, salt, u), image, layout, clip=False)
 
 
 def speckle(
@@ -296,6 +295,26 @@ def text_mask(shape: Sequence[int], text: str = _FILLER, *, size: int | None = N
     if not known.any():
         known[-1, -1] = True
     return known
+
+
+# ---------------------------------------------------------------------- the noise itself, for stacks of pictures too
+
+
+def add_gaussian(x: np.ndarray, sigma: float | np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return x + n, n ~ N(0, sigma^2), in the precision of x; `sigma` in units of x, broadcast."""
+    noise: np.ndarray = rng.standard_normal(x.shape, dtype=x.dtype.type)
+    return x + sigma * noise
+
+
+def draw_photons(x: np.ndarray, peak: float | np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return k / peak, k ~ Poisson(peak x), in the precision of x; `peak` is broadcast."""
+    drawn: np.ndarray = rng.poisson(peak * x.clip(min=0)) / peak
+    return drawn.astype(x.dtype, copy=False)
+
+
+def replace_some(x: np.ndarray, amount: float | np.ndarray, salt: float, u: np.ndarray) -> np.ndarray:
+    """Return x with 1 where u < amount salt and 0 where u < amount beyond; u ~ U(0, 1) and `amount` are broadcast."""
+    return np.where(u < amount, np.where(u < amount * salt, 1.0, 0.0), x).astype(x.dtype, copy=False)
 
 
 def _open(

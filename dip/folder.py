@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dip import files
 from dip.console import Console, one_line
-from dip.job import Restoration, summary, write_report
 from dip.order import SCHEMA, Failure, Job, Order
 from dip.storage import same
+from dip.work import Work, summary, write_report
 
 __all__ = ["Folder"]
 
@@ -32,6 +33,8 @@ class Folder:
         can be repeated.
     order : Order
         What is to be done.
+    begin : callable
+        ``begin(job)`` makes the work on one picture.
     mask : Path or None
         One mask for all, or a folder with the same tree.
     reference : Path or None
@@ -50,6 +53,7 @@ class Folder:
     source: Path
     target: Path
     order: Order
+    begin: Callable[[Job], Work]
     mask: Path | None = None
     reference: Path | None = None
     report: Path | None = None
@@ -130,7 +134,7 @@ class Folder:
                 earlier = self._earlier.get(str(job.target))
                 return "kept", earlier or {"schema": SCHEMA, "status": "kept", **job.names()}, False
             console.say(f"{head}{job.source} ...")
-            work = Restoration(job, self.order)
+            work = self.begin(job)
             report = work.run(console.say, aside=True)
             console.say(head + summary(report))
             return report["status"], report, work.interrupted

@@ -17,7 +17,7 @@ from dip.problem import Problem
 from dip.settings import Options, Settings, resolve
 from dip.storage import same
 
-__all__ = ["SCHEMA", "Failure", "Job", "Order", "failing", "memory_errors", "numbered"]
+__all__ = ["SCHEMA", "Failure", "FitOrder", "Job", "Order", "failing", "memory_errors", "numbered"]
 
 SCHEMA = "dip-report-1"
 """What a report says it is."""
@@ -29,39 +29,49 @@ class Failure(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """What is to be done with every picture of a command.
+    """What is to be done with every picture of a command, whichever backend does it.
 
     Attributes
     ----------
     command : str
         Its name, for the report.
+    data_range : float, (float, float) or None
+        Range of the clean picture, in the file's numbers.
+    save_every : int or None
+        Write the picture so far at every so many iterations, under the name of the iteration.
+    force : bool
+        Replace files that exist.
+    """
+
+    command: str
+    data_range: float | tuple[float, float] | None = None
+    save_every: int | None = None
+    force: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitOrder(Order):
+    """What is to be fitted to every picture of a command.
+
+    Attributes
+    ----------
     problem : callable
         ``problem(pixels, mask)`` makes the task of a picture; the mask is None where the command has none.
     options : Options
         Of the fit; not `reference` and `callbacks`, which belong to one picture.
     iters : int or None
         Iterations in all, the preset's by default.
-    data_range : float, (float, float) or None
-        Range of the clean picture, in the file's numbers.
     invert_mask : bool
         Whether the masks show the missing pixels instead of the known ones.
-    save_every : int or None
-        Write the picture so far at every so many iterations, under the name of the iteration.
     resume : Path or None
         Checkpoint to go on from.
-    force : bool
-        Replace files that exist.
     """
 
-    command: str
     problem: Callable[[np.ndarray, np.ndarray | None], Problem]
     options: Options
     iters: int | None = None
-    data_range: float | tuple[float, float] | None = None
     invert_mask: bool = False
-    save_every: int | None = None
     resume: Path | None = None
-    force: bool = False
 
     def check(self, size: tuple[int, int] = (1, 1)) -> Settings:
         """Check the options, and the memory for a picture of (height, width), without one.

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dip.errors import positive_int, warn
+from dip import trained
+from dip.errors import positive_int, unknown, warn
 from dip.problem import Problem
 from dip.settings import Options, check_free, check_names
 from dip.solver import Fit
@@ -92,6 +93,8 @@ def denoise(
     resume: str | os.PathLike[str] | None = None,
     data_range: DataRange = None,
     channel_axis: int | None = None,
+    backend: str = "dip",
+    model: str | os.PathLike[str] | None = None,
     **options: Unpack[Options],
 ) -> Array:
     """Remove noise from one image, without training data.
@@ -100,6 +103,11 @@ def denoise(
     ----------
     image, data_range, channel_axis
         See `Denoise`.
+    backend : {"dip", "trained"}
+        "trained" applies a model that was trained on other pictures, for comparison (`dip.trained`); of the options
+        below only `device` means something then, and the others are refused.
+    model : str or path, optional
+        For "trained": the name of a model (`dip.trained.models`), or a file that `dip train` wrote.
     iters : int, optional
         Iterations; 1800 by default (preset "paper"). On a CPU that takes a while: see the README.
     resume : path, optional
@@ -116,6 +124,13 @@ def denoise(
     --------
     >>> restored = dip.denoise(noisy, iters=1800)  # doctest: +SKIP
     """
+    if backend == "trained":
+        one = _trained(model, {"iters": iters, "resume": resume, **options})
+        return one(image, data_range=data_range, channel_axis=channel_axis)
+    if backend != "dip":
+        raise unknown("backend", backend, ("dip", "trained"))
+    if model is not None:
+        raise ValueError('model= means nothing without backend="trained"; preset= and network= are for a fit')
 
     def task(one: Any) -> Problem:
         return Denoise(one, data_range=data_range, channel_axis=channel_axis)
@@ -226,6 +241,21 @@ def reconstruct(
     >>> image = dip.reconstruct(sinogram, forward=radon, shape=(1, 256, 256))  # doctest: +SKIP
     """
     return _image(Reconstruct(y, forward, shape, weight=weight, data_range=data_range), iters, resume, options)
+
+
+def _trained(model: str | os.PathLike[str] | None, options: dict[str, Any]) -> trained.Denoiser:
+    """The trained model, after a look at the options, all but one of which are those of a fit."""
+    check_names(options, also=("iters", "resume"))
+    device = options.pop("device", "auto")
+    given = sorted(name for name, value in options.items() if value is not None)
+    if given:
+        raise ValueError(f'{", ".join(given)} means nothing with backend="trained", which fits nothing; leave it out')
+    if model is None:
+        raise ValueError(
+            'backend="trained" needs model=, a name or a file; dip.trained.models() lists the names: '
+            + (", ".join(trained.models()) or "none are in this version")
+        )
+    return trained.load(model, device=device)
 
 
 def _restore(

@@ -35,6 +35,7 @@ PUBLIC_NAMES = [
     "averaging",
     "callbacks",
     "codes",
+    "datasets",
     "degradations",
     "denoise",
     "devices",

@@ -1,0 +1,10 @@
+"""Data sets: what denoisers are trained on, and the picture sets of benchmarks."""
+
+from __future__ import annotations
+
+from dip.datasets.cifar import cifar10
+from dip.datasets.mnist import mnist
+from dip.datasets.patches import Patches
+from dip.datasets.pictures import Entry, names, pictures
+
+__all__ = ["Entry", "Patches", "cifar10", "mnist", "names", "pictures"]

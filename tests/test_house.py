@@ -64,7 +64,7 @@ FLOORS = [
     {"tasks"},
     {"restore"},
     {"plot", "batch", "benchmark"},
-    {"demo", "arguments", "cli", "commands", "console", "folder", "job", "order", "__main__"},
+    {"demo", "arguments", "cli", "commands", "comparison", "console", "folder", "job", "order", "__main__"},
     {"__init__"},  # the roof: it exports, and nothing inside imports it
 ]
 FLOOR = {name: height for height, floor in enumerate(FLOORS) for name in floor}

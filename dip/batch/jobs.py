@@ -192,6 +192,7 @@ class _Run:
         self.flying: dict[Future[Any], Job] = {}
         self.landed: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
         self.suspects: deque[Job] = deque()  # were running when a worker died: from now on one at a time
+        self.mine: set[str] = set()  # claimed, and to be sent out once more
         self.deaths: Counter[str] = Counter()
 
     def run(self) -> Progress:
@@ -211,7 +212,8 @@ class _Run:
             return
         while self.waiting and len(self.flying) < self.place.window():
             job = self.waiting.popleft()
-            answer = self.results.claim(job.key)
+            answer = "mine" if job.key in self.mine else self.results.claim(job.key)
+            self.mine.discard(job.key)
             if answer == "finished":
                 self.progress.count(job, "kept")
             elif answer == "busy":
@@ -231,9 +233,9 @@ class _Run:
         try:
             future = self.place.submit(job.function, arguments)
         except BrokenExecutor:
-            self.suspects.append(job)
+            self._again(job)
             if not self.flying:
-                self._renew()
+                self.place.renew()
             return False
         self.flying[future] = job
         future.add_done_callback(self.landed.put)
@@ -267,15 +269,16 @@ class _Run:
         if self.deaths[job.key] >= _TRIES:
             self._failed(job, f"its worker died {_TRIES} times, as when memory runs out")
         else:
-            self.suspects.append(job)
+            self._again(job)
         if not self.flying:
-            self._renew()
+            self.place.renew()
 
-    def _renew(self) -> None:
-        self.place.renew()
-        if not self.place.one_by_one:
-            self.waiting.extendleft(reversed(self.suspects))
-            self.suspects.clear()
+    def _again(self, job: Job) -> None:
+        if self.place.one_by_one:
+            self.suspects.append(job)
+        else:
+            self.mine.add(job.key)
+            self.waiting.appendleft(job)
 
     def _failed(self, job: Job, reason: str) -> None:
         self._write(job, {"status": "failed", **job.about, "error": reason, "finished": _now()})

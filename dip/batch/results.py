@@ -126,15 +126,16 @@ class Results:
             self.finished.add(key)
         return True
 
-    def records(self) -> Iterator[dict[str, Any]]:
-        """Yield the last record of each job, in the order of the file; a failure only where nothing was ever done."""
+    @staticmethod
+    def read(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
+        """Yield the last record of each job in a file, in its order; a failure only where nothing was ever done."""
         best: dict[str, tuple[bool, int]] = {}
-        for number, record in enumerate(self._lines()):
+        for number, record in enumerate(_lines(path)):
             done = record.get("status") == "done"
             if done or not best.get(record["key"], (False, 0))[0]:
                 best[record["key"]] = (done, number)
         chosen = {number for _, number in best.values()}
-        yield from (record for number, record in enumerate(self._lines()) if number in chosen)
+        yield from (record for number, record in enumerate(_lines(path)) if number in chosen)
 
     def close(self) -> None:
         """Give back what was claimed and not finished; the results are on the disk."""
@@ -225,20 +226,17 @@ class Results:
         claims.with_suffix(".alive").unlink(missing_ok=True)
         return True
 
-    # ------------------------------------------------------------------ without it
-
-    def _lines(self) -> Iterator[dict[str, Any]]:
-        """Yield the records of the file; a last line that is being written is not yet one."""
-        if not self.path.exists():
-            return
-        with self.path.open("rb") as file:
-            for line in file:
-                if line.endswith(b"\n"):
-                    yield json.loads(line)
-
     def _sync(self) -> None:
         with self.path.open("r+b") as file:
             os.fsync(file.fileno())
+
+
+def _lines(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
+    """Yield the records of a file; a last line that is being written is not yet one."""
+    with open(path, "rb") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                yield json.loads(line)
 
 
 def _finite(value: Any) -> Any:

@@ -13,7 +13,7 @@ from dip.callbacks import duration
 from dip.console import Console
 from dip.errors import unknown
 
-__all__ = ["compare", "place"]
+__all__ = ["compare", "place", "tell"]
 
 # What one gets without --methods: nothing that has to be installed besides.
 _DEFAULTS = {
@@ -37,9 +37,6 @@ def compare(args: argparse.Namespace, console: Console) -> int:
     jobs = benchmark.plan(entries, protocol, methods, seeds=range(args.seeds), iters=args.iters)
     console.say(f"{len(entries)} pictures, {len(methods)} methods, {len(jobs)} jobs. {protocol.words()}")
 
-    def tell(progress: batch.Progress, job: batch.Job, record: Mapping[str, Any]) -> None:
-        _tell(progress, record, console)
-
     try:
         progress = benchmark.run(
             entries,
@@ -53,7 +50,7 @@ def compare(args: argparse.Namespace, console: Console) -> int:
             pictures=not args.no_pictures,
             inputs=args.inputs,
             place=place(args, console),
-            tell=tell,
+            tell=lambda progress, job, record: tell(progress, record, console),
         )
     except KeyboardInterrupt:
         console.say("interrupted; the same command goes on from here")
@@ -140,8 +137,8 @@ def _entries(args: argparse.Namespace) -> list[datasets.Entry]:
     return [by_name[name] for name in args.pictures]
 
 
-def _tell(progress: batch.Progress, record: Mapping[str, Any], console: Console) -> None:
-    """One line for each job."""
+def tell(progress: batch.Progress, record: Mapping[str, Any], console: Console) -> None:
+    """Say in one line how a job went, and how long the rest will take."""
     number = progress.total - progress.left
     seed = "" if record["seed"] is None else f", seed {record['seed']}"
     head = f"[{number}/{progress.total}] {record['image']}, {record['method']}{seed}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import select
@@ -40,11 +41,23 @@ class Page:
         assert program is not None
         there, ours = os.pipe()
         back, theirs = os.pipe()
-        # the protocol has the descriptors 3 and 4
-        shell = ["sh", "-c", f'exec "$@" 3<&{there} 4>&{theirs}', "sh", program, "--headless=new", "--no-sandbox"]
+
+        def descriptors() -> None:
+            """Move our ends of the pipes to where the protocol has them."""
+            for end, number in [
+                (fcntl.fcntl(there, fcntl.F_DUPFD, 10), 3),
+                (fcntl.fcntl(theirs, fcntl.F_DUPFD, 10), 4),
+            ]:
+                os.dup2(end, number)
+
+        command = [program, "--headless=new", "--no-sandbox"]
         options = ["--disable-gpu", "--disable-dev-shm-usage", f"--user-data-dir={profile}", "--remote-debugging-pipe"]
         self._process = subprocess.Popen(
-            [*shell, *options], pass_fds=(there, theirs), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [*command, *options],
+            preexec_fn=descriptors,
+            pass_fds=(3, 4),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         os.close(there)
         os.close(theirs)

@@ -192,7 +192,6 @@ class _Run:
         self.flying: dict[Future[Any], Job] = {}
         self.landed: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
         self.suspects: deque[Job] = deque()  # were running when a worker died: from now on one at a time
-        self.mine: set[str] = set()  # claimed, and to be sent out once more
         self.deaths: Counter[str] = Counter()
 
     def run(self) -> Progress:
@@ -212,8 +211,7 @@ class _Run:
             return
         while self.waiting and len(self.flying) < self.place.window():
             job = self.waiting.popleft()
-            answer = "mine" if job.key in self.mine else self.results.claim(job.key)
-            self.mine.discard(job.key)
+            answer = self.results.claim(job.key)
             if answer == "finished":
                 self.progress.count(job, "kept")
             elif answer == "busy":
@@ -277,7 +275,6 @@ class _Run:
         if self.place.one_by_one:
             self.suspects.append(job)
         else:
-            self.mine.add(job.key)
             self.waiting.appendleft(job)
 
     def _failed(self, job: Job, reason: str) -> None:

@@ -42,21 +42,22 @@ def pair(y: Tensor) -> tuple[Tensor, Tensor]:
 
 def _network(channels: int, generator: torch.Generator) -> nn.Module:
     """Two layers of 3 x 3, and one of 1 x 1 that makes a picture of them."""
-    network = nn.Sequential(
-        nn.Conv2d(channels, _CHANNELS, 3, padding=1),
+
+    def layer(inputs: int, outputs: int, size: int) -> nn.Module:
+        # PyTorch's own start, but from a generator
+        made = nn.utils.skip_init(nn.Conv2d, inputs, outputs, size, padding=size // 2)
+        bound = (inputs * size * size) ** -0.5
+        for weights in made.parameters():
+            nn.init.uniform_(weights, -bound, bound, generator=generator)
+        return made
+
+    return nn.Sequential(
+        layer(channels, _CHANNELS, 3),
         nn.LeakyReLU(0.2),
-        nn.Conv2d(_CHANNELS, _CHANNELS, 3, padding=1),
+        layer(_CHANNELS, _CHANNELS, 3),
         nn.LeakyReLU(0.2),
-        nn.Conv2d(_CHANNELS, channels, 1),
+        layer(_CHANNELS, channels, 1),
     )
-    for layer in network:
-        if isinstance(layer, nn.Conv2d):  # PyTorch's own start, but from a generator
-            bound = (layer.in_channels * layer.kernel_size[0] * layer.kernel_size[1]) ** -0.5
-            for weights in (layer.weight, layer.bias):
-                if weights is not None:
-                    with torch.no_grad():
-                        weights.copy_((2 * torch.rand(weights.shape, generator=generator) - 1) * bound)
-    return network
 
 
 @register(

@@ -2,8 +2,8 @@
 
     python benchmarks/dask_scaling.py --size 96 --iters 100
 
-Eight fits of the preset "fast" (one picture, eight seeds), each with one thread: in this process, on one worker, on two. The
-cluster is made here and ended at the end. The pictures have to be the same, bit by bit.
+Eight fits of the preset "fast" (one picture, eight seeds), each with one thread: in this process, on one worker, on
+two. The cluster is made here and ended at the end. The pictures have to be the same, bit by bit.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
     python benchmarks/figures.py set9-25 --data DATA --out RUNS --seeds 2
     python benchmarks/figures.py set9-25 set9-50 --data DATA --out RUNS --scheduler tcp://HOST:8786 --resource GPU=1
 
-Each has a folder in RUNS with every record and a page (report.html), and may be killed and repeated: what is finished is
-not run again. NAME.json in benchmarks/results/ has the means, the figures of each picture, and what was published.
+Each has a folder in RUNS with every record and a page (report.html), and may be killed and repeated: what is finished
+is not run again. NAME.json in benchmarks/results/ has the means, the figures of each picture, and what was published.
 """
 
 from __future__ import annotations

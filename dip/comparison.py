@@ -34,8 +34,8 @@ def compare(args: argparse.Namespace, console: Console) -> int:
     for method in methods:
         method.check(args.task)
     entries = _entries(args)
-    jobs = benchmark.plan(entries, protocol, methods, seeds=range(args.seeds), iters=args.iters)
-    console.say(f"{len(entries)} pictures, {len(methods)} methods, {len(jobs)} jobs. {protocol.words()}")
+    jobs = len(entries) * sum(args.seeds if method.random else 1 for method in methods)
+    console.say(f"{len(entries)} pictures, {len(methods)} methods, {jobs} jobs. {protocol.words()}")
 
     try:
         progress = benchmark.run(

@@ -200,15 +200,15 @@ def test_pair_is_the_papers():
 
 @pytest.mark.parametrize("entry", [ASTRONAUT, CAMERA], ids=["colour", "gray"])
 def test_zero_shot_noise2noise_denoises_and_keeps_to_its_seed(entry):
-    case = replace(benchmark.Protocol("denoise", size=48).case(entry.read()), iters=150)
+    case = replace(benchmark.Protocol("denoise", size=32).case(entry.read()), iters=100)
     method, before = benchmark.find("zsn2n"), torch.get_rng_state()
     once, again, other = (method.function(replace(case, seed=n), **method.options) for n in (0, 0, 1))
     np.testing.assert_array_equal(once, again)
     assert not np.array_equal(once, other)
     assert torch.equal(torch.get_rng_state(), before)
-    assert psnr(once, case.clean) > psnr(case.y, case.clean) + 3
+    assert psnr(once, case.clean) > psnr(case.y, case.clean) + 2
     curve = case.log["curves"]["psnr"]
-    assert curve["iteration"][-1] == 150
+    assert curve["iteration"][-1] == 100
     channels = 1 if case.y.ndim == 2 else 3
     assert case.log["parameters"] == 48 * (9 * channels + 1) + 48 * (9 * 48 + 1) + channels * (48 + 1)
 

@@ -343,10 +343,7 @@ PAX = {"format": tarfile.PAX_FORMAT, "pax_headers": {"a": "b"}}
 FORMS = {
     "batch": (BATCH, CIFAR_DATA),
     "archive": ("cifar-10-binary.tar.gz", tar_bytes(CIFAR_MEMBERS)),
-    "pax archive": (
-        "cifar-10-binary.tar.gz",
-        tar_bytes(CIFAR_MEMBERS, "", **PAX),
-    ),
+    "pax archive": ("cifar-10-binary.tar.gz", tar_bytes(CIFAR_MEMBERS, "", **PAX)),
     "plain archive": ("cifar-10-binary.tar.gz", tar_bytes(CIFAR_MEMBERS, "")),
     "images": (IMAGES, digits(12)[0]),
     "packed images": (f"{IMAGES}.gz", gzip.compress(digits(12)[0])),

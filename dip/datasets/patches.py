@@ -125,19 +125,15 @@ class Patches:
         which = torch.randint(len(self), (count,), generator=generator).tolist()
         # The place as a fraction, so that the number of values drawn does not depend on the pictures.
         places = torch.rand((count, 2), generator=generator, dtype=torch.float64).tolist()
-        turns = torch.randint(8, (count,), generator=generator)
+        turns = torch.randint(8, (count,), generator=generator).tolist()
         drawn = np.empty((count, self.channels, self.size, self.size), np.uint8)
-        for patch, index, (down, right) in zip(drawn, which, places, strict=True):
+        for patch, index, (down, right), turn in zip(drawn, which, places, turns, strict=True):
             picture = self._pictures[index]
             top = int(down * (picture.shape[1] - self.size + 1))
             left = int(right * (picture.shape[2] - self.size + 1))
-            patch[:] = picture[:, top : top + self.size, left : left + self.size]
-        patches = torch.from_numpy(drawn)
-        for turn in range(1, 8) if augment else ():
-            chosen = turns == turn
-            turned = torch.rot90(patches[chosen], turn % 4, (2, 3))
-            patches[chosen] = turned.flip(3) if turn >= 4 else turned
-        return patches
+            cut = picture[:, top : top + self.size, left : left + self.size]
+            patch[:] = _turned(cut, turn) if augment else cut
+        return torch.from_numpy(drawn)
 
     def split(self, validation: float = 0.1, *, seed: int) -> tuple[Patches, Patches]:
         """Divide the pictures in two, so that no picture is on both sides.
@@ -173,6 +169,13 @@ class Patches:
         part.size, part.channels = self.size, self.channels
         part._set([(self.paths[index], self._pictures[index]) for index in sorted(indices)])
         return part
+
+
+def _turned(cut: np.ndarray, turn: int) -> np.ndarray:
+    """One of the eight ways to turn and mirror (C, H, W): a transposition and two reflections make them all."""
+    cut = cut.swapaxes(1, 2) if turn & 1 else cut
+    cut = cut[:, ::-1] if turn & 2 else cut
+    return cut[:, :, ::-1] if turn & 4 else cut
 
 
 def _eight_bits(pixels: np.ndarray, channels: int, path: Path) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The command line: `dip denoise`, `inpaint`, `super-resolve`, `train`, `models`, `presets`, `info` and `demo`."""
+"""The command line: `dip denoise`, `inpaint`, `super-resolve`, `train`, `models`, `benchmark`, `presets`, ..."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from dip import arguments, commands, demo, train_arguments, train_command
+from dip import arguments, commands, comparison, demo, train_arguments, train_command
 from dip._version import __version__
 from dip.console import Console
 from dip.errors import unknown
@@ -91,6 +91,20 @@ examples:
 _TRAIN_STATUS = """\
 exit status: 0; 1 if the training diverged; 2 if the command was wrong; 130 after Ctrl-C (the checkpoint is
 written)"""
+
+_BENCHMARK = """\
+Compare methods on the same degraded pictures: PSNR, SSIM, seconds and memory, as JSON lines, CSV, Markdown and one
+page for a browser, with the pictures before and after.
+
+A run that was interrupted goes on where it was when the command is repeated, and several runs may work in one FOLDER
+at the same time: what is finished is never run again."""
+
+_BENCHMARK_EXAMPLES = """\
+examples:
+  dip benchmark -o report/                        the bundled photographs, 4 methods, in a minute or two
+  dip benchmark --list                            picture sets, tasks and methods
+  dip benchmark --set set9 --data DIR --methods paper,paper+twice,bm3d --seeds 3 --workers 2 -o set9/
+  dip benchmark --task super-resolve --factor 8 --set set5 --scheduler tcp://10.0.0.1:8786 -o x8/"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -244,6 +258,16 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
     )
     one = command("demo", commands.try_out, "see what it does", "[options]", demo.ABOUT, demo.EXAMPLES, _STATUS)
     arguments.add_demo(one)
+    one = command(
+        "benchmark",
+        comparison.compare,
+        "compare methods on a picture set",
+        "-o FOLDER [options]",
+        _BENCHMARK,
+        _BENCHMARK_EXAMPLES,
+        _STATUS,
+    )
+    arguments.add_benchmark(one)
     for one in found.choices.values():
         one.add_argument("--traceback", action="store_true", help="show where in the program an error arose")
     return parser, dict(found.choices)

@@ -195,3 +195,24 @@ def test_crops_are_compared_with_one_piece(data, tmp_path):
     assert found["in one piece"]["iterations"] == 1
     assert found["in crops"]["iterations"] == 4
     assert 0.1 < found["in crops"]["seam"] < 10
+
+
+def test_overhead_runs_every_job_once(tmp_path):
+    path = tmp_path / "overhead.json"
+    run("overhead.py", "--jobs", 50, "--out", path)
+    report = json.loads(path.read_text())
+    assert (report["first"]["done"], report["again"]["kept"], report["lines"]) == (50, 50, 50)
+
+
+def test_recipes_go_on_and_put_the_published_figures_beside(tmp_path):
+    words = ("--set", "photographs", "--pictures", "cat,camera", "--size", 64, "--methods", "nlm,tv")
+    words += ("--out", tmp_path / "runs", "--results", tmp_path)
+    assert "set9-25: 4 done, 0 there already" in run("figures.py", "set9-25", *words)
+    assert "set9-25: 0 done, 4 there already" in run("figures.py", "set9-25", *words)
+    report = json.loads((tmp_path / "set9-25.json").read_text())
+    assert report["published"]["DIP, the paper, averaged"] == 30.43
+    (group,) = report["groups"]
+    values = [group["pictures"][name]["nlm"][0] for name in ("cat", "camera")]
+    assert group["means"]["nlm"]["figures"]["psnr"] == pytest.approx(np.mean(values))
+    assert (tmp_path / "runs" / "set9-25" / "report.html").is_file()
+    assert len(run("figures.py", "--list").splitlines()) == 14

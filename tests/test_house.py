@@ -65,8 +65,8 @@ FLOORS = [
     {"tasks"},
     {"restore"},
     {"plot", "batch", "benchmark"},
-    {"demo", "arguments", "cli", "commands", "console", "folder", "job", "order", "train_arguments", "train_command"}
-    | {"trained_job", "work", "__main__"},
+    {"demo", "arguments", "cli", "commands", "comparison", "console", "folder", "job", "order", "work"}
+    | {"train_arguments", "train_command", "trained_job", "__main__"},
     {"__init__"},  # the roof: it exports, and nothing inside imports it
 ]
 FLOOR = {name: height for height, floor in enumerate(FLOORS) for name in floor}

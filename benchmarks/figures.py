@@ -1,0 +1,174 @@
+"""The figures of docs/results.md that compare methods on picture sets, beside the published ones.
+
+    python benchmarks/figures.py --list
+    python benchmarks/figures.py set9-25 --data DATA --out RUNS --seeds 2
+    python benchmarks/figures.py set9-25 set9-50 --data DATA --out RUNS --scheduler tcp://HOST:8786 --resource GPU=1
+
+Each has a folder in RUNS with every record and a page (report.html), and may be killed and repeated: what is finished
+is not run again. NAME.json in benchmarks/results/ has the means, the figures of each picture, and what was published.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dip
+from dip import arguments, benchmark, comparison, datasets
+from dip.benchmark import tables
+from dip.console import Console
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One table: a set, a protocol, methods, and what others published for it (dB)."""
+
+    about: str
+    set: str
+    task: str
+    methods: tuple[str, ...]
+    parameters: dict[str, Any] = field(default_factory=dict)
+    published: dict[str, float] = field(default_factory=dict)
+    size: int | None = None
+    border: int | None = None
+
+
+DENOISERS = ("paper", "paper+twice", "fast", "fast+twice", "zsn2n", "bm3d", "nlm", "tv", "wavelet")
+SET9_25 = {
+    "DIP, the paper, averaged": 30.43,
+    "DIP, the paper, two runs averaged": 31.00,
+    "CBM3D, the paper": 31.42,
+    "NLM, the paper": 30.26,
+}
+SET9_50 = {"DIP, the authors' pictures": 27.69, "CBM3D, the authors' pictures": 27.78}
+RULES = ("paper", "paper+windowed-variance", "paper+moving-variance", "paper+discrepancy", "fast", "fast+discrepancy")
+
+
+def _enlarged(name: str, factor: int, bicubic: float, dip_: float) -> Figure:
+    preset = "paper" if factor == 4 else "paper-x8"
+    published = {"bicubic, the paper": bicubic, "DIP, the paper": dip_}
+    about = f"{name}, {factor} times, luma"
+    return Figure(about, name, "super-resolve", (preset, "bicubic"), {"factor": factor}, published, border=4)
+
+
+def _missing(share: float, published: float) -> Figure:
+    methods = ("paper-half", "biharmonic", "interpolation")
+    about = f"Set11, {share:.0%} of the pixels missing"
+    return Figure(about, "set11", "inpaint", methods, {"missing": share}, {"DIP": published})
+
+
+FIGURES = {
+    "set9-25": Figure("Set9, sigma 25, clipped", "set9", "denoise", DENOISERS, published=SET9_25),
+    "set9-25-unclipped": Figure("Set9, sigma 25, not clipped", "set9", "denoise", DENOISERS, {"clip": False}),
+    "set9-50": Figure(
+        "Set9, sigma 50, clipped", "set9", "denoise", ("paper-sigma50", *DENOISERS), {"sigma": 50.0}, SET9_50
+    ),
+    "set9-25-256": Figure("Set9, the middle 256 x 256, sigma 25, clipped", "set9", "denoise", DENOISERS, size=256),
+    "set9-50-256": Figure(
+        "Set9, the middle 256 x 256, sigma 50",
+        "set9",
+        "denoise",
+        ("paper-sigma50", *DENOISERS),
+        {"sigma": 50.0},
+        size=256,
+    ),
+    "set9-rules": Figure("Set9, sigma 25, clipped: stopping rules", "set9", "denoise", RULES),
+    "kodak24-25": Figure(
+        "Kodak24, whole, sigma 25, clipped",
+        "kodak24",
+        "denoise",
+        DENOISERS,
+        published={"ZS-N2N": 29.3, "DIP, best iterate": 28.90},
+    ),
+    "set5-x4": _enlarged("set5", 4, 28.44, 29.90),
+    "set14-x4": _enlarged("set14", 4, 26.05, 27.01),
+    "set5-x8": _enlarged("set5", 8, 24.37, 25.89),
+    "set14-x8": _enlarged("set14", 8, 23.10, 24.15),
+    "set11-50": _missing(0.5, 33.48),
+    "set11-70": _missing(0.7, 28.50),
+    "set11-90": _missing(0.9, 24.34),
+}
+
+
+def summary(name: str, figure: Figure, folder: Path) -> dict[str, Any]:
+    """Return the means and the figures of each picture."""
+    records = tables.records(folder)
+    return {
+        "experiment": figure.about,
+        "published": figure.published,
+        "groups": [
+            {
+                "protocol": group.protocol,
+                "words": group.words,
+                "means": {row.method: {**vars(row), "figures": dict(row.figures)} for row in group.rows()},
+                "pictures": {
+                    image: {method: group.values(method, image, "psnr") for method in group.methods}
+                    for image in group.images
+                },
+                "failed": [f"{r['method']} on {r['image']}: {r['error']}" for r in group.records if "error" in r],
+            }
+            for group in tables.groups(records)
+        ],
+        "devices": sorted({record["device"] for record in records if "device" in record}),
+        "commits": sorted({str(record["commit"]) for record in records}),
+        "environment": dip.devices.environment(),
+        "date": datetime.date.today().isoformat(),
+        "name": name,
+    }
+
+
+def main(given: list[str] | None = None) -> None:
+    """Run the figures that are named."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("figure", nargs="*", metavar="FIGURE", help="see --list")
+    parser.add_argument("--list", action="store_true", help="say what there is")
+    parser.add_argument("--data", type=Path, help="folder of the picture sets; default: DIP_DATA")
+    parser.add_argument("--out", type=Path, default=Path("runs"), help="folder for the records; default runs")
+    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--methods", type=arguments.words, help="other methods than the recipe's")
+    parser.add_argument("--pictures", type=arguments.words, help="only these of the set")
+    parser.add_argument("--size", type=int, help="only the middle so many pixels square, for a try")
+    parser.add_argument("--iters", type=int, help="another count of iterations, for a try")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--set", help="another picture set, for a try")
+    arguments.add_places(parser)
+    options = parser.parse_args(given)
+    if options.list or not options.figure:
+        print("\n".join(f"{name:<20}{one.about}: {', '.join(one.methods)}" for name, one in FIGURES.items()))
+        return
+    wrong = [name for name in options.figure if name not in FIGURES]
+    if wrong:
+        parser.error(f"there is no figure {wrong[0]}; see --list")
+    console = Console()
+    for name in options.figure:
+        figure = FIGURES[name]
+        entries = datasets.pictures(options.set or figure.set, options.data)
+        entries = [entry for entry in entries if options.pictures is None or entry.name in options.pictures]
+        size = options.size or figure.size
+        protocol = benchmark.Protocol(figure.task, figure.parameters, border=figure.border, size=size)
+        progress = benchmark.run(
+            entries,
+            protocol,
+            options.methods or figure.methods,
+            options.out / name,
+            name=options.set or figure.set,
+            seeds=range(options.seeds),
+            device=options.device,
+            iters=options.iters,
+            place=comparison.place(options, console),
+            tell=lambda progress, job, record: comparison.tell(progress, record, console),
+        )
+        page = benchmark.report(options.out / name, title=figure.about)
+        report = summary(name, figure, options.out / name)
+        options.results.mkdir(parents=True, exist_ok=True)
+        (options.results / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n")
+        print(f"{name}: {progress.done} done, {progress.kept} there already, {progress.failed} failed; {page}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,20 @@
+"""Many jobs: each is run once, wherever there is room, and its result is one line in a file."""
+
+from dip.batch.jobs import Job, Outcome, Progress, digest, key, run
+from dip.batch.places import Dask, Given, InProcess, Place, Processes
+from dip.batch.results import Results
+
+__all__ = [
+    "Dask",
+    "Given",
+    "InProcess",
+    "Job",
+    "Outcome",
+    "Place",
+    "Processes",
+    "Progress",
+    "Results",
+    "digest",
+    "key",
+    "run",
+]

@@ -1,0 +1,31 @@
+"""Benchmarks: methods against each other, on the same degraded pixels, with everything that the figures depend on."""
+
+# entered by being imported
+from dip.benchmark import classical, deep, others, zsn2n
+from dip.benchmark.methods import Method, find, names, register, suffixes
+from dip.benchmark.report import report
+from dip.benchmark.runs import SCHEMA, plan, run
+from dip.benchmark.tasks import Case, Protocol, Task
+from dip.benchmark.tasks import names as task_names
+from dip.benchmark.tasks import register as register_task
+
+__all__ = [
+    "SCHEMA",
+    "Case",
+    "Method",
+    "Protocol",
+    "Task",
+    "classical",
+    "deep",
+    "find",
+    "names",
+    "others",
+    "plan",
+    "register",
+    "register_task",
+    "report",
+    "run",
+    "suffixes",
+    "task_names",
+    "zsn2n",
+]

@@ -1,0 +1,133 @@
+"""Deep Image Prior as a method of the benchmark: every preset, the stopping rules, and the mean of two fits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from dip import presets, stopping
+from dip.benchmark.methods import Method, picture, register, register_suffix
+from dip.benchmark.tasks import Case
+from dip.callbacks import Every
+from dip.settings import Options
+from dip.solver import Fit
+
+__all__ = ["deep"]
+
+_TASKS = {"denoise": "denoise", "inpaint": "inpaint", "super_resolve": "super-resolve", "reconstruct": "deblur"}
+_POINTS = 100  # of a curve
+_LONGEST = 5000  # iterations that the variance rules were published with
+
+
+def deep(case: Case, *, preset: str, stop: str | None = None, runs: int = 1, iters: int | None = None) -> np.ndarray:
+    """Fit a network to the degraded picture.
+
+    Parameters
+    ----------
+    case : Case
+        What was observed.
+    preset : str
+        The settings.
+    stop : {"windowed-variance", "moving-variance", "discrepancy"}, optional
+        When to stop before the last iteration.
+    runs : int
+        The mean of so many fits with different seeds is returned.
+    iters : int, optional
+        Iterations; by default the preset's. The case's own count goes first.
+
+    Returns
+    -------
+    ndarray
+        The average of the outputs, as `dip.fit` returns it.
+    """
+    problem = case.problem(case)
+    total = case.iters or iters or presets.get(problem.task, preset).iters
+    pictures, curves, ends = [], {}, []
+    for run in range(runs):
+        options: Options = {
+            "preset": preset,
+            "stop": _rule(stop, case),
+            "seed": case.seed * runs + run,
+            "device": case.device,
+            "progress": False,
+            "callbacks": [Every(max(1, total // _POINTS), _Curve(case.clean))],
+        }
+        fit = Fit(problem, **options)
+        fit.run(total)
+        if fit.stop_reason == "interrupted":
+            raise KeyboardInterrupt
+        pictures.append(picture(fit.image, case))
+        for name in ("psnr", "psnr_output"):
+            values = [round(float(value), 3) for value in fit.history[name]]
+            series = {"iteration": fit.history.iterations(name).tolist(), "value": values}
+            curves[name + f", fit {run + 1}" * (runs > 1)] = series
+        ends.append({"iterations": fit.iteration, "stop_reason": fit.stop_reason, "recoveries": len(fit.recoveries)})
+    case.log.update(curves=curves, fits=ends, precision=fit.settings.precision, device=str(fit.device))
+    return np.mean(pictures, axis=0)
+
+
+class _Curve:
+    """Record the PSNR of the average and of the output, over all channels."""
+
+    def __init__(self, clean: np.ndarray) -> None:
+        planes = clean[None] if clean.ndim == 2 else np.moveaxis(clean, -1, 0)
+        self._clean = torch.from_numpy(np.ascontiguousarray(planes))[None]
+
+    def __call__(self, fit: Fit) -> None:
+        clean = self._clean = self._clean.to(fit.device)
+        for name, x in (("psnr", fit.picture), ("psnr_output", fit.output)):
+            fit.record(**{name: -10 * torch.log10(torch.mean((fit.compose(x) - clean) ** 2))})
+
+
+def _rule(name: str | None, case: Case) -> stopping.Rule | None:
+    if name == "discrepancy":
+        if not case.sigma:
+            raise ValueError("the discrepancy principle needs the level of the noise, and this task has none")
+        return stopping.Discrepancy(case.sigma)
+    rules = {"windowed-variance": stopping.WindowedVariance, "moving-variance": stopping.MovingVariance}
+    return None if name is None else rules[name]()
+
+
+def _stopped(rule: str, method: Method) -> Method:
+    """A method with a stopping rule."""
+    if method.function is not deep:
+        raise ValueError(f"{rule} is a stopping rule for fits, and {method.name} is none")
+    options: dict[str, Any] = {**method.options, "stop": rule}
+    told = method.told
+    if rule == "discrepancy":
+        told = "sigma"
+    else:
+        options["iters"] = _LONGEST
+    return replace(method, options=options, told=told, about=f"{method.about}; stopped by {rule}")
+
+
+def _twice(method: Method) -> Method:
+    if method.function is not deep:
+        raise ValueError(f"+twice is the mean of two fits, and {method.name} is none")
+    return replace(method, options={**method.options, "runs": 2}, about=f"{method.about}; mean of two fits")
+
+
+def _enter() -> None:
+    by_name: dict[str, list[presets.Preset]] = {}
+    for full in presets.names():
+        one = presets.get(*full.split("/"))
+        if one.code is not None:  # else it needs a second picture
+            by_name.setdefault(one.name, []).append(one)
+    for name, found in by_name.items():
+        register(
+            name,
+            *(_TASKS[one.task] for one in found),
+            about="Deep Image Prior: " + "; ".join(dict.fromkeys(one.about for one in found)),
+            options={"preset": name},
+            random=True,
+            identity=repr(found),
+        )(deep)
+    for rule in ("windowed-variance", "moving-variance", "discrepancy"):
+        register_suffix(rule, lambda method, rule=rule: _stopped(rule, method))  # type: ignore[misc]
+    register_suffix("twice", _twice)
+
+
+_enter()

@@ -1,0 +1,209 @@
+"""The methods that are compared, by name: functions that take a `Case` and return the restored picture.
+
+    @register("median", "denoise", about="median of 3 x 3 pixels")
+    def median(case):
+        from scipy.ndimage import median_filter
+
+        return median_filter(case.y, (3, 3, 1)[: case.y.ndim])
+
+makes one; nothing else is needed (`docs/benchmark.md`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from dip.benchmark import tasks
+from dip.benchmark.tasks import Case
+from dip.errors import shown, unknown
+
+__all__ = ["Method", "find", "names", "register"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method.
+
+    Attributes
+    ----------
+    name : str
+        In the command line and in records.
+    function : callable
+        ``function(case, **options)`` returns the restored picture: (H, W) or (H, W, 3), floats with white at 1. At the
+        top of a module, so that other processes find it.
+    tasks : tuple of str
+        What it can do, and what is like it (`Task.like`).
+    about : str
+        What it is, in a few words.
+    options : mapping
+        Keyword arguments of the function, in JSON types; part of what a result is known by.
+    random : bool
+        Whether its result depends on ``case.seed``; if not, it is run once and not for each seed.
+    told : str
+        What it is told besides the picture: "" or "sigma".
+    identity : str
+        What else its result depends on: settings that options name.
+    needs : tuple of str
+        The packages that it imports, besides those that the library has anyway.
+    extra : str
+        The extra of this library that brings them.
+    """
+
+    name: str
+    function: Callable[..., np.ndarray]
+    tasks: tuple[str, ...]
+    about: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    random: bool = False
+    told: str = ""
+    identity: str = ""
+    needs: tuple[str, ...] = ()
+    extra: str = "compare"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
+
+    def tasks_include(self, task: str) -> bool:
+        """Whether it can do a task."""
+        return bool({task, tasks.get(task).like} & set(self.tasks))
+
+    def check(self, task: str) -> None:
+        """Look whether it can do a task here.
+
+        Raises
+        ------
+        ValueError
+            It is for other tasks.
+        ImportError
+            A package is missing; the message says how to get it.
+        """
+        if not self.tasks_include(task):
+            raise ValueError(f"method {self.name} is for {', '.join(self.tasks)}, not for {task}; leave it out")
+        for package in self.needs:
+            if importlib.util.find_spec(package) is None:
+                raise ImportError(
+                    f"method {self.name} needs the package {package}: pip install 'deep-image-prior[{self.extra}]', or "
+                    "leave it out of --methods"
+                )
+
+
+_METHODS: dict[str, Method] = {}
+_SUFFIXES: dict[str, Callable[[Method], Method]] = {}
+
+
+def register(
+    name: str, *tasks: str, **properties: Any
+) -> Callable[[Callable[..., np.ndarray]], Callable[..., np.ndarray]]:
+    """Enter a function as a method for some tasks.
+
+    Parameters
+    ----------
+    name : str
+        Its name; one that is there already is replaced.
+    *tasks : str
+        The names of tasks.
+    **properties
+        See `Method`: about, options, random, told, needs.
+    """
+
+    def enter(function: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+        _METHODS[name] = Method(name, function, tasks, **properties)
+        return function
+
+    return enter
+
+
+def register_suffix(suffix: str, change: Callable[[Method], Method]) -> None:
+    """Enter a variant, as in "paper+windowed-variance": `change` makes it from the method before the plus."""
+    _SUFFIXES[suffix] = change
+
+
+def names(task: str | None = None) -> dict[str, str]:
+    """Return the methods of a task, or all, with a line about each; variants with a plus are made from them."""
+    return {name: one.about for name, one in _METHODS.items() if task is None or one.tasks_include(task)}
+
+
+def suffixes() -> list[str]:
+    """Return the variants that a fit can have, as in "paper+twice"."""
+    return list(_SUFFIXES)
+
+
+def find(name: str, **options: Any) -> Method:
+    """Return a method.
+
+    Parameters
+    ----------
+    name : str
+        One of `names`; with a variant, as in ``"paper+discrepancy"``; or ``"module:function"`` for a function of one's
+        own that was not registered.
+    **options
+        Options of its function, in place of its own.
+
+    Raises
+    ------
+    ValueError
+        There is none of that name.
+    ImportError
+        The module is not there.
+    """
+    base, *suffixes = name.split("+")
+    if base in _METHODS:
+        found = _METHODS[base]
+    elif ":" in base:
+        found = _own(base)
+    else:
+        raise unknown("method", base, _METHODS)
+    for suffix in suffixes:
+        if suffix not in _SUFFIXES:
+            raise unknown(f"variant of {base}:", suffix, _SUFFIXES)
+        found = _SUFFIXES[suffix](found)
+    return replace(found, name=name, options={**found.options, **options})
+
+
+def _own(name: str) -> Method:
+    """A function of a module, which may do any task and may be random."""
+    module, _, function = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), function, None)
+    except ModuleNotFoundError as error:
+        raise ImportError(f"method {name}: there is no module {error.name}; is its folder in PYTHONPATH?") from error
+    for method in _METHODS.values():
+        if method.function is found:
+            return method
+    if not callable(found):
+        raise ValueError(f"method {name}: {module} has no function {shown(function)}")
+    return Method(name, found, tuple(tasks.names()), about=(found.__doc__ or "").partition("\n")[0], random=True)
+
+
+def resolved(methods: Sequence[str | Method], task: str) -> list[Method]:
+    """Return the methods of these names, each able to do the task.
+
+    Raises
+    ------
+    ValueError, ImportError
+        One is not known or not able, or two have one name.
+    """
+    found = [find(one) if isinstance(one, str) else one for one in methods]
+    for one in found:
+        one.check(task)
+    twice = sorted({one.name for one in found if [other.name for other in found].count(one.name) > 1})
+    if twice:
+        raise ValueError(f"method {twice[0]} is named twice; leave one out, or give one of them another name")
+    if not found:
+        raise ValueError(f"no method is named; for {task} there are {', '.join(names(task))}")
+    return found
+
+
+def picture(output: Any, case: Case) -> np.ndarray:
+    """Return what a fit put out in the layout of the clean picture: (C, H, W) of `dip.Reconstruct` turned round."""
+    array = np.asarray(output)
+    if array.shape != case.clean.shape and array.ndim == 3:
+        array = array[0] if case.clean.ndim == 2 else np.moveaxis(array, 0, -1)
+    return array

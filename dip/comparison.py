@@ -1,0 +1,150 @@
+"""`dip benchmark`: methods against each other, in one command."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from dip import batch, benchmark, datasets
+from dip.callbacks import duration
+from dip.console import Console
+from dip.errors import unknown
+
+__all__ = ["compare", "place", "tell"]
+
+# What one gets without --methods: nothing that has to be installed besides.
+_DEFAULTS = {
+    "denoise": ["fast", "nlm", "tv", "local-wiener"],
+    "inpaint": ["paper", "biharmonic", "interpolation"],
+    "super-resolve": ["paper", "bicubic"],
+    "deblur": ["paper", "richardson-lucy", "wiener"],
+}
+_BUNDLED, _SIZE = "photographs", 128  # pixels: so that it takes a minute or two on two cores
+
+
+def compare(args: argparse.Namespace, console: Console) -> int:
+    """Run methods over a picture set; write results, tables and a page."""
+    protocol = _protocol(args)
+    methods = [_method(name, args) for name in args.methods or _DEFAULTS.get(args.task, [])]
+    if not methods:
+        raise ValueError(f"--methods is needed for {args.task}; there are {', '.join(benchmark.names(args.task))}")
+    for method in methods:
+        method.check(args.task)
+    entries = _entries(args)
+    jobs = len(entries) * sum(args.seeds if method.random else 1 for method in methods)
+    console.say(f"{len(entries)} pictures, {len(methods)} methods, {jobs} jobs. {protocol.words()}")
+
+    try:
+        progress = benchmark.run(
+            entries,
+            protocol,
+            methods,
+            args.output,
+            name=str(args.set),
+            seeds=range(args.seeds),
+            device=args.device,
+            iters=args.iters,
+            pictures=not args.no_pictures,
+            inputs=args.inputs,
+            place=place(args, console),
+            tell=lambda progress, job, record: tell(progress, record, console),
+        )
+    except KeyboardInterrupt:
+        console.say("interrupted; the same command goes on from here")
+        return 130
+    page = benchmark.report(args.output, title=args.title)
+    counts = {"done": progress.done, "there already": progress.kept, "failed": progress.failed}
+    console.say(", ".join(f"{number} {what}" for what, number in counts.items() if number))
+    console.say(f"{page}: open it in a browser; the tables are in results.md and results.csv beside it")
+    return 1 if progress.failed else 0
+
+
+def place(args: argparse.Namespace, console: Console) -> batch.Place:
+    """Return where the jobs run, from the options that `dip.arguments.add_places` adds."""
+    if args.scheduler is not None:
+        for name in ("workers", "gpus"):
+            if getattr(args, name) is not None:
+                raise ValueError(f"--{name} means nothing with --scheduler, whose workers were started elsewhere")
+        resources = dict(map(_resource, args.resource))
+        return batch.Dask(args.scheduler, threads=args.threads, resources=resources or None, say=console.say)
+    if args.resource:
+        raise ValueError("--resource means nothing without --scheduler")
+    gpus = args.gpus
+    if gpus == ["all"]:
+        gpus = [str(number) for number in range(torch.cuda.device_count())]
+        if not gpus:
+            raise ValueError("--gpus all: PyTorch sees no GPU here; leave it out")
+    if gpus is not None and args.workers not in (None, len(gpus)):
+        raise ValueError(f"--workers {args.workers} and {len(gpus)} GPUs; there is one worker for each GPU")
+    if gpus is None and args.workers is None:
+        if args.threads is not None:
+            raise ValueError("--threads means nothing without --workers; in this process, OMP_NUM_THREADS sets them")
+        return batch.InProcess()
+    return batch.Processes(len(gpus) if gpus else args.workers, threads=args.threads, gpus=gpus)
+
+
+def _resource(text: str) -> tuple[str, float]:
+    name, _, number = text.partition("=")
+    try:
+        return name, float(number)
+    except ValueError:
+        raise ValueError(f"--resource {text} is not a name and a number, such as GPU=1") from None
+
+
+def _protocol(args: argparse.Namespace) -> benchmark.Protocol:
+    given = {"sigma": args.sigma, "clip": False if args.unclipped else None, "factor": args.factor}
+    if args.missing is not None:
+        given["missing"] = args.missing if args.missing in ("text", "mask") else _share(args.missing)
+    size = args.size
+    if size is None and args.set == _BUNDLED:
+        size = _SIZE
+    return benchmark.Protocol(
+        args.task,
+        {name: value for name, value in given.items() if value is not None},
+        metric=args.metric,
+        border=args.border,
+        noise_seed=args.noise_seed,
+        size=size or None,
+    )
+
+
+def _share(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"--missing {text} is neither a share from 0 to 1 nor text or mask") from None
+
+
+def _method(name: str, args: argparse.Namespace) -> benchmark.Method:
+    if name != "reference":
+        return benchmark.find(name)
+    if args.reference is None:
+        raise ValueError("method reference needs --reference FOLDER, a clone of DmitryUlyanov/deep-image-prior")
+    return benchmark.find(name, checkout=str(args.reference.resolve()))
+
+
+def _entries(args: argparse.Namespace) -> list[datasets.Entry]:
+    entries = datasets.pictures(args.set, args.data, download=args.download)
+    if args.pictures is None:
+        return entries
+    by_name = {entry.name: entry for entry in entries}
+    for name in args.pictures:
+        if name not in by_name:
+            raise unknown(f"picture of {args.set}", name, by_name)
+    return [by_name[name] for name in args.pictures]
+
+
+def tell(progress: batch.Progress, record: Mapping[str, Any], console: Console) -> None:
+    """Say in one line how a job went, and how long the rest will take."""
+    number = progress.total - progress.left
+    seed = "" if record["seed"] is None else f", seed {record['seed']}"
+    head = f"[{number}/{progress.total}] {record['image']}, {record['method']}{seed}"
+    if record["status"] == "failed":
+        console.error(record["error"], about=head)
+        return
+    figures, left = record["figures"], progress.seconds_left()
+    rest = f"; about {duration(left)} left" if left and left > 1 else ""
+    console.say(f"{head}: {figures['psnr']:.2f} dB, SSIM {figures['ssim']:.4f}, {record['seconds']:.1f} s{rest}")

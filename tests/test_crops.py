@@ -130,19 +130,19 @@ def test_a_fit_in_crops_denoises_as_one_in_a_piece_does():
     assert fit.history.iterations("psnr").tolist() == [60, 120]
 
 
-@pytest.mark.parametrize("saved", [20, 65, 90])
+@pytest.mark.parametrize("saved", [5, 25])
 def test_a_resumed_fit_in_crops_is_the_same(saved, tmp_path):
     noisy = dip.degradations.gaussian(photograph(70, 100), 25, seed=0)
-    options = {"tile": 48, "network": SMALL, "preset": "fast", "progress": False}
-    straight = dip.fit(dip.Denoise(noisy), iters=100, **options)
+    options = {"tile": 48, "network": SMALL, "code": dip.codes.Denoised(renewed=1), "progress": False}
+    straight = dip.fit(dip.Denoise(noisy), iters=30, **options)
     path = tmp_path / "fit.ckpt"
 
     def keep(fit: dip.Fit) -> None:
         if fit.iteration == saved:
             fit.save(path)
 
-    dip.fit(dip.Denoise(noisy), iters=100, callbacks=[keep], **options)
-    resumed = dip.fit(dip.Denoise(noisy), iters=100, resume=path, **options)
+    dip.fit(dip.Denoise(noisy), iters=30, callbacks=[keep], **options)
+    resumed = dip.fit(dip.Denoise(noisy), iters=30, resume=path, **options)
     np.testing.assert_array_equal(resumed.image, straight.image)
 
 

@@ -61,6 +61,13 @@ def add_files(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
         help="black and white of the clean picture in the numbers of the file, as in 4095 or --data-range=-1,1; by "
         "default 0 to 255 for 8 bits, 0 to 65535 for 16, 0 to 1 for floats",
     )
+    group.add_argument(
+        "--workers",
+        type=whole(1, 2),
+        metavar="N",
+        help="restore so many pictures of a folder at a time, in processes that share the cores, or have a GPU each "
+        "where there are several; for small pictures and thin networks, which leave cores idle",
+    )
     group.add_argument("--quiet", action="store_true", help="say nothing but warnings and errors")
     return group
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import os
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 
 from dip import arguments, demo, devices, files, presets, settings, stopping, trained
+from dip.batch import Place, Processes
 from dip.codes import Image
 from dip.console import Console, one_line
 from dip.errors import unknown
@@ -27,7 +29,7 @@ from dip.tasks import Denoise, Inpaint, SuperResolve
 from dip.trained_job import Application, TrainedOrder
 from dip.work import Work, summary, write_report
 
-__all__ = ["info", "restore", "show_models", "show_presets", "try_out"]
+__all__ = ["info", "restore", "restore_one", "show_models", "show_presets", "try_out"]
 
 _TILE = 512  # pixels, of the crops that `info` tells the memory for
 _PACKAGES = ("scikit-image", "pillow", "imageio", "tifffile", "scipy", "safetensors", "tqdm", "matplotlib")
@@ -53,7 +55,12 @@ def restore(args: argparse.Namespace, console: Console) -> int:
                     f"--{name.replace('_', '-')} is for one picture and {args.input} is a folder; leave it out: "
                     "repeated, the command goes on with the first picture whose result is not there"
                 )
-        return Folder(args.input, args.output, order, begin, mask, args.reference, args.json).run(console)
+        place, remote = _workers(args)
+        return Folder(args.input, args.output, order, begin, mask, args.reference, args.json, place, remote).run(
+            console
+        )
+    if args.workers is not None:
+        raise ValueError(f"--workers is for a folder and {args.input} is one picture; leave it out")
     _check_single(args, mask)
     job = Job(args.input, args.output, mask, args.reference)
     try:
@@ -72,6 +79,28 @@ def restore(args: argparse.Namespace, console: Console) -> int:
         with failing():
             write_report(args.json, report)
     return 130 if work.interrupted else 0
+
+
+def restore_one(args: argparse.Namespace, job: Job) -> tuple[dict[str, Any], list[str]]:
+    """Restore one picture of a folder in a process of its own; return its report and the warnings."""
+    args.quiet = True  # several bars at a time would write over each other
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", RuntimeWarning)
+        _, begin = _backend(args)
+        report = begin(job).run(aside=True)
+    return report, [str(one.message) for one in caught if issubclass(one.category, RuntimeWarning)]
+
+
+def _workers(args: argparse.Namespace) -> tuple[Place | None, Callable[[Job], Any] | None]:
+    """Where the pictures of a folder are restored, if not here one after the other; and what does one there."""
+    if args.workers is None or args.workers == 1:
+        return None, None
+    gpus = None
+    if args.device in ("auto", "cuda") and torch.cuda.device_count() > 1:
+        named = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
+        names = named.split(",")
+        gpus = [names[number % len(names)] for number in range(args.workers)]
+    return Processes(args.workers, gpus=gpus), partial(restore_one, args)
 
 
 def _backend(args: argparse.Namespace) -> tuple[Order, Callable[[Job], Work]]:

@@ -1,14 +1,17 @@
-"""Restore the pictures of a folder, one after the other; the tree is kept, and one failure does not stop the rest."""
+"""Restore the pictures of a folder; the tree is kept, and one failure does not stop the rest."""
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from concurrent.futures import BrokenExecutor, Future, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dip import files
+from dip.batch import Place
 from dip.console import Console, one_line
 from dip.order import SCHEMA, Failure, Job, Order
 from dip.storage import same
@@ -17,6 +20,9 @@ from dip.work import Work, summary, write_report
 __all__ = ["Folder"]
 
 _WRITTEN_AS_THEY_ARE = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+
+
+_Turn = tuple[int, str, dict[str, Any], bool]  # which picture, how it went, its report, whether there was Ctrl-C
 
 
 @dataclass
@@ -41,6 +47,10 @@ class Folder:
         A folder of clean pictures with the same tree.
     report : Path or None
         JSON file that takes a list of reports. One that exists is continued, unless the order says otherwise.
+    place : Place or None
+        Where to restore several at a time; None = here, one after the other.
+    remote : callable or None
+        ``remote(job)`` does the work on one picture there, and returns the report and the warnings.
 
     Raises
     ------
@@ -57,6 +67,8 @@ class Folder:
     mask: Path | None = None
     reference: Path | None = None
     report: Path | None = None
+    place: Place | None = None
+    remote: Callable[[Job], tuple[dict[str, Any], list[str]]] | None = None
     jobs: list[tuple[str, Job | OSError | ValueError]] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
@@ -101,20 +113,20 @@ class Folder:
             0; 1 if a picture failed, or the report could not be written; 130 after Ctrl-C: the picture at hand is
             then written under the name of its iteration, and not taken for done by the next run.
         """
-        reports: list[dict[str, Any]] = []
+        reports: dict[int, dict[str, Any]] = {}
         count = {"done": 0, "kept": 0, "failed": 0, "interrupted": 0}
         interrupted, complete = False, True
-        for number, (name, job) in enumerate(self.jobs, 1):
-            head = f"[{number}/{len(self.jobs)}] "
-            try:
-                outcome, report, interrupted = self._one(head, name, job, console)
-                reports.append(report)
-                count[outcome] += 1
-            except KeyboardInterrupt:
-                interrupted = True
-            complete = self._write_report(reports, console)
-            if interrupted:
-                break
+        turns = self._one_by_one(console) if self.place is None else self._side_by_side(console, self.place)
+        with contextlib.closing(turns):
+            while not interrupted:
+                try:
+                    number, outcome, reports[number], interrupted = next(turns)
+                    count[outcome] += 1
+                except StopIteration:
+                    break
+                except KeyboardInterrupt:
+                    interrupted = True
+                complete = self._write_report(reports, console)
         parts = [f"{number} {what}" for what, number in count.items() if number]
         left = len(self.jobs) - sum(count.values())
         console.say(", ".join(parts + [f"{left} not begun"] * (left > 0)))
@@ -122,28 +134,82 @@ class Folder:
             return 130
         return 1 if count["failed"] or not complete else 0
 
-    def _one(
-        self, head: str, name: str, job: Job | OSError | ValueError, console: Console
-    ) -> tuple[str, dict[str, Any], bool]:
-        """Restore one picture; return how it went, its report, and whether there was Ctrl-C."""
+    def _one_by_one(self, console: Console) -> Generator[_Turn]:
+        for number in range(len(self.jobs)):
+            yield self._settled(number, console) or self._here(number, console)
+
+    def _side_by_side(self, console: Console, place: Place) -> Generator[_Turn]:
+        """Send all of them to the workers, and yield them as they come back.
+
+        When a worker dies, nobody can tell which picture it was that took it down: those that were under way have
+        another turn, one at a time.
+        """
         try:
-            if not isinstance(job, Job):
-                raise job
-            if job.target.is_file() and not self.order.force:
-                console.say(f"{head}{job.target} exists and is kept; --force replaces it")
-                earlier = self._earlier.get(str(job.target))
-                return "kept", earlier or {"schema": SCHEMA, "status": "kept", **job.names()}, False
-            console.say(f"{head}{job.source} ...")
+            flying: dict[Future[Any], int] = {}
+            for number in range(len(self.jobs)):
+                settled = self._settled(number, console)
+                if settled is None:
+                    flying[place.submit(self.remote, (self.jobs[number][1],))] = number  # type: ignore[arg-type]
+                else:
+                    yield settled
+            lost = []
+            for future in as_completed(flying):
+                if isinstance(future.exception(), BrokenExecutor):
+                    lost.append(flying[future])
+                else:
+                    yield self._back(flying[future], future, console)
+            for number in lost:
+                place.renew()
+                future = place.submit(self.remote, (self.jobs[number][1],))  # type: ignore[arg-type]
+                yield self._back(number, future, console)
+        finally:
+            place.close()
+
+    def _settled(self, number: int, console: Console) -> _Turn | None:
+        """The turn of a picture that needs no work: its result is there, or something is wrong with its files."""
+        job = self.jobs[number][1]
+        if not isinstance(job, Job):
+            return self._failed(number, job, console)
+        if not job.target.is_file() or self.order.force:
+            return None
+        console.say(f"{self._head(number)}{job.target} exists and is kept; --force replaces it")
+        earlier = self._earlier.get(str(job.target))
+        return number, "kept", earlier or {"schema": SCHEMA, "status": "kept", **job.names()}, False
+
+    def _here(self, number: int, console: Console) -> _Turn:
+        job = self.jobs[number][1]
+        assert isinstance(job, Job)
+        try:
+            console.say(f"{self._head(number)}{job.source} ...")
             work = self.begin(job)
             report = work.run(console.say, aside=True)
-            console.say(head + summary(report))
-            return report["status"], report, work.interrupted
         except Exception as error:  # whatever is wrong with one picture, the others have their turn
-            expected = isinstance(error, (Failure, OSError, ValueError, TypeError, MemoryError))
-            reason = one_line(error) if expected else f"{type(error).__name__}: {one_line(error)}"
-            console.error(error if expected else reason, about=head + name)
-            about = job if isinstance(job, Job) else Job(self.source / name, self.target / name)
-            return "failed", about.failed(reason), False
+            return self._failed(number, error, console)
+        console.say(self._head(number) + summary(report))
+        return number, report["status"], report, work.interrupted
+
+    def _back(self, number: int, future: Future[Any], console: Console) -> _Turn:
+        try:
+            (report, warnings), _ = future.result()
+        except BrokenExecutor:
+            return self._failed(number, MemoryError("its process died, as when the memory runs out"), console)
+        except Exception as error:
+            return self._failed(number, error, console)
+        for text in warnings:
+            console.warn(f"{self._head(number)}{text}")
+        console.say(self._head(number) + summary(report))
+        return number, report["status"], report, False
+
+    def _failed(self, number: int, error: Exception, console: Console) -> _Turn:
+        name, job = self.jobs[number]
+        expected = isinstance(error, (Failure, OSError, ValueError, TypeError, MemoryError))
+        reason = one_line(error) if expected else f"{type(error).__name__}: {one_line(error)}"
+        console.error(error if expected else reason, about=self._head(number) + name)
+        about = job if isinstance(job, Job) else Job(self.source / name, self.target / name)
+        return number, "failed", about.failed(reason), False
+
+    def _head(self, number: int) -> str:
+        return f"[{number + 1}/{len(self.jobs)}] "
 
     def _pictures(self) -> list[Path]:
         """The pictures below the source that are not those of another tree in it: results, masks, references."""
@@ -189,13 +255,18 @@ class Folder:
             raise FileNotFoundError(f"{name} does not exist, and no picture of another format beside it either")
         return found[0]
 
-    def _write_report(self, reports: list[dict[str, Any]], console: Console) -> bool:
+    def _write_report(self, reports: dict[int, dict[str, Any]], console: Console) -> bool:
         """Write the reports so far, and those from before on the pictures whose turn is still to come."""
         if self.report is None:
             return True
-        rest = [self._earlier.get(str(job.target)) for _, job in self.jobs[len(reports) :] if isinstance(job, Job)]
+        earlier = {
+            number: self._earlier.get(str(job.target))
+            for number, (_, job) in enumerate(self.jobs)
+            if isinstance(job, Job)
+        }
+        known = {number: report for number, report in (earlier | reports).items() if report is not None}
         try:
-            write_report(self.report, reports + [report for report in rest if report is not None])
+            write_report(self.report, [known[number] for number in sorted(known)])
         except OSError as error:
             console.error(error)
             return False

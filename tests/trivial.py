@@ -8,6 +8,7 @@ runs so many of them in FOLDER, each of so many seconds.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import time
@@ -55,6 +56,20 @@ def fitted(seed):
     fit = quick_fit(dip.Denoise(picture()), iters=3, seed=seed, device="cpu", progress=False)
     image = np.asarray(fit.image)
     return batch.Outcome({"threads used": torch.get_num_threads()}, {f"picture-{seed}": image.tobytes()})
+
+
+def copied_unless_deadly(job):
+    """Stand for the restoration of a picture of a folder; one of them kills the process that works on it."""
+    if job.source.name == "deadly.png":
+        os.kill(os.getpid(), signal.SIGKILL)
+    job.target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(job.source, job.target)
+    report = {"output": str(job.target), "status": "done", "iterations": 0, "seconds": 0.0, "figures": {}}
+    return {**report, "settings": {"stop": None}}, []
+
+
+def never(job):
+    raise AssertionError("nothing is to be done here")
 
 
 def jobs(function, numbers, *first, last=()):

@@ -115,7 +115,9 @@ def cost(size: int, options: argparse.Namespace) -> dict[str, Any]:
 def costs(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Add what a whole fit comes to, divided by that of the first one and by how many times more pixels it has."""
     for one in found:
-        fit = one["iterations"] * one["seconds_an_iteration"] + crops.LOOKS * (one["seconds_a_pass"] or 0)
+        fit = one["iterations"] * one["seconds_an_iteration"] + crops.looks(one["iterations"], one["tiles"]) * (
+            one["seconds_a_pass"] or 0
+        )
         one["hours"] = round(fit / 3600, 2)
         first = found[0]["iterations"] * found[0]["seconds_an_iteration"]
         one["times_linear"] = round(fit / first / (one["size"] / found[0]["size"]) ** 2, 3)

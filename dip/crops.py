@@ -20,7 +20,8 @@ from dip.codes import Frame
 from dip.errors import positive_int
 from dip.problem import Problem
 
-LOOKS, SPACING = 8, 10  # how many passes over the whole at the end of a run are averaged, and iterations between them
+SPACING = 10  # iterations between two of the passes over the whole at the end of a run, which are averaged
+SLOWER = 0.3  # factor of the learning rate: a crop says less of the picture than the whole does
 _PASS = 512  # least side of a tile in such a pass, in pixels: with small ones it is all margin
 
 Place = tuple[slice, slice]  # rows and columns
@@ -156,6 +157,11 @@ class _Axis(NamedTuple):
             slice(lead, last - first - trail),
             slice(first + lead, last - trail),
         )
+
+
+def looks(goal: int, tiles: int) -> int:
+    """Return how many passes over the whole a fit of so many iterations is worth: a quarter of its time, at most 20."""
+    return min(max(goal // (4 * tiles), 2), 20)
 
 
 def check(options: dict[str, Any], task: Problem, network: Any, frame: Frame) -> int | None:

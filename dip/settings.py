@@ -62,7 +62,7 @@ class Options(TypedDict, total=False):
     tile : int
         For pictures too large for the memory: at each iteration the network sees only a random crop of this many pixels
         a side, and a last pass makes the whole (`dip.crops`). The preset's iterations are then meant for each tile: a
-        picture of 16 tiles takes 16 times as many.
+        picture of 16 tiles takes 16 times as many. The learning rate is 0.3 of the preset's, if none is given.
     seed : int
         Everything random is drawn from it: weights, code, jitter; 0 by default. PyTorch's global generator is not
         touched.
@@ -255,6 +255,8 @@ def resolve(task: Problem, options: Options) -> Settings:
     if not optimize_code and not any(p.requires_grad for p in network.parameters()):
         raise ValueError("the network has no weights that could be fitted: every one has requires_grad=False")
     tile = crops.check(given, task, network, frame)
+    if tile is not None and "lr" not in given:
+        lr *= crops.SLOWER
     # The code alone tells that a size is out of the question, some of which PyTorch cannot even count.
     devices.check_memory(3 * 4 * code.channels * frame.height * frame.width, device, task.shape[1:], padded=padded)
     found = _dry_run(network, code.channels, frame, device, dtype, optimizer, tile, optimize_code=optimize_code)

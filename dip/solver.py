@@ -15,7 +15,7 @@ from dip import codes, devices, losses, optimizers, storage
 from dip._version import __version__
 from dip.averaging import ExponentialAverage
 from dip.callbacks import Reference, interrupts, progress_bar
-from dip.crops import LOOKS, SPACING, Crops, Whole, whole
+from dip.crops import SPACING, Crops, Whole, looks, whole
 from dip.errors import positive_int, shown, warn
 from dip.guard import DivergenceError, Guard
 from dip.history import History
@@ -195,7 +195,8 @@ class Fit:
         if not self._in_crops or self._goal is None:
             return False
         left = self._goal - self.iteration
-        return self._stop is not None or (left % SPACING == 0 and left < LOOKS * SPACING)
+        last = SPACING * looks(self._goal, self.settings.tiles)
+        return self._stop is not None or (left % SPACING == 0 and left < last)
 
     def _look(self) -> None:
         if self.iteration - self._looked > SPACING:  # what is older comes from another run

@@ -121,9 +121,10 @@ def test_a_fit_in_crops_denoises_as_one_in_a_piece_does():
     noisy = dip.degradations.gaussian(clean, 25, seed=0)
     options = {"network": SMALL, "preset": "fast", "progress": False, "reference": clean}
     whole = dip.fit(dip.Denoise(noisy), iters=140, **options)
-    fit = dip.fit(dip.Denoise(noisy), iters=140, tile=64, **options)
+    fit = dip.fit(dip.Denoise(noisy), iters=140, tile=64, lr=0.01, **options)
     assert fit.settings.tiles == 6
     assert fit.settings.iters == 6 * 900
+    assert dip.Fit(dip.Denoise(noisy), tile=64, **options).settings.lr == pytest.approx(0.003)
     got, had, wanted = (dip.metrics.psnr(image, clean) for image in (fit.image, noisy, whole.image))
     assert got > had + 4
     assert got > wanted - 1
@@ -194,7 +195,7 @@ def test_operators_that_may_look_anywhere_are_refused():
 
 def test_where_the_memory_does_not_suffice_crops_are_advised_and_do(monkeypatch):
     large = np.broadcast_to(np.uint8(7), (2048, 2048, 3))
-    monkeypatch.setattr(dip.devices, "free_memory", lambda device: 4 * 2**30)
+    monkeypatch.setattr(dip.devices, "free_memory", lambda device: 5 * 2**30)
     with pytest.raises(MemoryError, match=r"2048 x 2048 pixels .* would take about .*; fit it in crops \(tile=512\)"):
         dip.Fit(dip.Denoise(large), precision="float32")
     assert dip.settings.resolve(dip.Denoise(large), {"precision": "float32", "tile": 512}).tiles == 16

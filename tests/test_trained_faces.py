@@ -184,6 +184,7 @@ def test_every_option_is_a_fits_or_means_something_for_a_model():
         "force",
         "data_range",
         "quiet",
+        "workers",
         "backend",
         "model",
         "device",

@@ -2,15 +2,15 @@
 
 One network is fitted to all of the picture, a random crop of (z, y) at a time, so that memory follows from the crop and
 not from the picture. In a crop the network normalises by the crop's statistics, which differ from place to place: a
-picture made of such pieces would show its seams. So the whole is made by another pass. The statistics of all tiles are
-averaged and frozen, which makes the network one and the same function of z everywhere, and it is applied to tiles with
-a margin as wide as it sees. What it makes is then what it would make of the whole code at once.
+picture made of such pieces would show its seams. So the whole is made by another pass. The statistics are averaged over
+many crops and frozen, which makes the network one and the same function of z everywhere, and it is applied to tiles
+with a margin as wide as it sees. What it makes is then what it would make of the whole code at once.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -103,6 +103,14 @@ class Crops:
         self._crop = self._draw()
         return code[..., *self._crop.code].contiguous(memory_format=torch.channels_last)
 
+    def sample(self, count: int, seed: int) -> list[Place]:
+        """Return where `count` crops are in the code that might have been drawn; the next crop stays what it is."""
+        generator = torch.Generator().manual_seed(seed)
+        return [
+            (self._rows.at(self._rows.draw(generator))[0], self._columns.at(self._columns.draw(generator))[0])
+            for _ in range(count)
+        ]
+
     def picture(self, made: Tensor) -> Tensor:
         """Return x in what the network has made of the crop."""
         return made[..., *self._crop.x]
@@ -159,6 +167,11 @@ class _Axis(NamedTuple):
         )
 
 
+def sampled(tiles: int) -> int:
+    """Return over how many crops the statistics are averaged."""
+    return max(tiles, 20)
+
+
 def looks(goal: int, tiles: int) -> int:
     """Return how many passes over the whole a fit of so many iterations is worth: a quarter of its time, at most 20."""
     return min(max(goal // (4 * tiles), 2), 20)
@@ -205,8 +218,8 @@ def check(options: dict[str, Any], task: Problem, network: Any, frame: Frame) ->
 
 
 @torch.no_grad()
-def whole(network: Any, code: Tensor, tile: int, dtype: torch.dtype) -> Tensor:
-    """Return f(z) of the whole code, tile by tile, with the normalisations' statistics over all of it.
+def whole(network: Any, code: Tensor, tile: int, dtype: torch.dtype, sample: Iterable[Place]) -> Tensor:
+    """Return f(z) of the whole code, tile by tile, by statistics of the normalisations that are the same for all.
 
     Parameters
     ----------
@@ -218,6 +231,9 @@ def whole(network: Any, code: Tensor, tile: int, dtype: torch.dtype) -> Tensor:
         Side of the crops that the network was fitted to.
     dtype : torch.dtype
         What the network computes in.
+    sample : iterable of places
+        Crops over which the statistics are averaged. They have to come as those of the fit did, to whose statistics
+        the weights are fitted: the mean over a grid of tiles, in which the border counts for more, costs some decibels.
 
     Returns
     -------
@@ -229,8 +245,8 @@ def whole(network: Any, code: Tensor, tile: int, dtype: torch.dtype) -> Tensor:
     network.train()
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # the plain mean over all tiles
-    for rows, columns in _tiles(code, tile):
+        norm.momentum = None  # the plain mean
+    for rows, columns in sample:
         network(_part(code, rows, columns, dtype))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

@@ -15,7 +15,7 @@ from dip import codes, devices, losses, optimizers, storage
 from dip._version import __version__
 from dip.averaging import ExponentialAverage
 from dip.callbacks import Reference, interrupts, progress_bar
-from dip.crops import SPACING, Crops, Whole, looks, whole
+from dip.crops import SPACING, Crops, Whole, looks, sampled, whole
 from dip.errors import positive_int, shown, warn
 from dip.guard import DivergenceError, Guard
 from dip.history import History
@@ -295,9 +295,11 @@ class Fit:
         if self._output is None:
             if not self._in_crops or not self.iteration:
                 raise RuntimeError("the fit has not been run yet; call run()")
-            s = self.settings
+            s, view = self.settings, self._view
             assert s.tile is not None
-            self._output = s.frame.crop(whole(self.network, self.code, s.tile, s.dtype))
+            assert isinstance(view, Crops)
+            sample = view.sample(sampled(s.tiles), s.seed + self.iteration)
+            self._output = s.frame.crop(whole(self.network, self.code, s.tile, s.dtype, sample))
         return self._output
 
     @property

@@ -53,29 +53,28 @@ def test_tiles_are_what_the_network_makes_of_the_whole_code(options, monkeypatch
     monkeypatch.setattr(crops, "_PASS", 8)
     net = network(**options)
     code = torch.rand(1, 4, 200, 136, generator=torch.Generator().manual_seed(1))
-    tiled = crops.whole(net, code, 48, torch.float32)
+    sample = [(slice(0, 48), slice(8, 56)), (slice(80, 128), slice(88, 136))]
+    tiled = crops.whole(net, code, 48, torch.float32, sample)
     assert net.training
     statistics = {name: tensor.clone() for name, tensor in net.state_dict().items() if "running" in name}
     with torch.no_grad():
         at_once = net.eval()(code)
     torch.testing.assert_close(tiled, at_once, atol=2e-5, rtol=0)
     monkeypatch.setattr(net, "reach", 0)  # without the margin there would be seams
-    seams = crops.whole(net, code, 48, torch.float32)
+    seams = crops.whole(net, code, 48, torch.float32, sample)
     assert all(torch.equal(net.state_dict()[name], tensor) for name, tensor in statistics.items())
     assert (seams - at_once).abs().max() > 1e-3
 
 
-def test_statistics_are_the_mean_over_all_tiles():
+def test_statistics_are_the_mean_over_the_sample():
     net = network()
     code = torch.rand(1, 4, 96, 64, generator=torch.Generator().manual_seed(1))
-    crops.whole(net, code, 32, torch.float32)
+    sample = crops.Crops(Frame.around((96, 64), (96, 64)), 32, 8, seed=3).sample(5, seed=4)
+    assert len(set(map(str, sample))) > 2
+    crops.whole(net, code, 32, torch.float32, sample)
     first = net.down[0]
     with torch.no_grad():
-        means = [
-            first[0](code[..., top : top + 32, left : left + 32]).mean((0, 2, 3))
-            for top in (0, 32, 64)
-            for left in (0, 32)
-        ]
+        means = [first[0](code[..., rows, columns]).mean((0, 2, 3)) for rows, columns in sample]
     torch.testing.assert_close(first[1].running_mean, torch.stack(means).mean(0))
     assert first[1].momentum == 0.1
 

@@ -258,7 +258,7 @@ def dry_run(
     largest = max(sizes, default=0)
     total = sum(sizes) + 3 * largest + (3 + 2 * moments) * fitted + 3 * 4 * z.numel()
     # Beyond what is alive: the kernels' own code and scratch, and room lost between blocks (benchmarks/memory.py).
-    return Foretold(25 * 2**20 + 23 * total // 20, tuple(output.shape), largest)
+    return Foretold(25 * 2**20 + 13 * total // 10, tuple(output.shape), largest)
 
 
 def check_memory(

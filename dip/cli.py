@@ -22,7 +22,7 @@ Deep Image Prior: restore a picture by fitting an untrained network to it. No tr
 picture it looks at is the one to be restored.
 
 examples:
-  dip demo                                              see what it does, in a minute or two
+  dip demo                                              see what it does, in about a minute
   dip denoise photo.png -o restored.png
   dip inpaint photo.png --mask known.png -o restored.png
   dip super-resolve small.png --factor 4 -o large.png"""
@@ -101,7 +101,7 @@ at the same time: what is finished is never run again."""
 
 _BENCHMARK_EXAMPLES = """\
 examples:
-  dip benchmark -o report/                        the bundled photographs, 4 methods, in a minute or two
+  dip benchmark -o report/ --workers 2            the bundled photographs, 4 methods, in some minutes
   dip benchmark --list                            picture sets, tasks and methods
   dip benchmark --set set9 --data DIR --methods paper,paper+twice,bm3d --seeds 3 --workers 2 -o set9/
   dip benchmark --task super-resolve --factor 8 --set set5 --scheduler tcp://10.0.0.1:8786 -o x8/"""

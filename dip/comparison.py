@@ -22,7 +22,7 @@ _DEFAULTS = {
     "super-resolve": ["paper", "bicubic"],
     "deblur": ["paper", "richardson-lucy", "wiener"],
 }
-_BUNDLED, _SIZE = "photographs", 128  # pixels: so that it takes a minute or two on two cores
+_BUNDLED, _SIZE = "photographs", 128  # pixels: a first look is not to take long
 
 
 def compare(args: argparse.Namespace, console: Console) -> int:

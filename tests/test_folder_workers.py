@@ -39,12 +39,15 @@ def test_results_and_reports_are_those_of_one_after_the_other(capsys):
     assert said.out.splitlines()[-1] == "3 done, 1 failed"
     assert "broken.png" in said.err
     for number in range(3):
-        np.testing.assert_array_equal(imread(f"two/below/{number}.png"), imread(f"one/below/{number}.png"))
+        # A worker has its share of the threads, and sums in another order round otherwise.
+        one, two = (imread(f"{folder}/below/{number}.png").astype(int) for folder in ("one", "two"))
+        np.testing.assert_allclose(two, one, atol=1)
     one, two = (json.loads(Path(name).read_text()) for name in ("one.json", "two.json"))
     assert [report["input"] for report in two] == [report["input"] for report in one]
     assert [report["status"] for report in two] == ["done", "done", "done", "failed"]
     for first, second in zip(one[:3], two[:3], strict=True):
-        assert second["history"]["loss"] == first["history"]["loss"]
+        losses = [report["history"]["loss"]["value"] for report in (first, second)]
+        assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
     assert cli.main([*words, "--workers", "2"]) == 1  # what is there is kept
     assert capsys.readouterr().out.splitlines()[-1] == "3 kept, 1 failed"

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dip import arguments, demo, devices, files, presets, settings, stopping, trained
+from dip import arguments, batch, demo, devices, files, presets, settings, stopping, trained
 from dip.batch import Place, Processes
 from dip.codes import Image
 from dip.console import Console, one_line
@@ -42,6 +42,9 @@ def restore(args: argparse.Namespace, console: Console) -> int:
         if path is not None and not path.exists():
             raise FileNotFoundError(f"{path} does not exist; check the name and the folder")
     order, begin = _backend(args)
+    if isinstance(order, FitOrder):
+        settings = order.check()
+        stopping.warn_if_blind(settings.stop, order.total(settings))
     whole_folder = args.input.is_dir()
     if args.json is not None:
         # a folder's report is continued
@@ -95,11 +98,9 @@ def _workers(args: argparse.Namespace) -> tuple[Place | None, Callable[[Job], An
     """Where the pictures of a folder are restored, if not here one after the other; and what does one there."""
     if args.workers is None or args.workers == 1:
         return None, None
-    gpus = None
-    if args.device in ("auto", "cuda") and torch.cuda.device_count() > 1:
-        named = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
-        names = named.split(",")
-        gpus = [names[number % len(names)] for number in range(args.workers)]
+    here = batch.gpus() if args.device in ("auto", "cuda") else []
+    # in turn, where there are more workers than GPUs
+    gpus = [here[number % len(here)] for number in range(args.workers)] if len(here) > 1 else None
     return Processes(args.workers, gpus=gpus), partial(restore_one, args)
 
 
@@ -124,8 +125,6 @@ def _backend(args: argparse.Namespace) -> tuple[Order, Callable[[Job], Work]]:
     if model is not None:
         raise ValueError("--model means nothing without --backend trained; --preset chooses the settings of a fit")
     fitted = _order(args)
-    settings = fitted.check()
-    stopping.warn_if_blind(settings.stop, fitted.total(settings))
     return fitted, partial(Restoration, order=fitted)
 
 

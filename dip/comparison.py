@@ -6,8 +6,6 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
 from dip import batch, benchmark, datasets
 from dip.callbacks import duration
 from dip.console import Console
@@ -74,7 +72,7 @@ def place(args: argparse.Namespace, console: Console) -> batch.Place:
         raise ValueError("--resource means nothing without --scheduler")
     gpus = args.gpus
     if gpus == ["all"]:
-        gpus = [str(number) for number in range(torch.cuda.device_count())]
+        gpus = batch.gpus()
         if not gpus:
             raise ValueError("--gpus all: PyTorch sees no GPU here; leave it out")
     if gpus is not None and args.workers not in (None, len(gpus)):

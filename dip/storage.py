@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import secrets
 import stat
 import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-__all__ = ["check_place", "remove_leftovers", "same", "write_bytes"]
+__all__ = ["check_place", "plain", "remove_leftovers", "same", "write_bytes"]
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> Path:
@@ -103,3 +106,20 @@ def check_place(path: str | os.PathLike[str], name: str | None = None) -> None:
 
 def _temporary_prefix(target: Path) -> str:
     return f".dip-{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:12]}-"
+
+
+def plain(value: Any) -> Any:
+    """Return a value of JSON types in which floats that are not finite, which JSON has no word for, are null.
+
+    Examples
+    --------
+    >>> plain({"psnr": float("inf"), "losses": (0.5, float("nan"))})
+    {'psnr': None, 'losses': [0.5, None]}
+    """
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value

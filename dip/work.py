@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import signal
 import threading
@@ -21,6 +20,7 @@ from dip import files, images, metrics
 from dip.callbacks import duration
 from dip.devices import environment
 from dip.order import SCHEMA, Job, Order, failing
+from dip.storage import plain
 
 __all__ = ["Work", "interrupts_held_back", "summary", "write_report"]
 
@@ -206,15 +206,5 @@ def _resized(alpha: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
 
 def _json(report: dict[str, Any]) -> str:
     """A report as JSON with one line for each of its entries, long lists included."""
-    lines = [f"  {json.dumps(key)}: {json.dumps(_plain(value))}" for key, value in report.items()]
+    lines = [f"  {json.dumps(key)}: {json.dumps(plain(value))}" for key, value in report.items()]
     return "{\n" + ",\n".join(lines) + "\n}"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value

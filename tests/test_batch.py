@@ -427,3 +427,13 @@ def _free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return one.getsockname()[1]
+
+
+@pytest.mark.parametrize(("named", "expected"), [(None, ["0", "1"]), ("3,5", ["3", "5"])])
+def test_gpus_have_the_names_that_a_worker_understands(named, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    if named is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert batch.gpus() == expected

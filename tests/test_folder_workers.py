@@ -74,3 +74,9 @@ def test_a_picture_that_takes_its_process_down_leaves_the_others_alone(capsys):
 def test_one_picture_needs_no_workers(capsys):
     assert cli.main(["denoise", "in/below/0.png", "-o", "out.png", "--workers", "2", *QUICK]) == 2
     assert "--workers is for a folder" in capsys.readouterr().err
+
+
+def test_what_is_wrong_with_the_options_is_told_once(capsys):
+    words = ["denoise", "in/below", "-o", "out", *QUICK, "--stop", "windowed-variance", "--workers", "2"]
+    assert cli.main(words) == 0
+    assert capsys.readouterr().err.count("warning") == 1

@@ -1,7 +1,7 @@
 """Many jobs: each is run once, wherever there is room, and its result is one line in a file."""
 
 from dip.batch.jobs import Job, Outcome, Progress, digest, key, run
-from dip.batch.places import Dask, Given, InProcess, Place, Processes
+from dip.batch.places import Dask, Given, InProcess, Place, Processes, gpus
 from dip.batch.results import Results
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Progress",
     "Results",
     "digest",
+    "gpus",
     "key",
     "run",
 ]

@@ -18,7 +18,7 @@ import torch
 
 from dip.errors import positive_int
 
-__all__ = ["Dask", "Given", "InProcess", "Place", "Processes", "cores"]
+__all__ = ["Dask", "Given", "InProcess", "Place", "Processes", "cores", "gpus"]
 
 _RECONNECT = 600.0  # seconds that a scheduler may be away
 _PATIENCE = 30.0  # seconds for the first answer of a scheduler
@@ -252,6 +252,13 @@ class Dask(Place):
     def _leave(self) -> None:
         with contextlib.suppress(Exception):
             self._client.close(timeout=2)
+
+
+def gpus() -> list[str]:
+    """Return the GPUs that this process sees, as CUDA_VISIBLE_DEVICES names them."""
+    count = torch.cuda.device_count()
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return named.split(",")[:count] if named else [str(number) for number in range(count)]
 
 
 def cores() -> int:

@@ -9,7 +9,6 @@ is free again at once, without clocks or heartbeats.
 from __future__ import annotations
 
 import json
-import math
 import os
 import secrets
 import time
@@ -18,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from dip.storage import check_place
+from dip.storage import check_place, plain
 
 __all__ = ["Results"]
 
@@ -116,7 +115,7 @@ class Results:
         OSError
             It could not be written, and the file is as it was.
         """
-        line = (json.dumps(_finite({"key": key, **record}), allow_nan=False) + "\n").encode()
+        line = (json.dumps(plain({"key": key, **record}), allow_nan=False) + "\n").encode()
         with self._lock.acquire(poll_interval=_POLL):
             self._refresh()
             if key in self.finished:
@@ -237,13 +236,3 @@ def _lines(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
         for line in file:
             if line.endswith(b"\n"):
                 yield json.loads(line)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {name: _finite(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -78,14 +77,4 @@ def tensorboard_writer() -> Any:
 
 def write_json(path: Path, report: Any) -> None:
     """Write a report, whole or not at all; what is not finite, which JSON has no word for, becomes null."""
-    storage.write_bytes(path, (json.dumps(_plain(report), indent=1) + "\n").encode())
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
+    storage.write_bytes(path, (json.dumps(storage.plain(report), indent=1) + "\n").encode())

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dip import arguments, batch, demo, devices, files, presets, settings, stopping, trained
+from dip import arguments, batch, crops, demo, devices, files, presets, settings, stopping, trained
 from dip.batch import Place, Processes
 from dip.codes import Image
 from dip.console import Console, one_line
@@ -31,7 +31,6 @@ from dip.work import Work, summary, write_report
 
 __all__ = ["info", "restore", "restore_one", "show_models", "show_presets", "try_out"]
 
-_TILE = 512  # pixels, of the crops that `info` tells the memory for
 _PACKAGES = ("scikit-image", "pillow", "imageio", "tifffile", "scipy", "safetensors", "tqdm", "matplotlib")
 
 
@@ -165,9 +164,9 @@ def info(args: argparse.Namespace, console: Console) -> int:
             preset = presets.get(*name.split("/"))
             needed = settings.memory(preset, (3, height, width), device)
             told = f"takes about {needed / 2**30:.2f} GiB on {device}"
-            if max(args.size) > _TILE and preset.task != "reconstruct":
-                in_crops = settings.memory(preset, (3, height, width), device, tile=_TILE)
-                told += f", {in_crops / 2**30:.2f} GiB with --tile {_TILE}"
+            if max(args.size) > crops.USUAL and preset.task != "reconstruct":
+                in_crops = settings.memory(preset, (3, height, width), device, tile=crops.USUAL)
+                told += f", {in_crops / 2**30:.2f} GiB with --tile {crops.USUAL}"
             lines[f"{name}, {height} x {width}"] = told
     width = max(map(len, lines))
     console.say("\n".join(f"{name.ljust(width)}  {value}" for name, value in lines.items()))

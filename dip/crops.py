@@ -22,6 +22,8 @@ from dip.problem import Problem
 
 SPACING = 10  # iterations between two of the passes over the whole at the end of a run, which are averaged
 SLOWER = 0.3  # factor of the learning rate: a crop says less of the picture than the whole does
+USUAL = 512  # pixels of a side: what is advised, and what the memory is told for
+_SAMPLED = 20  # crops over which the statistics are averaged, at least
 _PASS = 512  # least side of a tile in such a pass, in pixels: with small ones it is all margin
 
 Place = tuple[slice, slice]  # rows and columns
@@ -89,6 +91,7 @@ class Crops:
     """
 
     def __init__(self, frame: Frame, tile: int, step: int, seed: int, *, factor: int = 1, support: int = 0) -> None:
+        self._frame, self._tile = frame, tile
         self._rows = _Axis(frame.height, frame.top, frame.inner_height, tile, step, factor, support)
         self._columns = _Axis(frame.width, frame.left, frame.inner_width, tile, step, factor, support)
         self._generator = torch.Generator().manual_seed(seed)
@@ -110,6 +113,11 @@ class Crops:
             (self._rows.at(self._rows.draw(generator))[0], self._columns.at(self._columns.draw(generator))[0])
             for _ in range(count)
         ]
+
+    def look(self, network: Any, code: Tensor, dtype: torch.dtype, seed: int) -> Tensor:
+        """Return x of the whole: `whole`, by the statistics of crops drawn with a seed."""
+        tiles = math.ceil(self._rows.extent / self._tile) * math.ceil(self._columns.extent / self._tile)
+        return self._frame.crop(whole(network, code, self._tile, dtype, self.sample(max(tiles, _SAMPLED), seed)))
 
     def picture(self, made: Tensor) -> Tensor:
         """Return x in what the network has made of the crop."""
@@ -167,11 +175,6 @@ class _Axis(NamedTuple):
         )
 
 
-def sampled(tiles: int) -> int:
-    """Return over how many crops the statistics are averaged."""
-    return max(tiles, 20)
-
-
 def looks(goal: int, tiles: int) -> int:
     """Return how many passes over the whole a fit of so many iterations is worth: a quarter of its time, at most 20."""
     return min(max(goal // (4 * tiles), 2), 20)
@@ -214,7 +217,7 @@ def check(options: dict[str, Any], task: Problem, network: Any, frame: Frame) ->
             f"tile={tile}: with this network a tile is a multiple of {network.multiple} pixels, and not below {least}; "
             f"take tile={nearest}"
         )
-    return None if tile >= max(frame.height, frame.width) else tile
+    return needed(tile, frame)
 
 
 @torch.no_grad()
@@ -264,6 +267,11 @@ def whole(network: Any, code: Tensor, tile: int, dtype: torch.dtype, sample: Ite
         network.train()
     assert made is not None
     return made
+
+
+def needed(tile: int | None, frame: Frame) -> int | None:
+    """Return the side of a crop, None where the picture is not larger than that."""
+    return None if tile is None or tile >= max(frame.height, frame.width) else tile
 
 
 def pass_tile(network: Any, tile: int) -> int:

@@ -267,7 +267,7 @@ def check_memory(
     size: tuple[int, int],
     *,
     padded: tuple[int, int] | None = None,
-    tiles: bool = False,
+    tile: int | None = None,
 ) -> None:
     """Refuse a fit that would not find room.
 
@@ -281,8 +281,8 @@ def check_memory(
         Height and width of the image, for the message.
     padded : tuple of int, optional
         Height and width that the network works on.
-    tiles : bool, default False
-        Whether the fit could be done in crops.
+    tile : int, optional
+        Side of crops in which the fit could be done.
 
     Raises
     ------
@@ -293,7 +293,7 @@ def check_memory(
     if needed is None or needed <= (_ENORMOUS if free is None else free):
         return
     room = "which no machine has" if free is None else f"and {_gib(free)} are free"
-    fewer = "fit it in crops (tile=512)" if tiles else "restore a crop or a reduced picture"
+    fewer = f"fit it in crops (tile={tile})" if tile else "restore a crop or a reduced picture"
     inside = ""
     if padded is not None and padded[0] * padded[1] > 2 * (size[0] + 64) * (size[1] + 64):
         inside = f", padded to {padded[0]} x {padded[1]} for the network's scales,"

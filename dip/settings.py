@@ -264,8 +264,8 @@ def resolve(task: Problem, options: Options) -> Settings:
     if found is not None:  # else it is a module that needs real data: its first iteration will tell
         needed = _needed(found, network, code.channels, channels, frame, tile)
         _check_shape(found.shape, (1, channels, *_seen(frame, tile)), code.channels)
-        cuttable = tile is None and task.support is not None and max(frame.height, frame.width) > 512
-        devices.check_memory(needed, device, task.shape[1:], padded=padded, tiles=cuttable)
+        way_out = None if tile or task.support is None else crops.needed(crops.USUAL, frame)
+        devices.check_memory(needed, device, task.shape[1:], padded=padded, tile=way_out)
     return Settings(
         preset=preset,
         network=network,
@@ -304,7 +304,7 @@ def memory(preset: presets.Preset, shape: tuple[int, int, int], device: torch.de
     network = _network(None, preset, inputs, shape[0], seed=0)
     size = (shape[1], shape[2])
     frame = codes.Frame.around(size, network.padded_size(*size))  # type: ignore[operator]
-    tile = None if tile is None or tile >= max(frame.height, frame.width) else tile
+    tile = crops.needed(tile, frame)
     found = _dry_run(network, inputs, frame, device, devices.precision("auto", device), preset.optimizer, tile)
     assert found is not None, "a preset's network runs on the meta device"
     return _needed(found, network, inputs, shape[0], frame, tile)

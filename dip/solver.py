@@ -15,7 +15,7 @@ from dip import codes, devices, losses, optimizers, storage
 from dip._version import __version__
 from dip.averaging import ExponentialAverage
 from dip.callbacks import Reference, interrupts, progress_bar
-from dip.crops import SPACING, Crops, Whole, looks, sampled, whole
+from dip.crops import SPACING, Crops, Whole, looks
 from dip.errors import positive_int, shown, warn
 from dip.guard import DivergenceError, Guard
 from dip.history import History
@@ -293,13 +293,10 @@ class Fit:
     def output(self) -> Tensor:
         """f_θ(z) of the last iteration, (1, C, H, W) in [0, 1]; in a fit in crops it takes a pass over the whole."""
         if self._output is None:
-            if not self._in_crops or not self.iteration:
+            if not isinstance(self._view, Crops) or not self.iteration:
                 raise RuntimeError("the fit has not been run yet; call run()")
-            s, view = self.settings, self._view
-            assert s.tile is not None
-            assert isinstance(view, Crops)
-            sample = view.sample(sampled(s.tiles), s.seed + self.iteration)
-            self._output = s.frame.crop(whole(self.network, self.code, s.tile, s.dtype, sample))
+            s = self.settings
+            self._output = self._view.look(self.network, self.code, s.dtype, s.seed + self.iteration)
         return self._output
 
     @property

@@ -11,13 +11,12 @@ the decoder makes of them.
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
 import numpy as np
 import records
 from noise2noise import finite
-from train_models import pictures
+from train_models import AUTOENCODER, pictures
 
 import dip
 from dip import trained
@@ -57,24 +56,10 @@ def folder(name: str, options: argparse.Namespace) -> Any:
 
 def follow(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Train one, unless it is there, and return its metrics."""
-    out = folder(name, options)
-    if not (out / "metrics.json").exists():
-        done = trained.train(
-            "autoencoder",
-            pictures("mnist", options),
-            out=out,
-            resume=(out / "checkpoint.safetensors").exists(),
-            device=options.device,
-            say=print,
-            loss="bce",
-            batch=128,
-            lr=1e-3,
-            epochs=options.epochs,
-            **NOISES[name],
-        )
-        if done.stop_reason == "interrupted":
-            raise SystemExit("interrupted; repeat the command to go on")
-    metrics = json.loads((out / "metrics.json").read_text())
+    about = {"data": {"kind": "mnist", "limit": options.limit}}
+    recipe = {**AUTOENCODER, "epochs": options.epochs, **NOISES[name]}
+    data = pictures("mnist", options)
+    metrics = records.train_once("autoencoder", data, folder(name, options), options.device, about=about, **recipe)
     found: dict[str, Any] = finite({key: metrics[key] for key in ("recipe", "figures", "history", "seconds", "device")})
     return found
 

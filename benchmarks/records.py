@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 import dip
+from dip import trained
 
 HERE = Path(__file__).resolve().parent
 RESULTS, IMAGES, RUNS = HERE / "results", HERE.parent / "docs" / "images", HERE.parent / "runs"
@@ -66,6 +67,18 @@ class Report:
         self.parts |= {"environment": dip.devices.environment(), "date": datetime.date.today().isoformat()}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text(json.dumps(self.parts, indent=1, allow_nan=False) + "\n")
+
+
+def train_once(name: str, data: Any, folder: Path, device: str, **recipe: Any) -> dict[str, Any]:
+    """Train a model unless its run is finished, going on where it was cut off; return its metrics."""
+    metrics = folder / trained.outcome.METRICS
+    if not metrics.exists():
+        going_on = (folder / trained.outcome.CHECKPOINT).exists()
+        done = trained.train(name, data, out=folder, resume=going_on, device=device, say=print, **recipe)
+        if done.stop_reason == "interrupted":
+            raise SystemExit("interrupted; repeat the command to go on")
+    found: dict[str, Any] = json.loads(metrics.read_text())
+    return found
 
 
 def noisy(pictures: np.ndarray, sigma: float, seed: int) -> list[np.ndarray]:

@@ -114,7 +114,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--seed", type=whole(0), metavar="S", help="whatever is random comes from it; default 0")
     group.add_argument("--device", default="auto", metavar="D", help="auto (the default), cpu, cuda, cuda:1 or mps")
     group.add_argument(
-        "--precision", metavar="P", help="auto (the default: bfloat16 on a GPU that has it), float32 or bfloat16"
+        "--precision", metavar="P", help="auto (the default: bfloat16 where the device has it), float32 or bfloat16"
     )
     group.add_argument("--tensorboard", action="store_true", help="write the curves into OUT/tensorboard too")
     group.add_argument(

@@ -112,7 +112,11 @@ def test_toy_models_do_not_go_into_the_package(data, monkeypatch, capsys):
 
 
 def test_noise2noise_and_its_comparisons(data, tmp_path, monkeypatch, no_curves):
-    words = [*common(data, tmp_path), "--epochs", 1, "--model-epochs", 1, "--limit", 24, "--batch", 8, "--tests", 2]
+    images, _ = dip.datasets.cifar10(data / "cifar-10-batches-bin")
+    recipe = {"method": "noise2noise", "width": 3, "epochs": 1, "batch": 8}
+    dip.trained.train("hourglass", images, out=tmp_path / "model", device="cpu", progress=False, **recipe)
+    words = [*common(data, tmp_path), "--model", tmp_path / "model" / "weights.safetensors"]
+    words += ["--epochs", 1, "--limit", 24, "--batch", 8, "--tests", 2]
     words += ["--counts", 8, "--width", 3, "--tuned-on", 4]
     compared = {"pictures": 2, "architecture": 5}
     words += ["--only", "model", *compared]

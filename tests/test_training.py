@@ -263,7 +263,7 @@ def test_noise_gets_less(options):
 
 
 def test_losses_are_pytorchs():
-    one = training(epochs=1, loss="l1", batch=100, noise="none", lr=1e-12)
+    one = training(epochs=1, loss="l1", batch=100, noise="none", lr=1e-12, precision="float32")
     given, wanted = one._pairs.training(0, 0)
     with torch.no_grad():
         expected = (one.model(given) - wanted).abs().mean()
@@ -327,15 +327,23 @@ def test_threads_that_make_pairs_ahead_change_nothing(monkeypatch):
 
 
 def test_mixed_precision_learns_and_keeps_float32_weights():
-    """The path of a GPU, which a CPU can take too; the loss is taken in float32."""
-    one = training(pictures(60, size=16), model="hourglass", width=8, epochs=5, batch=4, noise="gaussian:40")
-    one.dtype = torch.bfloat16
+    """The loss is taken in float32."""
+    options = {"model": "hourglass", "width": 8, "epochs": 5, "batch": 4, "noise": "gaussian:40"}
+    one = training(pictures(60, size=16), precision="bfloat16", **options)
     seen, loss = [], one._loss
     one._loss = lambda found, wanted: seen.append(found.dtype) or loss(found, wanted)
     one.run()
     assert set(seen) == {torch.float32}
     assert {p.dtype for p in one.model.parameters()} == {torch.float32}
     assert one.history["train_loss"][-1] < 0.7 * one.history["train_loss"][0]
+
+
+def test_bfloat16_is_taken_where_the_device_multiplies_it(monkeypatch):
+    for native, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(dip.devices, "_native_bfloat16", lambda device, native=native: native)
+        assert training().dtype is dtype
+    with pytest.raises(ValueError, match="on a CPU or a CUDA GPU, not on mps"):
+        dip.trained.parts.precision("bfloat16", torch.device("mps"))
 
 
 def test_training_leaves_global_state_alone():
@@ -493,7 +501,6 @@ def test_tensorboard_that_is_missing_is_said(tmp_path, monkeypatch):
         ({"lr": -1.0}, "lr must be a finite number above 0"),
         ({"epoch": 3}, "unknown option 'epoch'; did you mean 'epochs'"),
         ({"model": "resnet"}, "unknown model 'resnet'"),
-        ({"precision": "bfloat16"}, "is for training on a GPU, not on cpu"),
     ],
 )
 def test_refused_options(options, message):

@@ -28,15 +28,13 @@ def loss(name: str) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def precision(name: str, device: torch.device) -> torch.dtype:
-    """Return the dtype of the products: bfloat16 on a GPU only.
+    """Return the dtype of the products: bfloat16 where the device multiplies it natively, unless told otherwise.
 
     Raises
     ------
     ValueError
-        It was asked for elsewhere.
+        bfloat16 was asked for on MPS.
     """
-    if device.type != "cuda":
-        if name == "bfloat16":
-            raise ValueError(f'precision="bfloat16" is for training on a GPU, not on {device}; take "float32"')
-        return torch.float32
+    if device.type == "mps" and name == "bfloat16":
+        raise ValueError('precision="bfloat16" is for training on a CPU or a CUDA GPU, not on mps; take "float32"')
     return devices.precision(name, device)

@@ -75,7 +75,7 @@ class Recipe:
     seed : int
         Everything random is drawn from it.
     precision : {"auto", "float32", "bfloat16"}
-        Of the products; bfloat16 on a GPU only, and by default there where it has it.
+        Of the products; by default bfloat16 where the device multiplies it natively.
     """
 
     model: str

@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--limit", type=int, help="pictures")
     parser.add_argument("--digits", type=int, default=10, help="shown with their codes")
     options = records.parse(parser, arguments)
-    protocol = {"epochs": options.epochs, "limit": options.limit, "batch": 128, "lr": 1e-3, "seed": 0}
+    protocol = {"epochs": options.epochs, "limit": options.limit, "batch": 128, "lr": AUTOENCODER["lr"], "seed": 0}
     report = records.Report(options.out, **protocol)
     for name in NOISES:
         report.part(name, lambda name=name: follow(name, options))

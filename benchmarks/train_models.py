@@ -28,7 +28,7 @@ from dip import trained
 CNN5 = {"noise": "gaussian:25.5", "batch": 32, "epochs": 20, "lr": 1e-3, "schedule": "cosine", "augment": True}
 DNCNN = {"noise": "gaussian:0-55", "lr": 1e-3, "schedule": "cosine", "augment": True, "validation": 0.05}
 NOISE2NOISE = {"method": "noise2noise", "noise": "gaussian:26.6", "batch": 128, "lr": 2e-3}
-AUTOENCODER = {"loss": "bce", "batch": 128, "epochs": 100, "lr": 1e-3, "precision": "float32"}
+AUTOENCODER = {"loss": "bce", "batch": 128, "epochs": 100, "lr": 1e-2, "schedule": "cosine"}
 
 # By model: the data, and the recipe beside what is the default of `dip.trained.Recipe`.
 RECIPES: dict[str, tuple[str, dict[str, Any]]] = {

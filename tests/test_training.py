@@ -346,6 +346,19 @@ def test_bfloat16_is_taken_where_the_device_multiplies_it(monkeypatch):
         dip.trained.parts.precision("bfloat16", torch.device("mps"))
 
 
+def test_a_sigmoid_at_the_end_keeps_apart_what_is_nearly_white():
+    """In bfloat16 0.999 would be 1, and cross-entropy infinite (PyTorch: 100)."""
+    for name in ("hourglass", "autoencoder"):
+        model = dip.trained.create(name, generator=torch.Generator().manual_seed(0))
+        last = model.last if name == "hourglass" else model.decoder[-2]
+        torch.nn.init.zeros_(last.weight)
+        torch.nn.init.constant_(last.bias, 8.0)
+        with torch.autocast("cpu", torch.bfloat16):
+            white = model(torch.rand(1, model.channels, 28, 28))
+        assert white.dtype is torch.float32
+        torch.testing.assert_close(white, torch.full_like(white, 1 / (1 + math.exp(-8))))
+
+
 def test_training_leaves_global_state_alone():
     before, threads = torch.get_rng_state(), torch.get_num_threads()
     state = np.random.get_state()[1].copy()  # noqa: NPY002

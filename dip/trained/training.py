@@ -120,7 +120,8 @@ class Training:
                 f"the pictures have {pairs.size[0]} x {pairs.size[1]} pixels, and {recipe.model} is trained on sizes "
                 f"such as {nearest[0]} x {nearest[1]}; cut or pad them"
             )
-        self.model.to(self.device, memory_format=torch.channels_last)  # the order that convolutions are quickest in
+        # channels-last: the order in which convolutions are quickest
+        self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._optimizer = parts.optimizer(recipe, list(self.model.parameters()))
         self._loss = parts.loss(recipe.loss)
         self.epoch, self.step = 0, 0

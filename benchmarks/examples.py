@@ -25,7 +25,10 @@ import dip
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 COMMANDS = {
     "demo": ["-m", "dip", "demo"],
-    **{name: [str(EXAMPLES / f"{name}.py")] for name in ("denoise", "inpaint", "super_resolve", "own_operator")},
+    **{
+        name: [str(EXAMPLES / f"{name}.py")]
+        for name in ("denoise", "inpaint", "super_resolve", "own_operator", "trained")
+    },
 }
 
 

@@ -98,6 +98,20 @@ def test_example_takes_a_picture_of_ones_own(run, own_picture, script):
     assert_is_a_drawing(run_it[2])
 
 
+def test_trained_compares_under_each_noise(run):
+    _, printed, figure = run("trained", "--iters", "2", "--models", "cnn5-residual-bn")
+    assert_is_a_drawing(figure)
+    figures = figures_in(printed)
+    noises, methods = (
+        ("Gaussian, sigma 25", "Gaussian, sigma 50", "impulse, 10 %"),
+        ("noisy", "Deep Image Prior", "cnn5-residual-bn"),
+    )
+    assert list(figures) == [f"{noise}, {method}" for noise in noises for method in methods]
+    gains = [figures[f"{noise}, cnn5-residual-bn"] - figures[f"{noise}, noisy"] for noise in noises]
+    assert gains[0] > 6  # what it was trained on
+    assert gains[2] < gains[0]
+
+
 def test_noise_impedance_writes_its_curves(run, tmp_path):
     report = tmp_path / "curves.json"
     arguments = ("--iters", "25", "--size", "48", "--json", str(report))

@@ -179,9 +179,9 @@ class Replays:
         """
         if self._made is not None and self._made.addresses != _addresses(fit):
             self._drop()
-        if self._made is None and not self._failed and left >= WORTHWHILE and _suits(fit):
+        if self._made is None and not self._failed and left >= WORTHWHILE:
             device = recorder(fit.device)
-            if device is not None:
+            if device is not None and _suits(fit):
                 try:
                     self._made = _compared(fit, device)
                 except Exception as error:
@@ -273,12 +273,13 @@ def _addresses(fit: Fit) -> list[Any]:
     tensors: list[Tensor | None] = [fit.y, fit.weight, fit.code, fit._average._sum, fit._jitter._noise]
     for module in fit.network.modules():
         found += (module.training, *_hooks(module))
-        tensors += (*module._parameters.values(), *module._buffers.values())
+        tensors += module._parameters.values()
+        tensors += module._buffers.values()
     for group in fit._optimizer.param_groups:
-        tensors.append(group["lr"])
+        found.append(id(group["lr"]))
         for parameter in group["params"]:
             tensors += fit._optimizer.state.get(parameter, {}).values()
-    return found + [tensor.data_ptr() if isinstance(tensor, Tensor) else tensor for tensor in tensors]
+    return found + [None if tensor is None else tensor.data_ptr() for tensor in tensors]
 
 
 # ---------------------------------------------------------------------- the comparison

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import types
 import warnings
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import pytest
@@ -633,6 +634,104 @@ def test_an_operator_that_waits_is_noticed(tape):
     with pytest.warns(RuntimeWarning, match="waits for the device"):
         new_fit(task, engine="graph").run(FEW)
     assert tape.replays == 0
+
+
+# ---------------------------------------------------------------------- CUDA graphs, as far as a CPU can tell
+
+
+class StandIn:
+    """What `dip.replay.CudaGraphs` asks of torch.cuda; it notes the calls, and knows the current stream."""
+
+    def __init__(self, fail=""):
+        self.calls, self.current, self.fail = [], ["default"], fail
+
+    def note(self, call):
+        self.calls.append(call)
+
+    def install(self, monkeypatch):
+        stand_in = self
+
+        @contextmanager
+        def on(stream):
+            before = list(stand_in.current)
+            stand_in.current.append(stream)
+            try:
+                yield
+            finally:
+                stand_in.current[:] = before
+
+        class Graph:
+            def register_generator_state(self, generator):
+                stand_in.note(f"register {type(generator).__name__}")
+
+            def replay(self):
+                stand_in.note(f"replay on {stand_in.current[-1]}")
+
+        class Capture:
+            def __init__(self, *arguments, **options):
+                bound = signature.bind(None, *arguments, **options).arguments
+                assert bound["capture_error_mode"] == "thread_local"
+                self.stream = bound["stream"]
+
+            def __enter__(self):
+                stand_in.note(f"begin on {self.stream}")
+                stand_in.current.append(self.stream)
+
+            def __exit__(self, *_):
+                if stand_in.fail:
+                    raise RuntimeError(stand_in.fail)  # and the stream is left as it is, as PyTorch leaves it
+                stand_in.note("end")
+                stand_in.current.pop()
+
+        signature = inspect.signature(torch.cuda.graph.__init__)
+        monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext(self.note(str(device))))
+        monkeypatch.setattr(torch.cuda, "synchronize", lambda: self.note("wait"))
+        monkeypatch.setattr(torch.cuda, "Stream", lambda device: f"side of {device}")
+        monkeypatch.setattr(torch.cuda, "stream", on)
+        monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+        monkeypatch.setattr(torch.cuda, "graph", Capture)
+        return replay.CudaGraphs(torch.device("cuda:1"))
+
+
+def test_cuda_graphs_are_recorded_on_a_stream_and_replayed_on_the_callers(monkeypatch):
+    stand_in = StandIn()
+    device = stand_in.install(monkeypatch)
+    one = torch.ones(1)
+    assert device.aside(lambda: stand_in.current[-1]) == "side of cuda:1"
+    recorded = device.record(lambda: stand_in.note(f"work on {stand_in.current[-1]}") or (one,), torch.Generator())
+    assert recorded.outputs == (one,)
+    recorded.replay()
+    assert stand_in.current == ["default"]
+    assert stand_in.calls == [
+        *("cuda:1", "wait", "wait"),
+        *("cuda:1", "register Generator", "begin on side of cuda:1", "work on side of cuda:1", "end"),
+        "replay on default",
+    ]
+
+
+def test_a_recording_that_fails_leaves_the_callers_stream(monkeypatch):
+    stand_in = StandIn(fail="operation failed due to a previous error during capture")
+    device = stand_in.install(monkeypatch)
+
+    def work():
+        raise RuntimeError("operation not permitted")
+
+    with pytest.raises(RuntimeError, match="previous error") as error:
+        device.record(work, torch.Generator())
+    assert str(error.value.__context__) == "operation not permitted"  # which is what the warning says
+    assert stand_in.current == ["default"]
+
+
+def test_the_warning_has_the_first_error_and_one_line(tape, monkeypatch):
+    def record(work, generator=None):
+        try:
+            raise RuntimeError("CUDA error: operation not permitted\nCompile with TORCH_USE_CUDA_DSA")
+        finally:
+            raise RuntimeError("operation failed due to a previous error")
+
+    monkeypatch.setattr(tape, "record", record)
+    with pytest.warns(RuntimeWarning, match="graph: CUDA error: operation not permitted; the fit goes on without"):
+        new_fit().run(FEW)
 
 
 # ---------------------------------------------------------------------- on a GPU

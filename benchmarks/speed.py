@@ -8,6 +8,9 @@ jitter and averaging where it has them; each runs in a process of its own, the c
 rounds, and what counts is the median of all its iterations. Machines are noisy and differ: the figures to read are the
 ratios within one run.
 
+On CUDA "dip" is the plain iteration and "dip-graph" the recorded one, which a run takes there; the latter is timed over
+--iters times ten iterations of a run. It fails where the iteration cannot be recorded.
+
 "convolutions" is the floor: the forward and backward passes of the network's convolutions as PyTorch does them, at the
 same shapes and precision, and nothing else.
 """
@@ -16,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import itertools
 import json
 import os
 import resource
@@ -23,6 +27,7 @@ import statistics
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -57,7 +62,10 @@ def main(arguments: list[str] | None = None) -> None:
         name, precision, size = options.worker
         print(json.dumps(CONTENDERS[name](precision, int(size), options)))
         return
-    contenders = [(name, precision) for name in ("dip", "convolutions") for precision in options.precision]
+    names = ["dip", "convolutions"]
+    if dip.devices.resolve(options.device).type == "cuda":
+        names.insert(1, "dip-graph")
+    contenders = [(name, precision) for name in names for precision in options.precision]
     if options.deepinv:
         contenders.insert(0, ("deepinv", "float32"))
     if options.reference:
@@ -159,17 +167,40 @@ def layers(options: argparse.Namespace) -> dict[str, list[int]]:
     return {"down": [options.channels] * SCALES, "up": [options.channels] * SCALES, "skip": [SKIP] * SCALES}
 
 
-def ours(precision: str, size: int, options: argparse.Namespace) -> dict[str, Any]:
-    """`dip.Fit`, one step after the other."""
-    fit = dip.Fit(
+def new_fit(precision: str, size: int, options: argparse.Namespace, **further: Any) -> dip.Fit:
+    """Return the fit that is timed."""
+    return dip.Fit(
         dip.Denoise(noisy(size)),
         network=layers(options),
         precision=precision,
         device=options.device,
         progress=False,
+        **further,
     )
+
+
+def ours(precision: str, size: int, options: argparse.Namespace) -> dict[str, Any]:
+    """`dip.Fit`, one step after the other, which is never recorded."""
+    fit = new_fit(precision, size, options)
     with dip.devices.reused_memory(fit.device):  # as `Fit.run` does
         return timed(fit.step, options)
+
+
+def recorded(precision: str, size: int, options: argparse.Namespace) -> dict[str, Any]:
+    """`dip.Fit` in a run, ten iterations at a time, when the first twenty are over, in which they are recorded."""
+    device = dip.devices.resolve(options.device)
+    before, times = peak(device), []
+
+    def look(fit: dip.Fit) -> None:
+        wait(device)
+        times.append(time.perf_counter())
+
+    fit = new_fit(precision, size, options, engine="graph", callbacks=[dip.callbacks.Every(10, look)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        fit.run(max(130, 10 * (options.iters + 2)))
+    seconds = [(end - start) / 10 for start, end in itertools.pairwise(times[1:])]
+    return {"seconds": seconds, "peak_bytes": peak(device) - before}
 
 
 def reference(precision: str, size: int, options: argparse.Namespace) -> dict[str, Any]:
@@ -256,7 +287,13 @@ def operands(network: torch.nn.Module, size: int) -> Iterator[tuple[Tensor, Tens
         yield x, weight, bias.detach(), module.stride[0]
 
 
-CONTENDERS = {"dip": ours, "reference": reference, "deepinv": deepinv, "convolutions": convolutions}
+CONTENDERS = {
+    "dip": ours,
+    "dip-graph": recorded,
+    "reference": reference,
+    "deepinv": deepinv,
+    "convolutions": convolutions,
+}
 
 
 def plot(report: dict[str, Any], path: Path) -> None:

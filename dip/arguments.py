@@ -73,7 +73,7 @@ def add_files(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
 
 
 FIT_ONLY = (
-    *("preset", "iters", "seed", "precision", "down", "up", "skip", "code_image", "lr", "jitter", "average"),
+    *("preset", "iters", "seed", "precision", "engine", "down", "up", "skip", "code_image", "lr", "jitter", "average"),
     *("stop", "patience", "sigma", "tile", "save_every", "checkpoint", "checkpoint_every", "resume"),
 )
 """The options that mean nothing for a trained model."""
@@ -149,6 +149,11 @@ def add_fit(parser: argparse.ArgumentParser) -> None:
         "--precision",
         metavar="P",
         help=f"what the network computes in: {', '.join(PRECISIONS)}; auto is bfloat16 where the device has it",
+    )
+    group.add_argument(
+        "--engine",
+        choices=("auto", "plain"),
+        help="auto (the default): on CUDA an iteration is recorded and replayed, to take less time; plain: it never is",
     )
     group.add_argument(
         "--tile",

@@ -38,19 +38,24 @@ class ExponentialAverage:
         self.count = 0
         self._sum: Tensor | None = None
 
-    @torch.no_grad()
     def update(self, x: Tensor) -> None:
         """Take in the next output."""
         if self._sum is None:
             # In plain order, as a checkpoint brings it back: the order decides how the last bits are rounded.
             self._sum = torch.zeros_like(x, memory_format=torch.contiguous_format)
-        self._sum.lerp_(x, 1 - self.decay)
+        self.mix(x)
         self.count += 1
+
+    @torch.no_grad()
+    def mix(self, x: Tensor) -> None:
+        """Do what `update` does with tensors, which can be recorded; who does so counts for himself."""
+        assert self._sum is not None
+        self._sum.lerp_(x, 1 - self.decay)
 
     @property
     def value(self) -> Tensor | None:
         """The average, None before the first output."""
-        if self._sum is None:
+        if self._sum is None or not self.count:
             return None
         return self._sum / (1 - self.decay**self.count)
 
@@ -59,6 +64,11 @@ class ExponentialAverage:
         return {"count": self.count, "sum": None if self._sum is None else self._sum.clone()}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device | None = None) -> None:
-        """Go on from `state`."""
+        """Go on from `state`, in the tensor that is here, if one is: a recorded iteration works on that."""
         self.count = state["count"]
-        self._sum = None if state["sum"] is None else state["sum"].to(device).clone()
+        if self._sum is None:
+            self._sum = None if state["sum"] is None else state["sum"].to(device).clone()
+        elif state["sum"] is None:
+            self._sum.zero_()
+        else:
+            self._sum.copy_(state["sum"])

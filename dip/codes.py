@@ -282,11 +282,16 @@ class Jitter:
         Seed of the generator.
     device : torch.device
         Where the code is.
+
+    Attributes
+    ----------
+    generator : torch.Generator
+        Where the noise is drawn from.
     """
 
     def __init__(self, std: float, seed: int, device: torch.device) -> None:
         self.std = std
-        self._generator = torch.Generator(device).manual_seed(seed)
+        self.generator = torch.Generator(device).manual_seed(seed)
         self._noise: Tensor | None = None
 
     def draw(self, z: Tensor) -> None:
@@ -297,7 +302,7 @@ class Jitter:
             # PyTorch draws eight times as fast into a flat buffer as into one in channels-last order; the
             # order does not matter to noise.
             self._noise = torch.empty(z.numel(), dtype=z.dtype, device=z.device)
-        self._noise.normal_(std=self.std, generator=self._generator)
+        self._noise.normal_(std=self.std, generator=self.generator)
         if not z.requires_grad:  # else it may change before the next draw
             self._in_order_of(z).add_(z)
 
@@ -314,12 +319,18 @@ class Jitter:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the generator's state."""
-        return {"generator": self._generator.get_state()}
+        return {"generator": self.generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Go on from `state`; the state of another kind of device cannot be continued and is left aside."""
-        if state["generator"].shape == self._generator.get_state().shape:
-            self._generator.set_state(state["generator"])
+        if state["generator"].shape == self.generator.get_state().shape:
+            self.generator.set_state(state["generator"])
+
+    def replace_generator(self) -> None:
+        """Draw on from a new generator: a recording that was broken off may leave the old one unusable."""
+        state = self.generator.get_state()
+        self.generator = torch.Generator(self.generator.device)
+        self.generator.set_state(state)
 
 
 def draw(code: Code, frame: Frame, seed: int, picture: Tensor | None = None) -> Tensor:

@@ -230,6 +230,7 @@ def _order(args: argparse.Namespace) -> FitOrder:
         "seed": args.seed or 0,
         "device": args.device,
         "precision": args.precision or "auto",
+        "engine": args.engine or "auto",
         "tile": args.tile,
         "progress": False if args.quiet else None,
         "checkpoint": args.checkpoint or args.resume,

@@ -13,10 +13,19 @@ import os
 import reprlib
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-__all__ = ["non_negative_int", "positive_float", "positive_int", "shown", "unknown", "warn", "yes_or_no"]
+__all__ = [
+    "callables",
+    "non_negative_int",
+    "positive_float",
+    "positive_int",
+    "shown",
+    "unknown",
+    "warn",
+    "yes_or_no",
+]
 
 # this package, and PyTorch's decorators
 _INSIDE = (os.path.dirname(__file__), os.path.join("torch", "utils", "_contextlib.py"))
@@ -218,3 +227,33 @@ def yes_or_no(value: Any, name: str) -> bool:
     if not _is_bool(value) or getattr(value, "shape", ()) != ():
         raise TypeError(f"{name} must be True or False, not {shown(value)}")
     return bool(value)
+
+
+def callables(given: Any, name: str, advice: str) -> tuple[Callable[..., Any], ...]:
+    """Return one callable, or several, as a tuple.
+
+    Parameters
+    ----------
+    given : callable or iterable of callables
+        What was given.
+    name : str
+        Name of the argument.
+    advice : str
+        What to give instead.
+
+    Raises
+    ------
+    TypeError
+        One of them is a class, or cannot be called.
+
+    Examples
+    --------
+    >>> callables(print, "callbacks", "functions") == (print,)
+    True
+    """
+    several = (given,) if callable(given) else given
+    several = tuple(several) if hasattr(several, "__iter__") else (several,)
+    for one in several:
+        if isinstance(one, type) or not callable(one):
+            raise TypeError(f"{name}={shown(given)}: give {advice}")
+    return several

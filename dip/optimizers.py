@@ -62,12 +62,30 @@ def state_dict(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
 
 
 def load_state_dict(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Go on from `state`, which may come from another device."""
+    """Go on from `state`, which may come from another device; in the tensors that are here, where they are the same."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    here = dict(optimizer.state)
     optimizer.state.clear()
     for i, p in enumerate(parameters):
         if str(i) in state:
-            optimizer.state[p] = _copy(state[str(i)], p)
+            optimizer.state[p] = _copied(here.get(p, {}), state[str(i)], p)
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Take another learning rate from the next step on."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr
+
+
+def recordable(optimizer: torch.optim.Optimizer, on: bool) -> None:
+    """Let steps of Adam be recorded in a CUDA graph, its learning rate a tensor that is read at each replay; or not."""
+    for group in optimizer.param_groups:
+        lr = float(group["lr"])
+        group["lr"] = torch.tensor(lr, dtype=torch.float32, device=group["params"][0].device) if on else lr
+        group["capturable"] = on
 
 
 def carry_over(optimizer: torch.optim.Optimizer, earlier: torch.optim.Optimizer) -> None:
@@ -81,6 +99,17 @@ def carry_over(optimizer: torch.optim.Optimizer, earlier: torch.optim.Optimizer)
     ours, theirs = ([p.shape for group in o.param_groups for p in group["params"]] for o in (optimizer, earlier))
     if ours == theirs:
         load_state_dict(optimizer, state_dict(earlier))
+
+
+def _copied(here: dict[str, Any], state: dict[str, Any], like: Tensor) -> dict[str, Any]:
+    """Copy the state of a parameter into the tensors it has, or into new ones where one is missing or another."""
+    alike = here.keys() == state.keys() and all(
+        isinstance(value, Tensor) and isinstance(here[name], Tensor) and here[name].shape == value.shape
+        for name, value in state.items()
+    )
+    if not alike:
+        return {name: _copy(value, like) for name, value in state.items()}
+    return {name: here[name].copy_(value) for name, value in state.items()}
 
 
 def _copy(value: Any, like: Tensor | None = None) -> Any:

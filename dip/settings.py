@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dip import codes, crops, devices, losses, networks, optimizers, presets, storage
+from dip import codes, crops, devices, losses, networks, optimizers, presets, replay, storage
 from dip.averaging import ExponentialAverage
 from dip.callbacks import Callback
-from dip.errors import non_negative_int, positive_float, positive_int, shown, unknown, yes_or_no
+from dip.errors import callables, non_negative_int, positive_float, positive_int, shown, unknown, yes_or_no
 from dip.networks.layers import foretelling
 from dip.problem import Problem
 from dip.stopping import Discrepancy, Rule
@@ -70,6 +70,10 @@ class Options(TypedDict, total=False):
         "auto" (the default) takes CUDA, else Apple's MPS, else the CPU.
     precision : {"auto", "float32", "bfloat16"}
         What the network computes in; "auto" (the default) is bfloat16 where the device multiplies it natively.
+    engine : {"auto", "graph", "plain"}
+        On CUDA "auto" (the default) records an iteration as a CUDA graph and replays it, where all code in it is of
+        this package or of PyTorch; "graph" does so with an operator, loss or network of your own too, which then has to
+        do the same every time; "plain" never does (`dip.replay`).
     init : Fit
         An earlier fit of a similar image, whose weights, Adam's moments, and code (where the size is the same) this
         one starts from.
@@ -100,6 +104,7 @@ class Options(TypedDict, total=False):
     seed: int
     device: str | torch.device
     precision: str
+    engine: str
     init: Fit | None
     reference: Any
     callbacks: Iterable[Callback]
@@ -134,6 +139,7 @@ class Settings:
     crop_seed: int
     device: torch.device
     dtype: torch.dtype
+    engine: str
     callbacks: list[Callback]
     progress: bool | None
     checkpoint: Path | None
@@ -223,8 +229,8 @@ def resolve(task: Problem, options: Options) -> Settings:
     device = devices.resolve(given.get("device", "auto"), hint=task.device)
     dtype = devices.precision(given.get("precision", "auto"), device)
     loss = losses.create(given.get("loss", preset.loss))
-    penalties = _callables(given.get("penalty", ()), "penalty", "a function of x: dip.losses.TotalVariation(1e-3)")
-    callbacks = _callables(given.get("callbacks", ()), "callbacks", "functions that take the fit, such as [print]")
+    penalties = callables(given.get("penalty", ()), "penalty", "a function of x: dip.losses.TotalVariation(1e-3)")
+    callbacks = callables(given.get("callbacks", ()), "callbacks", "functions that take the fit, such as [print]")
     optimizer = optimizers.check(given.get("optimizer", preset.optimizer))
     lr = positive_float(given.get("lr", preset.lr if optimizer == preset.optimizer else optimizers.LR[optimizer]), "lr")
     jitter = positive_float(given.get("jitter", preset.jitter), "jitter", zero_ok=True)
@@ -255,6 +261,7 @@ def resolve(task: Problem, options: Options) -> Settings:
     if not optimize_code and not any(p.requires_grad for p in network.parameters()):
         raise ValueError("the network has no weights that could be fitted: every one has requires_grad=False")
     tile = crops.check(given, task, network, frame)
+    engine = replay.check(given.get("engine", "auto"), device, optimizer, tile)
     if tile is not None and "lr" not in given:
         lr *= crops.SLOWER
     # The code alone tells that a size is out of the question, some of which PyTorch cannot even count.
@@ -286,6 +293,7 @@ def resolve(task: Problem, options: Options) -> Settings:
         crop_seed=crop_seed,
         device=device,
         dtype=dtype,
+        engine=engine,
         callbacks=list(callbacks),
         progress=given.get("progress"),
         checkpoint=checkpoint,
@@ -356,16 +364,6 @@ def _seen(frame: codes.Frame, tile: int | None) -> tuple[int, int]:
     if tile is None:
         return frame.height, frame.width
     return min(tile, frame.height), min(tile, frame.width)
-
-
-def _callables(given: Any, name: str, advice: str) -> tuple[Callable[..., Any], ...]:
-    """Return one callable, or several, as a tuple."""
-    several = (given,) if callable(given) else given
-    several = tuple(several) if hasattr(several, "__iter__") else (several,)
-    for one in several:
-        if isinstance(one, type) or not callable(one):
-            raise TypeError(f"{name}={shown(given)}: give {advice}")
-    return several
 
 
 def _stop(stop: Any, loss: losses.Loss) -> Rule | None:

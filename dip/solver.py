@@ -20,6 +20,7 @@ from dip.errors import positive_int, shown, warn
 from dip.guard import DivergenceError, Guard
 from dip.history import History
 from dip.problem import Observation, Problem
+from dip.replay import Replays
 from dip.settings import Options, check_free, resolve
 
 
@@ -98,7 +99,7 @@ class Fit:
             optimizers.carry_over(self._optimizer, init._optimizer)
         self._average = ExponentialAverage(s.average)
         self._rule = s.stop
-        self._guard = Guard()
+        self._guard, self._replays = Guard(), Replays()
         self._unchecked: list[Tensor] = []
         self._digests = {"image": checkpoints.digest(observation.y, observation.weight), "z": checkpoints.digest(z)}
 
@@ -146,8 +147,8 @@ class Fit:
         if isinstance(code, codes.Denoised) and 0 < self.iteration == code.renewed * self.settings.tiles:
             code.renew(self.code, self.settings.frame, self.current)
         self._part = self._view.part(self.code)
-        self._jitter.draw(self._part)
-        loss, data_loss, output = self._evaluate()
+        replay = self._replays.of(self, 0 if self._goal is None else self._goal - self.iteration)
+        loss, data_loss, output = self._evaluate_anew() if replay is None else replay.evaluate()
         self.iteration += 1
         self.history.record(self.iteration, loss=loss)
         if self.settings.penalties:
@@ -155,8 +156,16 @@ class Fit:
         self._output = None if self._in_crops else output
         if not self._check(loss):
             return
-        for group in self._optimizer.param_groups:
-            group["lr"] = self.settings.lr * self._guard.lr_factor
+        optimizers.set_lr(self._optimizer, self.settings.lr * self._guard.lr_factor)
+        if replay is None:
+            self._advance(loss, output)
+        else:
+            replay.advance()
+        if self._rule is not None and self._rule.update(self.iteration, output, self.current, data_loss):
+            self.stop(self._rule.reason)
+
+    def _advance(self, loss: Tensor, output: Tensor) -> None:
+        """Take the optimiser's step, and the output into the average."""
         known = [loss]
 
         def again() -> Any:
@@ -166,8 +175,11 @@ class Fit:
         self._optimizer.step(again)
         if not self._in_crops:
             self._average.update(output)
-        if self._rule is not None and self._rule.update(self.iteration, output, self.current, data_loss):
-            self.stop(self._rule.reason)
+
+    def _evaluate_anew(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Do what `_evaluate` does with fresh jitter."""
+        self._jitter.draw(self._part)
+        return self._evaluate()
 
     def _evaluate(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return the objective (its gradients in place), the data loss in it, and the output."""
@@ -271,7 +283,8 @@ class Fit:
         goal = self.iteration + positive_int(self.settings.iters if iters is None else iters, "iters")
         self._claim_checkpoint()
         self._stop, self._goal = None, goal
-        with devices.reused_memory(self.device), interrupts(self.stop), progress_bar(self, goal - self.iteration):
+        bar = progress_bar(self, goal - self.iteration)
+        with devices.reused_memory(self.device), self._replays, interrupts(self.stop), bar:
             while self.iteration < goal and self._stop is None:
                 self.step()
             self._settle()

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import skimage.data
 import skimage.metrics
+import torch
 from PIL import Image
 from skimage.io import imread, imsave
 
@@ -105,6 +106,15 @@ def test_speed_compares_with_the_convolutions_alone(tmp_path):
         assert 0 < one["seconds"]["least"] <= one["seconds"]["median"] <= one["seconds"]["most"]
         assert one["peak_bytes"] > 0
     assert imread(plot).shape[1] > 300
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
+def test_speed_times_the_recorded_iteration_beside_the_plain_one(tmp_path):
+    words = ("--sizes", 64, "--channels", 4, "--iters", 2, "--rounds", 1, "--precision", "float32", "--device", "cuda")
+    run("speed.py", *words, "--out", tmp_path / "speed.json")
+    results = json.loads((tmp_path / "speed.json").read_text())["results"]
+    assert [one["name"] for one in results] == ["dip", "dip-graph", "convolutions"]
+    assert all(one["seconds"]["least"] > 0 for one in results)
 
 
 def test_what_the_demo_prints_is_kept(tmp_path):

@@ -297,6 +297,7 @@ MISTAKES = [
     ("preset", ["denoise", "in.png", "-o", "o.png", "--preset", "papper"], "did you mean 'paper'?"),
     ("device", ["denoise", "in.png", "-o", "o.png", "--device", "gpu"], "allowed: auto, cpu, cuda"),
     ("precision", ["denoise", "in.png", "-o", "o.png", "--precision", "float16"], "allowed: auto, float32"),
+    ("engine", ["denoise", "in.png", "-o", "o.png", "--engine", "graph"], "choose from"),
     ("lists", ["denoise", "in.png", "-o", "o.png", "--down", "8,8,8"], "one entry a scale"),
     ("no list", ["denoise", "in.png", "-o", "o.png", "--down", "8;8"], "not a list of channels"),
     ("channels", ["denoise", "in.png", "-o", "o.png", "--down", "0x5"], "down"),

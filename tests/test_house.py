@@ -61,7 +61,7 @@ FLOORS = [
     {"networks", "operators", "degradations", "losses", "codes"},
     {"presets"},
     {"stopping", "averaging", "history", "guard", "optimizers", "problem", "callbacks", "checkpoint"},
-    {"settings", "solver", "crops", "trained"},
+    {"settings", "solver", "replay", "crops", "trained"},
     {"tasks"},
     {"restore"},
     {"plot", "batch", "benchmark"},

@@ -160,6 +160,7 @@ def test_a_folder_from_the_command_line(capsys):
         (["--down", "8x5"], "--down means nothing"),
         (["--checkpoint-every", "5"], "--checkpoint-every means nothing"),
         (["--precision", "float32"], "--precision means nothing"),
+        (["--engine", "plain"], "--engine means nothing"),
     ],
 )
 def test_the_command_refuses_what_means_nothing(words, message, capsys):

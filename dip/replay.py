@@ -1,0 +1,402 @@
+"""The iteration recorded once, as a CUDA graph, and replayed: what a GPU waits for in a fit is Python.
+
+A replay is two graphs: from the jitter to the gradients, and the optimiser's step with the average. Between the two the
+guard may look at the loss, as it does in an iteration that is computed plainly, and the step may not be taken.
+
+A graph repeats what was done when it was recorded, at the same places in memory, whatever has become of them since. So
+
+- it is compared with the plain iteration before it is used: two iterations each way from one state, which is put
+  back afterwards. Where they differ, or the recording fails, the fit goes on plainly and says so;
+- before each replay it is made sure that the fit's tensors are those of the recording, and its layers in the same mode;
+- what leaves it is a copy;
+- code of the user's own, which may do another thing each time that it is called, is recorded only if that is asked
+  for (``engine="graph"``): no comparison could tell what it will do later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+import torch
+from torch import Tensor, nn
+
+from dip import optimizers
+from dip.errors import shown, unknown, warn
+
+if TYPE_CHECKING:
+    from dip.solver import Fit
+
+ENGINES = ("auto", "graph", "plain")
+WORTHWHILE = 100  # iterations of the run that have to be left: to record and compare takes the time of about ten
+_SECOND = 0.25  # factor of the learning rate in the second iteration of the comparison: a new rate has to act
+# Of the loss and the output, relative: the weights are the same and so, in all likelihood, are the kernels.
+_NEAR = {torch.float32: 1e-3, torch.bfloat16: 1e-2}
+# Of what two steps have changed, relative to how far: the gradients of interpolation and reflection are summed in no
+# fixed order on CUDA, and Adam makes a step of its usual length of a gradient that is rounding and nothing else.
+_MOVED = 0.2
+
+Evaluated = tuple[Tensor, Tensor, Tensor]  # the objective, the data loss in it, the output
+
+
+class Recorded(Protocol):
+    """Work on a device that can be done again."""
+
+    outputs: tuple[Tensor, ...]
+
+    def replay(self) -> None:
+        """Do it again, and put what comes of it into `outputs`."""
+
+
+class Recorder(Protocol):
+    """What records such work."""
+
+    def generators(self) -> list[torch.Generator]:
+        """Return the generators that the work may draw from besides the one it names."""
+
+    def aside(self, work: Callable[[], Any]) -> Any:
+        """Do work once in the surroundings of a recording, as it has to be before it is recorded."""
+
+    def record(self, work: Callable[[], tuple[Tensor, ...]], generator: torch.Generator | None = None) -> Recorded:
+        """Record work, which may draw from a generator."""
+
+    def mend(self) -> None:
+        """Put in order what a recording that failed has left."""
+
+
+class CudaGraphs:
+    """CUDA graphs as a `Recorder`.
+
+    Parameters
+    ----------
+    device : torch.device
+        The GPU.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream: torch.cuda.Stream | None = None
+
+    def _own_stream(self) -> torch.cuda.Stream:
+        if self._stream is None:
+            self._stream = torch.cuda.Stream(self._device)
+        return self._stream
+
+    def generators(self) -> list[torch.Generator]:
+        """Return PyTorch's own generator of the device: layers such as Dropout draw from it."""
+        return [torch.cuda.default_generators[self._device.index or 0]]
+
+    def aside(self, work: Callable[[], Any]) -> Any:
+        """Do work on the stream on which it will be recorded."""
+        with torch.cuda.device(self._device):
+            torch.cuda.synchronize()
+            with torch.cuda.stream(self._own_stream()):
+                found = work()
+            torch.cuda.synchronize()
+        return found
+
+    def record(self, work: Callable[[], tuple[Tensor, ...]], generator: torch.Generator | None = None) -> Recorded:
+        """Record work; other threads may use the device meanwhile."""
+        stream = self._own_stream()
+        # The outer stream is what puts the caller's back should the end of the recording fail.
+        with torch.cuda.device(self._device), torch.cuda.stream(stream):
+            graph = torch.cuda.CUDAGraph()
+            if generator is not None:
+                graph.register_generator_state(generator)
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                outputs = work()
+        return _CudaGraph(graph, outputs)
+
+    def mend(self) -> None:
+        """Record anything to the end.
+
+        In some versions of PyTorch its own generator of the device can't be used outside of recordings after one that
+        was broken off, until there was another.
+        """
+        self.record(lambda: (torch.zeros((), device=self._device),))
+
+
+class _CudaGraph:
+    def __init__(self, graph: torch.cuda.CUDAGraph, outputs: tuple[Tensor, ...]) -> None:
+        self.outputs = outputs
+        self.replay = graph.replay
+
+
+def recorder(device: torch.device) -> Recorder | None:
+    """Return what records work on a device, None where nothing does."""
+    return CudaGraphs(device) if device.type == "cuda" else None
+
+
+def check(engine: Any, device: torch.device, optimizer: str, tile: int | None) -> str:
+    """Return the engine's name, if there is such a one, and it can be had here.
+
+    Raises
+    ------
+    ValueError
+        It is unknown, or is "graph" where nothing can be recorded.
+    """
+    if engine not in ENGINES:
+        raise unknown("engine", engine, ENGINES)
+    if engine == "graph":
+        for wrong, why in (
+            (recorder(device) is None, f"records an iteration on CUDA, and the device is {device}"),
+            (optimizer != "adam", f"records steps of Adam, and optimizer={shown(optimizer)} looks at numbers in each"),
+            (tile is not None, f"repeats an iteration as it is, and with tile={tile} each sees another crop"),
+        ):
+            if wrong:
+                raise ValueError(f'engine="graph" {why}; leave engine out')
+    return str(engine)
+
+
+class Replays:
+    """The recorded iteration of a fit, for the time of a run: a context, at whose end its memory is given back."""
+
+    def __init__(self) -> None:
+        self._made: Replay | None = None
+        self._failed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._drop()
+
+    def _drop(self) -> None:
+        if self._made is not None:
+            self._made.close()
+        self._made = None
+
+    def of(self, fit: Fit, left: int) -> Replay | None:
+        """Return what does the next iteration of a fit, None where that is to be computed plainly.
+
+        Parameters
+        ----------
+        fit : Fit
+            The fit, between two iterations.
+        left : int
+            Iterations that are left of the run.
+        """
+        if self._made is not None and self._made.addresses != _addresses(fit):
+            self._drop()
+        if self._made is None and not self._failed and left >= WORTHWHILE:
+            device = recorder(fit.device)
+            if device is not None and _suits(fit):
+                try:
+                    self._made = _compared(fit, device)
+                except Exception as error:
+                    self._failed = True
+                    first = error.__context__ or error  # the end of a recording that has failed fails too
+                    why = str(first).partition("\n")[0] or type(first).__name__
+                    warn(
+                        f"the iteration could not be recorded as a CUDA graph: {why}; the fit goes on without, as with "
+                        'engine="plain", and takes longer'
+                    )
+        return self._made
+
+
+class Replay:
+    """An iteration that was recorded.
+
+    Parameters
+    ----------
+    fit : Fit
+        What it is an iteration of. Its optimiser's learning rate is a tensor already.
+    device : Recorder
+        What records it.
+    """
+
+    def __init__(self, fit: Fit, device: Recorder) -> None:
+        self._optimizer, self._average = optimizer, average = fit._optimizer, fit._average
+        self._first = first = device.record(fit._evaluate_anew, fit._jitter.generator)
+
+        def advance() -> tuple[Tensor, ...]:
+            optimizer.step()
+            average.mix(first.outputs[2])
+            return ()
+
+        self._second = device.record(advance)
+        self.addresses = _addresses(fit)
+
+    def evaluate(self) -> Evaluated:
+        """Draw the jitter and return the objective (its gradients in place), the data loss in it, and the output."""
+        self._first.replay()
+        loss, data_loss, output = (tensor.clone() for tensor in self._first.outputs)
+        return loss, data_loss, output
+
+    def advance(self) -> None:
+        """Take the optimiser's step, and the output into the average."""
+        self._second.replay()
+        self._average.count += 1
+
+    def close(self) -> None:
+        """Leave an optimiser for plain steps; the gradients lie in memory that belongs to the graphs."""
+        optimizers.recordable(self._optimizer, False)
+        self._optimizer.zero_grad(set_to_none=True)
+
+
+def _suits(fit: Fit) -> bool:
+    """Tell whether a fit's iteration can be recorded, and may be."""
+    s = fit.settings
+    if s.engine == "plain" or s.optimizer != "adam" or s.tile is not None or torch.is_autocast_enabled():
+        return False
+    if not (fit._average.count and fit._optimizer.state and (fit._jitter._noise is not None or not s.jitter)):
+        return False  # they have no tensors yet
+    return s.engine == "graph" or all(map(_known, _code(fit)))
+
+
+def _code(fit: Fit) -> Iterator[object]:
+    """Yield everything whose code runs in an iteration."""
+    yield from (fit.task, fit.settings.loss, *fit.settings.penalties, *fit.network.modules())
+    if fit.task.support is None:  # the operator is the user's
+        yield None
+
+
+def _known(thing: object) -> bool:
+    """Tell whether a thing does the same each time: it is PyTorch's or of this package, and nobody hangs on it."""
+    hooked = isinstance(thing, nn.Module) and any(_hooks(thing))
+    return type(thing).__module__.split(".")[0] in ("dip", "torch") and not hooked
+
+
+def _hooks(module: nn.Module) -> tuple[int, ...]:
+    return (
+        len(module._forward_hooks),
+        len(module._forward_pre_hooks),
+        len(module._backward_hooks),
+        len(module._backward_pre_hooks),
+    )
+
+
+def _addresses(fit: Fit) -> list[Any]:
+    """Return where in memory all that an iteration works on is, and the mode and the hooks of each layer."""
+    found: list[Any] = [fit._average, fit._jitter.generator]
+    tensors: list[Tensor | None] = [fit.y, fit.weight, fit.code, fit._average._sum, fit._jitter._noise]
+    for module in fit.network.modules():
+        found += (module.training, *_hooks(module))
+        tensors += module._parameters.values()
+        tensors += module._buffers.values()
+    for group in fit._optimizer.param_groups:
+        found.append(id(group["lr"]))
+        for parameter in group["params"]:
+            tensors += fit._optimizer.state.get(parameter, {}).values()
+    return found + [None if tensor is None else tensor.data_ptr() for tensor in tensors]
+
+
+# ---------------------------------------------------------------------- the comparison
+
+
+class _State:
+    """A copy of everything that an iteration changes."""
+
+    def __init__(self, fit: Fit, device: Recorder) -> None:
+        self.trained, self.jitter = fit._trainable_state(), fit._jitter.state_dict()
+        self._noise = None if fit._jitter._noise is None else fit._jitter._noise.clone()
+        self._others = [(generator, generator.get_state()) for generator in device.generators()]
+
+    def put_back(self, fit: Fit) -> None:
+        fit._load_trainable_state(self.trained)
+        fit._jitter.load_state_dict(self.jitter)
+        for generator, state in self._others:
+            generator.set_state(state)
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield the tensors with their names, the noise drawn last among them; counts are tensors of one number."""
+        yield from _tensors("", {**self.trained, **self.jitter, "output": None, "noise": self._noise})
+
+
+def _tensors(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _tensors(f"{name} {key}".strip(), item)
+    elif value is not None:
+        yield name, torch.as_tensor(value)
+
+
+_Two = tuple[list[Evaluated], _State]  # what two iterations evaluated, and the state after them
+
+
+class _Differs(RuntimeError):
+    """The replayed iteration is not the plain one."""
+
+
+def _compared(fit: Fit, device: Recorder) -> Replay:
+    """Record the iteration of a fit and compare it; the fit is left, or put back, as it is.
+
+    Raises
+    ------
+    Exception
+        It cannot be recorded, or is another than the plain one.
+    """
+    start = _State(fit, device)
+    lr, optimizer = fit.settings.lr * fit._guard.lr_factor, fit._optimizer
+
+    def two(evaluate: Callable[[], Evaluated], advance: Callable[[Tensor, Tensor], None]) -> _Two:
+        seen = []
+        for rate in (lr, _SECOND * lr):
+            seen.append(evaluate())
+            optimizers.set_lr(optimizer, rate)
+            advance(seen[-1][0], seen[-1][2])
+        return seen, _State(fit, device)
+
+    def once() -> None:
+        loss, _, output = fit._evaluate_anew()
+        fit._advance(loss, output)
+
+    try:
+        # The plain iterations come first, so that their memory is free again for the recording; and they are two of
+        # the three that have to be done before it.
+        expected = device.aside(lambda: two(fit._evaluate_anew, fit._advance))
+        optimizers.recordable(optimizer, True)
+        start.put_back(fit)
+        device.aside(once)
+        start.put_back(fit)
+        replay = Replay(fit, device)
+        start.put_back(fit)
+        found = two(replay.evaluate, lambda *_: replay.advance())
+        _compare(start, expected, found, _NEAR[fit.settings.dtype])
+    except BaseException:
+        optimizers.recordable(optimizer, False)
+        optimizer.zero_grad(set_to_none=True)
+        with contextlib.suppress(Exception):
+            device.mend()
+        fit._jitter.replace_generator()
+        raise
+    finally:
+        start.put_back(fit)
+    return replay
+
+
+def _compare(start: _State, expected: _Two, found: _Two, near: float) -> None:
+    """Refuse what the replays have come to if it is not what the plain iterations have.
+
+    Raises
+    ------
+    _Differs
+        It is not; the message has what differs, and by how much.
+    """
+    (one, *_), (other, *_) = expected[0], found[0]
+    for name, a, b in zip(("loss", "data loss", "output"), one, other, strict=True):
+        _refuse_apart(f"its {name}", a.new_zeros(()).expand_as(a), a, b, near)
+    before, plain, replayed = (dict(state.tensors()) for state in (start, expected[1], found[1]))
+    if plain.keys() != replayed.keys():
+        raise _Differs(f"it has not the same state: {', '.join(sorted(plain.keys() ^ replayed.keys()))}")
+    kinds: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {}
+    for name, a in plain.items():
+        b = replayed[name]
+        if not a.is_floating_point() or name.endswith(" step"):  # counts and generators
+            if not torch.equal(a, b):
+                raise _Differs(f"it leaves another {name}")
+            continue
+        kind = " ".join(dict.fromkeys((name.split()[0], name.split(".")[-1].split()[-1])))
+        kind = "weights" if kind in ("network weight", "network bias") else kind
+        kinds.setdefault(kind, []).append((before[name], a, b))
+    for kind, triples in kinds.items():
+        start_of, a, b = (torch.cat([triple[i].reshape(-1) for triple in triples]) for i in range(3))
+        _refuse_apart(f"what it makes of {kind}", start_of, a, b, _MOVED)
+
+
+def _refuse_apart(what: str, start: Tensor, one: Tensor, other: Tensor, most: float) -> None:
+    # Means and not squares: a few weights whose gradient is nothing but rounding go anywhere.
+    apart = float((one - other).abs().mean() / ((one - start).abs().mean() + 1e-30))
+    if not apart <= most:  # so that NaN is refused
+        raise _Differs(f"{what} is another than in the plain iteration, by {apart:.2g} where {most:g} is allowed")

@@ -28,7 +28,8 @@ from dip import trained
 CNN5 = {"noise": "gaussian:25.5", "batch": 32, "epochs": 20, "lr": 1e-3, "schedule": "cosine", "augment": True}
 DNCNN = {"noise": "gaussian:0-55", "lr": 1e-3, "schedule": "cosine", "augment": True, "validation": 0.05}
 NOISE2NOISE = {"method": "noise2noise", "noise": "gaussian:26.6", "batch": 128, "lr": 2e-3}
-AUTOENCODER = {"loss": "bce", "batch": 128, "epochs": 100, "lr": 1e-2, "schedule": "cosine"}
+AUTOENCODER = {"loss": "bce", "batch": 128, "epochs": 100, "lr": 1e-2, "schedule": "cosine", "validation": 0.02}
+AUTOENCODER |= {"precision": "float32"}
 
 # By model: the data, and the recipe beside what is the default of `dip.trained.Recipe`.
 RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -38,7 +39,7 @@ RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
     "hourglass": ("cifar10", {**NOISE2NOISE, "epochs": 40, "schedule": "cosine", "augment": True}),
     "autoencoder": ("mnist", {"noise": "gaussian:127.5", "clip": True, **AUTOENCODER}),
     "dncnn": ("bsds400", {**DNCNN, "batch": 128, "epochs": 40, "per_epoch": 128_000}),
-    "dncnn-small": ("bsds400", {**DNCNN, "batch": 64, "epochs": 20, "per_epoch": 38_400}),
+    "dncnn-small": ("bsds400", {**DNCNN, "batch": 64, "epochs": 16, "per_epoch": 38_400}),
 }
 LICENCES = {
     "cifar10": "trained on CIFAR-10 (A. Krizhevsky, 2009), whose pictures were collected from the web for research",

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from dip import arguments, commands, comparison, demo, train_arguments, train_command
+from dip import arguments, commands, comparison, demo, place_arguments, train_arguments, train_command
 from dip._version import __version__
 from dip.console import Console
 from dip.errors import unknown
@@ -36,6 +36,11 @@ PNG, JPEG, TIFF, BMP and WebP are read; PNG, JPEG and TIFF are written. Depth (1
 and EXIF of IN are kept. If IN is a folder, all pictures in it and below it are restored one after the other, and
 OUT is a folder that gets the same tree; results that exist are kept, so a run that was interrupted can be
 repeated."""
+
+_PLACES = """\
+The pictures of a folder may be restored several at a time: small ones, and thin networks, leave cores idle. Only this
+process reads and writes files. A worker that dies costs no more than another try of its picture. What --save-every
+writes comes with the result."""
 
 _DENOISE = f"""\
 Remove noise, or what JPEG left, from a picture or from every picture in a folder.
@@ -233,6 +238,7 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
         arguments.add_fit(one)
         arguments.add_stop(one)
         arguments.add_long(one)
+        place_arguments.add(one, "pictures of a folder", _PLACES)
 
     train = command(
         "train",
@@ -268,6 +274,7 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
         _STATUS,
     )
     arguments.add_benchmark(one)
+    place_arguments.add(one)
     for one in found.choices.values():
         one.add_argument("--traceback", action="store_true", help="show where in the program an error arose")
     return parser, dict(found.choices)

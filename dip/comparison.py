@@ -6,12 +6,12 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from dip import batch, benchmark, datasets
+from dip import batch, benchmark, datasets, place_arguments
 from dip.callbacks import duration
 from dip.console import Console
 from dip.errors import unknown
 
-__all__ = ["compare", "place", "tell"]
+__all__ = ["compare", "tell"]
 
 # What one gets without --methods: nothing that has to be installed besides.
 _DEFAULTS = {
@@ -47,7 +47,7 @@ def compare(args: argparse.Namespace, console: Console) -> int:
             iters=args.iters,
             pictures=not args.no_pictures,
             inputs=args.inputs,
-            place=place(args, console),
+            place=place_arguments.place(args, console.say),
             tell=lambda progress, job, record: tell(progress, record, console),
         )
     except KeyboardInterrupt:
@@ -58,38 +58,6 @@ def compare(args: argparse.Namespace, console: Console) -> int:
     console.say(", ".join(f"{number} {what}" for what, number in counts.items() if number))
     console.say(f"{page}: open it in a browser; the tables are in results.md and results.csv beside it")
     return 1 if progress.failed else 0
-
-
-def place(args: argparse.Namespace, console: Console) -> batch.Place:
-    """Return where the jobs run, from the options that `dip.arguments.add_places` adds."""
-    if args.scheduler is not None:
-        for name in ("workers", "gpus"):
-            if getattr(args, name) is not None:
-                raise ValueError(f"--{name} means nothing with --scheduler, whose workers were started elsewhere")
-        resources = dict(map(_resource, args.resource))
-        return batch.Dask(args.scheduler, threads=args.threads, resources=resources or None, say=console.say)
-    if args.resource:
-        raise ValueError("--resource means nothing without --scheduler")
-    gpus = args.gpus
-    if gpus == ["all"]:
-        gpus = batch.gpus()
-        if not gpus:
-            raise ValueError("--gpus all: PyTorch sees no GPU here; leave it out")
-    if gpus is not None and args.workers not in (None, len(gpus)):
-        raise ValueError(f"--workers {args.workers} and {len(gpus)} GPUs; there is one worker for each GPU")
-    if gpus is None and args.workers is None:
-        if args.threads is not None:
-            raise ValueError("--threads means nothing without --workers; in this process, OMP_NUM_THREADS sets them")
-        return batch.InProcess()
-    return batch.Processes(len(gpus) if gpus else args.workers, threads=args.threads, gpus=gpus)
-
-
-def _resource(text: str) -> tuple[str, float]:
-    name, _, number = text.partition("=")
-    try:
-        return name, float(number)
-    except ValueError:
-        raise ValueError(f"--resource {text} is not a name and a number, such as GPU=1") from None
 
 
 def _protocol(args: argparse.Namespace) -> benchmark.Protocol:

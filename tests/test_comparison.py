@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 import dip
-from dip import batch, benchmark, cli, datasets
+from dip import batch, benchmark, cli, datasets, place_arguments
 from dip.benchmark import deep, others, tables
 from dip.benchmark.runs import png
 from dip.benchmark.tasks import bicubic
@@ -643,12 +643,10 @@ def test_command_refuses_before_work_begins(words, message, tmp_path, capsys):
 
 
 def test_places_of_the_command(monkeypatch):
-    parsed, console = cli._parse, None
+    parsed = cli._parse
 
     def place(*words):
-        from dip.comparison import place
-
-        return place(parsed(["benchmark", "-o", "x", *words]), console)
+        return place_arguments.place(parsed(["benchmark", "-o", "x", *words]))
 
     assert isinstance(place(), batch.InProcess)
     four = place("--workers", "4", "--threads", "3")
@@ -656,7 +654,9 @@ def test_places_of_the_command(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     both = place("--gpus", "all")
     assert (both.workers, both._gpus) == (2, ["0", "1"])
-    for one in (four, both):
+    shared, on_cpu = place("--workers", "3"), place("--workers", "3", "--device", "cpu")
+    assert (shared._gpus, on_cpu._gpus) == (["0", "1", "0"], None)
+    for one in (four, both, shared, on_cpu):
         one.close()
 
 

@@ -56,7 +56,7 @@ def test_a_package_that_is_not_in_order_is_said_before_work_begins(tmp_path, mon
     (tmp_path / "surely_broken.py").write_text("raise RuntimeError('operator nms\\ndoes not exist')")
     monkeypatch.syspath_prepend(tmp_path)
     method = replace(benchmark.find("tv"), needs=("surely_broken",))
-    with pytest.raises(ImportError, match="cannot be imported .RuntimeError: operator nms does not exist.; install"):
+    with pytest.raises(ImportError, match=r"cannot be imported .RuntimeError: operator nms does not exist.; install"):
         method.check("denoise")
 
 

@@ -14,10 +14,10 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
-from dip.storage import check_place, plain
+from dip.storage import check_place, plain, write_bytes
 
 __all__ = ["Results"]
 
@@ -95,7 +95,7 @@ class Results:
                 file.write(key + "\n")
         return "mine"
 
-    def add(self, key: str, record: Mapping[str, Any]) -> bool:
+    def add(self, key: str, record: Mapping[str, Any], files: Mapping[str, bytes] = MappingProxyType({})) -> bool:
         """Append the result of a job.
 
         Parameters
@@ -104,6 +104,8 @@ class Results:
             The job.
         record : mapping
             In JSON types; "key" is added, and what is not finite becomes null. Its "status" is "done" or "failed".
+        files : mapping
+            Contents by name, relative to the folder; each is written before the record is, whole or not at all.
 
         Returns
         -------
@@ -115,6 +117,8 @@ class Results:
         OSError
             It could not be written, and the file is as it was.
         """
+        for name, content in files.items():
+            write_bytes(self.folder / name, content)
         line = (json.dumps(plain({"key": key, **record}), allow_nan=False) + "\n").encode()
         with self._lock.acquire(poll_interval=_POLL):
             self._refresh()

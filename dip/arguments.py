@@ -261,9 +261,9 @@ def add_benchmark(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--pictures", type=words, metavar="LIST", help="only these of the set, by name")
     group.add_argument(
         "--size",
-        type=whole(16, 256),
+        type=whole(0, 256),
         metavar="N",
-        help="only the middle N x N pixels; 0 = all; default: 128 of the photographs, all of other sets",
+        help="only the middle N x N pixels, 16 at least; 0 = all; default: 128 of the photographs, all of other sets",
     )
     group = parser.add_argument_group("what is done to them")
     group.add_argument("--task", default="denoise", metavar="T", help="default denoise; see --list")
@@ -275,7 +275,13 @@ def add_benchmark(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--border", type=whole(0, 4), metavar="B", help="pixels that are not counted at the border")
     group.add_argument("--noise-seed", type=whole(0), default=0, metavar="S", help="of noise and masks; default 0")
     group = parser.add_argument_group("methods")
-    group.add_argument("--methods", type=words, metavar="LIST", help="names with commas between; see --list")
+    group.add_argument(
+        "--methods",
+        type=words,
+        metavar="LIST",
+        help="names with commas between, as in fast,paper+twice,bm3d,trained=FILE; default: some that need no other "
+        "package; see --list",
+    )
     group.add_argument(
         "--seeds", type=whole(1, 3), default=1, metavar="N", help="run what is random with seeds 0 to N - 1; default 1"
     )
@@ -300,11 +306,14 @@ class Lists(argparse.Action):
         """Print it."""
         from dip import benchmark, datasets
 
-        parts = {"picture sets": datasets.names(), "tasks": benchmark.task_names(), "methods": benchmark.names()}
+        tasks = benchmark.task_names()
+        parts = {"picture sets (--set)": datasets.names(), "tasks (--task)": tasks}
+        parts |= {f"methods for {task} (--methods)": benchmark.names(task) for task in tasks}
         for title, found in parts.items():
             width = max(map(len, found))
             print(f"{title}:", *(f"  {name.ljust(width)}  {about}" for name, about in found.items()), sep="\n")
         print(f"variants of fits, as in paper+twice: {', '.join(benchmark.suffixes())}")
+        print("a function of your own: module:function")
         parser.exit()
 
 

@@ -52,6 +52,7 @@ examples:
   dip denoise photo.png -o restored.png
   dip denoise photo.png -o restored.png --preset fast                  in a small part of the time
   dip denoise noisy/ -o restored/ --reference clean/ --json report.json
+  dip denoise noisy/ -o restored/ --scheduler tcp://10.0.0.1:8786      on the workers of a Dask cluster
   dip denoise photo.png -o other.png --backend trained --model dncnn   by a trained model, for comparison
   dip denoise photo.png -o restored.png --checkpoint photo.ckpt        may be killed and resumed:
   dip denoise photo.png -o restored.png --resume photo.ckpt"""
@@ -109,7 +110,13 @@ examples:
   dip benchmark -o report/ --workers 2            the bundled photographs, 4 methods, in some minutes
   dip benchmark --list                            picture sets, tasks and methods
   dip benchmark --set set9 --data DIR --methods paper,paper+twice,bm3d --seeds 3 --workers 2 -o set9/
+  dip benchmark --methods fast,trained=runs/mine/weights.safetensors -o mine/
   dip benchmark --task super-resolve --factor 8 --set set5 --scheduler tcp://10.0.0.1:8786 -o x8/"""
+
+
+_BENCHMARK_STATUS = """\
+exit status: 0; 1 if a job failed; 2 if the command was wrong; 130 after Ctrl-C (what is finished is kept: repeat the
+command)"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -271,7 +278,7 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
         "-o FOLDER [options]",
         _BENCHMARK,
         _BENCHMARK_EXAMPLES,
-        _STATUS,
+        _BENCHMARK_STATUS,
     )
     arguments.add_benchmark(one)
     place_arguments.add(one)

@@ -45,6 +45,8 @@ class Results:
     ------
     OSError
         The folder cannot be written.
+    ValueError
+        It has a `results.jsonl` of something else.
 
     Examples
     --------
@@ -189,7 +191,7 @@ class Results:
                 if not line.endswith(b"\n"):
                     file.truncate(self._read)
                     break
-                record = json.loads(line)
+                record = _record(line, self.path)
                 if failed_too or record.get("status") == "done":
                     self.finished.add(record["key"])
                 self._read += len(line)
@@ -239,4 +241,14 @@ def _lines(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
     with open(path, "rb") as file:
         for line in file:
             if line.endswith(b"\n"):
-                yield json.loads(line)
+                yield _record(line, path)
+
+
+def _record(line: bytes, path: str | os.PathLike[str]) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+        record["key"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{os.fspath(path)} holds something else than results; choose another folder") from error
+    found: dict[str, Any] = record
+    return found

@@ -2,7 +2,7 @@
 
 # entered by being imported
 from dip.benchmark import classical, deep, others, trained, zsn2n
-from dip.benchmark.methods import Method, find, names, register, register_family, suffixes
+from dip.benchmark.methods import Method, find, names, register, register_family, resolved, suffixes
 from dip.benchmark.report import report
 from dip.benchmark.runs import SCHEMA, plan, run
 from dip.benchmark.tasks import Case, Protocol, Task
@@ -25,6 +25,7 @@ __all__ = [
     "register_family",
     "register_task",
     "report",
+    "resolved",
     "run",
     "suffixes",
     "task_names",

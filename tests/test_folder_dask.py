@@ -17,7 +17,7 @@ import trivial
 from skimage.io import imread, imsave
 
 from dip import cli
-from dip.batch import Dask, Processes
+from dip.batch import Dask, InProcess, Processes
 from dip.console import Console
 from dip.folder import Folder
 from dip.order import Order
@@ -129,12 +129,14 @@ def test_a_killed_worker_costs_a_repeat_of_its_job(scheduler, where, tmp_path, c
     assert capsys.readouterr().out.splitlines()[-1] == "4 done"
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="os.kill")
 def test_ctrl_c_ends_it_and_what_is_done_is_kept(scheduler, capsys):
     Path("in/broken.png").unlink()
     folder = Folder(Path("in"), Path("out"), Order(command="denoise"), trivial.never)
-    timer = threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT))
+    place = Dask(scheduler)
+    timer = threading.Timer(2, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
-    assert folder.run(Console(), Dask(scheduler), trivial.slow) == 130
+    assert folder.run(Console(), place, trivial.slow) == 130
     timer.join()
     assert capsys.readouterr().out.splitlines()[-1] == "3 not finished"
 
@@ -147,8 +149,6 @@ def test_a_result_that_another_wrote_meanwhile_is_not_replaced(capsys):
         parcel.job.target.parent.mkdir(parents=True, exist_ok=True)
         parcel.job.target.write_bytes(b"another's")
         return trivial.copied_unless_deadly(parcel)
-
-    from dip.batch import InProcess
 
     assert folder.run(Console(), InProcess(), meanwhile) == 1
     assert Path("out/below/0.png").read_bytes() == b"another's"

@@ -42,7 +42,16 @@ def restore(args: argparse.Namespace, console: Console) -> int:
         if path is not None and not path.exists():
             raise FileNotFoundError(f"{path} does not exist; check the name and the folder")
     whole_folder = args.input.is_dir()
-    if not whole_folder:
+    if whole_folder:
+        if args.code_image is not None:
+            raise ValueError(f"--code-image is for one picture and {args.input} is a folder; restore them one by one")
+        for name in ("checkpoint", "checkpoint_every", "resume"):
+            if getattr(args, name) is not None:
+                raise ValueError(
+                    f"--{name.replace('_', '-')} is for one picture and {args.input} is a folder; leave it out: "
+                    "repeated, the command goes on with the first picture whose result is not there"
+                )
+    else:
         for name in place_arguments.PLACES:
             if getattr(args, name):
                 raise ValueError(f"--{name} is for a folder and {args.input} is one picture; leave it out")
@@ -54,14 +63,6 @@ def restore(args: argparse.Namespace, console: Console) -> int:
         # a folder's report is continued
         _check_report(args.json, force=args.force or whole_folder)
     if whole_folder:
-        if args.code_image is not None:
-            raise ValueError(f"--code-image is for one picture and {args.input} is a folder; restore them one by one")
-        for name in ("checkpoint", "checkpoint_every", "resume"):
-            if getattr(args, name) is not None:
-                raise ValueError(
-                    f"--{name.replace('_', '-')} is for one picture and {args.input} is a folder; leave it out: "
-                    "repeated, the command goes on with the first picture whose result is not there"
-                )
         folder = Folder(args.input, args.output, order, begin, mask, args.reference, args.json)
         place = place_arguments.place(args, console.say)
         if isinstance(place, batch.InProcess):

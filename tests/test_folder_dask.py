@@ -159,6 +159,8 @@ REFUSALS = [
     (["in", "--scheduler", "tcp://127.0.0.1:1", "--workers", "2"], "--workers means nothing with --scheduler"),
     (["in", "--scheduler", "tcp://127.0.0.1:1", "--gpus", "0"], "--gpus means nothing with --scheduler"),
     (["in", "--scheduler", "tcp://127.0.0.1:1", "--checkpoint", "x"], "--checkpoint is for one picture"),
+    (["in", "--scheduler", "tcp://127.0.0.1:1", "--checkpoint-every", "5"], "--checkpoint-every is for one picture"),
+    (["in", "--workers", "2", "--resume", "mask.png"], "--resume is for one picture"),
     (["in", "--resource", "GPU=1"], "--resource means nothing without --scheduler"),
     (["in", "--threads", "2"], "--threads means nothing without --workers"),
     (["in/below/0.png", "--scheduler", "tcp://127.0.0.1:1"], "--scheduler is for a folder"),
@@ -169,6 +171,7 @@ REFUSALS = [
 
 @pytest.mark.parametrize(("words", "message"), REFUSALS, ids=[" ".join(one[0]) for one in REFUSALS])
 def test_what_does_not_go_together_is_refused(words, message, capsys):
+    Path("mask.png").touch()
     assert cli.main(["denoise", *words, "-o", "out", *QUICK]) == 2
     assert message in capsys.readouterr().err
     assert not Path("out").exists()

@@ -115,6 +115,11 @@ def zero_shot_noise2noise(case: Case, *, iters: int, lr: float) -> np.ndarray:
                 with torch.no_grad():
                     curve["iteration"].append(step)
                     curve["value"].append(round(float(-10 * torch.log10(F.mse_loss(restored(), clean))), 3))
-    case.log.update(curves={"psnr": curve}, device=str(device), parameters=sum(p.numel() for p in network.parameters()))
+    case.log.update(
+        curves={"psnr": curve},
+        device=str(device),
+        fits=[{"iterations": total}],
+        parameters=sum(p.numel() for p in network.parameters()),
+    )
     with torch.no_grad():
         return restored().cpu().numpy()

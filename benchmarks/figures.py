@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import dip
-from dip import arguments, benchmark, comparison, datasets
+from dip import arguments, benchmark, comparison, datasets, place_arguments
 from dip.benchmark import tables
 from dip.console import Console
 
@@ -136,7 +136,7 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--iters", type=int, help="another count of iterations, for a try")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--set", help="another picture set, for a try")
-    arguments.add_places(parser)
+    place_arguments.add(parser)
     options = parser.parse_args(given)
     if options.list or not options.figure:
         print("\n".join(f"{name:<20}{one.about}: {', '.join(one.methods)}" for name, one in FIGURES.items()))
@@ -160,7 +160,7 @@ def main(given: list[str] | None = None) -> None:
             seeds=range(options.seeds),
             device=options.device,
             iters=options.iters,
-            place=comparison.place(options, console),
+            place=place_arguments.place(options, console.say),
             tell=lambda progress, job, record: comparison.tell(progress, record, console),
         )
         page = benchmark.report(options.out / name, title=figure.about)

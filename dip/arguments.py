@@ -21,7 +21,6 @@ __all__ = [
     "add_fit",
     "add_long",
     "add_mask",
-    "add_places",
     "add_stop",
     "channels",
     "number_range",
@@ -60,13 +59,6 @@ def add_files(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
         metavar="[LOW,]HIGH",
         help="black and white of the clean picture in the numbers of the file, as in 4095 or --data-range=-1,1; by "
         "default 0 to 255 for 8 bits, 0 to 65535 for 16, 0 to 1 for floats",
-    )
-    group.add_argument(
-        "--workers",
-        type=whole(1, 2),
-        metavar="N",
-        help="restore so many pictures of a folder at a time, in processes that share the cores, or have a GPU each "
-        "where there are several; for small pictures and thin networks, which leave cores idle",
     )
     group.add_argument("--quiet", action="store_true", help="say nothing but warnings and errors")
     return group
@@ -274,9 +266,9 @@ def add_benchmark(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--pictures", type=words, metavar="LIST", help="only these of the set, by name")
     group.add_argument(
         "--size",
-        type=whole(16, 256),
+        type=whole(0, 256),
         metavar="N",
-        help="only the middle N x N pixels; 0 = all; default: 128 of the photographs, all of other sets",
+        help="only the middle N x N pixels, 16 at least; 0 = all; default: 128 of the photographs, all of other sets",
     )
     group = parser.add_argument_group("what is done to them")
     group.add_argument("--task", default="denoise", metavar="T", help="default denoise; see --list")
@@ -288,7 +280,13 @@ def add_benchmark(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--border", type=whole(0, 4), metavar="B", help="pixels that are not counted at the border")
     group.add_argument("--noise-seed", type=whole(0), default=0, metavar="S", help="of noise and masks; default 0")
     group = parser.add_argument_group("methods")
-    group.add_argument("--methods", type=words, metavar="LIST", help="names with commas between; see --list")
+    group.add_argument(
+        "--methods",
+        type=words,
+        metavar="LIST",
+        help="names with commas between, as in fast,paper+twice,bm3d,trained=FILE; default: some that need no other "
+        "package; see --list",
+    )
     group.add_argument(
         "--seeds", type=whole(1, 3), default=1, metavar="N", help="run what is random with seeds 0 to N - 1; default 1"
     )
@@ -296,28 +294,11 @@ def add_benchmark(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--device", default="auto", metavar="D", help="auto (the default), cpu, cuda or mps")
     group.add_argument("--reference", type=path, metavar="FOLDER", help="a clone of DmitryUlyanov/deep-image-prior")
     group.add_argument("--list", action=Lists, help="print sets, tasks and methods, and end")
-    add_places(parser)
     group = parser.add_argument_group("output")
     group.add_argument("--title", metavar="WORDS", default="Benchmark", help="of the page")
     group.add_argument("--inputs", action="store_true", help="write the degraded pictures, exact to the last bit")
     group.add_argument("--no-pictures", action="store_true", help="write no pictures, and show none on the page")
     group.add_argument("--quiet", action="store_true", help="say nothing but warnings and errors")
-
-
-def add_places(parser: argparse.ArgumentParser) -> None:
-    """Add where jobs run."""
-    group = parser.add_argument_group("where it runs")
-    group.add_argument(
-        "--workers", type=whole(1, 2), metavar="N", help="processes that share the cores; default: this process alone"
-    )
-    group.add_argument(
-        "--threads", type=whole(1, 2), metavar="N", help="of each worker; default: its share of the cores"
-    )
-    group.add_argument("--gpus", type=words, metavar="LIST", help="one worker for each: all, or numbers as in 0,1")
-    group.add_argument("--scheduler", metavar="ADDRESS", help="of Dask, as in tcp://10.0.0.1:8786: run on its workers")
-    group.add_argument(
-        "--resource", action="append", default=[], metavar="NAME=N", help="run on Dask workers that have it, as GPU=1"
-    )
 
 
 class Lists(argparse.Action):
@@ -330,11 +311,14 @@ class Lists(argparse.Action):
         """Print it."""
         from dip import benchmark, datasets
 
-        parts = {"picture sets": datasets.names(), "tasks": benchmark.task_names(), "methods": benchmark.names()}
+        tasks = benchmark.task_names()
+        parts = {"picture sets (--set)": datasets.names(), "tasks (--task)": tasks}
+        parts |= {f"methods for {task} (--methods)": benchmark.names(task) for task in tasks}
         for title, found in parts.items():
             width = max(map(len, found))
             print(f"{title}:", *(f"  {name.ljust(width)}  {about}" for name, about in found.items()), sep="\n")
         print(f"variants of fits, as in paper+twice: {', '.join(benchmark.suffixes())}")
+        print("a function of your own: module:function")
         parser.exit()
 
 

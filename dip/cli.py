@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from dip import arguments, commands, comparison, demo, train_arguments, train_command
+from dip import arguments, commands, comparison, demo, place_arguments, train_arguments, train_command
 from dip._version import __version__
 from dip.console import Console
 from dip.errors import unknown
@@ -37,6 +37,11 @@ and EXIF of IN are kept. If IN is a folder, all pictures in it and below it are 
 OUT is a folder that gets the same tree; results that exist are kept, so a run that was interrupted can be
 repeated."""
 
+_PLACES = """\
+The pictures of a folder may be restored several at a time: small ones, and thin networks, leave cores idle. Only this
+process reads and writes files. A worker that dies costs no more than another try of its picture. What --save-every
+writes comes with the result."""
+
 _DENOISE = f"""\
 Remove noise, or what JPEG left, from a picture or from every picture in a folder.
 
@@ -47,6 +52,7 @@ examples:
   dip denoise photo.png -o restored.png
   dip denoise photo.png -o restored.png --preset fast                  in a small part of the time
   dip denoise noisy/ -o restored/ --reference clean/ --json report.json
+  dip denoise noisy/ -o restored/ --scheduler tcp://10.0.0.1:8786      on the workers of a Dask cluster
   dip denoise photo.png -o other.png --backend trained --model dncnn   by a trained model, for comparison
   dip denoise photo.png -o restored.png --checkpoint photo.ckpt        may be killed and resumed:
   dip denoise photo.png -o restored.png --resume photo.ckpt"""
@@ -104,7 +110,13 @@ examples:
   dip benchmark -o report/ --workers 2            the bundled photographs, 4 methods, in some minutes
   dip benchmark --list                            picture sets, tasks and methods
   dip benchmark --set set9 --data DIR --methods paper,paper+twice,bm3d --seeds 3 --workers 2 -o set9/
+  dip benchmark --methods fast,trained=runs/mine/weights.safetensors -o mine/
   dip benchmark --task super-resolve --factor 8 --set set5 --scheduler tcp://10.0.0.1:8786 -o x8/"""
+
+
+_BENCHMARK_STATUS = """\
+exit status: 0; 1 if a job failed; 2 if the command was wrong; 130 after Ctrl-C (what is finished is kept: repeat the
+command)"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -233,6 +245,7 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
         arguments.add_fit(one)
         arguments.add_stop(one)
         arguments.add_long(one)
+        place_arguments.add(one, "pictures of a folder", _PLACES)
 
     train = command(
         "train",
@@ -265,9 +278,10 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
         "-o FOLDER [options]",
         _BENCHMARK,
         _BENCHMARK_EXAMPLES,
-        _STATUS,
+        _BENCHMARK_STATUS,
     )
     arguments.add_benchmark(one)
+    place_arguments.add(one)
     for one in found.choices.values():
         one.add_argument("--traceback", action="store_true", help="show where in the program an error arose")
     return parser, dict(found.choices)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import os
+import traceback
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -14,14 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from dip import arguments, batch, crops, demo, devices, files, presets, settings, stopping, trained
-from dip.batch import Place, Processes
+from dip import arguments, batch, crops, demo, devices, files, place_arguments, presets, settings, stopping, trained
 from dip.codes import Image
 from dip.console import Console, one_line
 from dip.errors import unknown
 from dip.folder import Folder
 from dip.job import Restoration
-from dip.order import Failure, FitOrder, Job, Order, failing
+from dip.order import EXPECTED, Failure, FitOrder, Job, Order, failing
+from dip.parcels import Parcel
 from dip.problem import Problem
 from dip.settings import Options, check_free
 from dip.storage import check_place, same
@@ -40,14 +41,7 @@ def restore(args: argparse.Namespace, console: Console) -> int:
     for path in (args.input, mask, args.reference, args.resume, args.code_image):
         if path is not None and not path.exists():
             raise FileNotFoundError(f"{path} does not exist; check the name and the folder")
-    order, begin = _backend(args)
-    if isinstance(order, FitOrder):
-        settings = order.check()
-        stopping.warn_if_blind(settings.stop, order.total(settings))
     whole_folder = args.input.is_dir()
-    if args.json is not None:
-        # a folder's report is continued
-        _check_report(args.json, force=args.force or whole_folder)
     if whole_folder:
         if args.code_image is not None:
             raise ValueError(f"--code-image is for one picture and {args.input} is a folder; restore them one by one")
@@ -57,12 +51,23 @@ def restore(args: argparse.Namespace, console: Console) -> int:
                     f"--{name.replace('_', '-')} is for one picture and {args.input} is a folder; leave it out: "
                     "repeated, the command goes on with the first picture whose result is not there"
                 )
-        place, remote = _workers(args)
-        return Folder(args.input, args.output, order, begin, mask, args.reference, args.json, place, remote).run(
-            console
-        )
-    if args.workers is not None:
-        raise ValueError(f"--workers is for a folder and {args.input} is one picture; leave it out")
+    else:
+        for name in place_arguments.PLACES:
+            if getattr(args, name):
+                raise ValueError(f"--{name} is for a folder and {args.input} is one picture; leave it out")
+    order, begin = _backend(_checked_here(args))
+    if isinstance(order, FitOrder):
+        settings = order.check()
+        stopping.warn_if_blind(settings.stop, order.total(settings))
+    if args.json is not None:
+        # a folder's report is continued
+        _check_report(args.json, force=args.force or whole_folder)
+    if whole_folder:
+        folder = Folder(args.input, args.output, order, begin, mask, args.reference, args.json)
+        place = place_arguments.place(args, console.say)
+        if isinstance(place, batch.InProcess):
+            return folder.run(console)
+        return folder.run(console, place, partial(restore_one, args, _weights(order)))
     _check_single(args, mask)
     job = Job(args.input, args.output, mask, args.reference)
     try:
@@ -83,24 +88,53 @@ def restore(args: argparse.Namespace, console: Console) -> int:
     return 130 if work.interrupted else 0
 
 
-def restore_one(args: argparse.Namespace, job: Job) -> tuple[dict[str, Any], list[str]]:
-    """Restore one picture of a folder in a process of its own; return its report and the warnings."""
-    args.quiet = True  # several bars at a time would write over each other
-    with warnings.catch_warnings(record=True) as caught:
+def restore_one(args: argparse.Namespace, weights: tuple[Path, bytes] | None, parcel: Parcel) -> batch.Outcome:
+    """Restore one picture of a folder in a worker.
+
+    Parameters
+    ----------
+    args : Namespace
+        The command.
+    weights : (Path, bytes) or None
+        The file of the trained model, where there is one.
+    parcel : Parcel
+        The picture, and what belongs to it.
+
+    Returns
+    -------
+    Outcome
+        As `dip.folder.Folder.run` takes it.
+    """
+    record: dict[str, Any] = {}
+    with parcel.unpacked() as here, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", RuntimeWarning)
-        _, begin = _backend(args)
-        report = begin(job).run(aside=True)
-    return report, [str(one.message) for one in caught if issubclass(one.category, RuntimeWarning)]
+        args = argparse.Namespace(**{**vars(args), "quiet": True})  # several bars would write over each other
+        if weights is not None:
+            args.model = str(here.put("model", *weights))
+        try:
+            _, begin = _backend(args)
+            report = begin(here.job).run(aside=True)
+            record.update(status=report["status"], report=here.named(report))
+        except EXPECTED as error:  # with what was written before it: the picture of a fit that diverged
+            trace = here.named(traceback.format_exc())
+            record.update(status="failed", error=here.named(one_line(error)), trace=trace)
+        results = here.results()
+        told = [str(one.message) for one in caught if issubclass(one.category, RuntimeWarning)]
+        record["warnings"] = [here.named(text) for text in told]
+    return batch.Outcome(record, results)
 
 
-def _workers(args: argparse.Namespace) -> tuple[Place | None, Callable[[Job], Any] | None]:
-    """Where the pictures of a folder are restored, if not here one after the other; and what does one there."""
-    if args.workers is None or args.workers == 1:
-        return None, None
-    here = batch.gpus() if args.device in ("auto", "cuda") else []
-    # in turn, where there are more workers than GPUs
-    gpus = [here[number % len(here)] for number in range(args.workers)] if len(here) > 1 else None
-    return Processes(args.workers, gpus=gpus), partial(restore_one, args)
+def _weights(order: Order) -> tuple[Path, bytes] | None:
+    if not isinstance(order, TrainedOrder) or order.model.path is None:
+        return None
+    return order.model.path, order.model.path.read_bytes()
+
+
+def _checked_here(args: argparse.Namespace) -> argparse.Namespace:
+    """The command as it can be checked on this machine, which need not have the devices of Dask's workers."""
+    if args.scheduler is None:
+        return args
+    return argparse.Namespace(**{**vars(args), "device": "auto", "precision": None})
 
 
 def _backend(args: argparse.Namespace) -> tuple[Order, Callable[[Job], Work]]:

@@ -6,12 +6,12 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from dip import batch, benchmark, datasets
+from dip import batch, benchmark, datasets, place_arguments
 from dip.callbacks import duration
 from dip.console import Console
 from dip.errors import unknown
 
-__all__ = ["compare", "place", "tell"]
+__all__ = ["compare", "tell"]
 
 # What one gets without --methods: nothing that has to be installed besides.
 _DEFAULTS = {
@@ -21,19 +21,20 @@ _DEFAULTS = {
     "deblur": ["paper", "richardson-lucy", "wiener"],
 }
 _BUNDLED, _SIZE = "photographs", 128  # pixels: a first look is not to take long
+_LEAST = 16
 
 
 def compare(args: argparse.Namespace, console: Console) -> int:
     """Run methods over a picture set; write results, tables and a page."""
     protocol = _protocol(args)
-    methods = [_method(name, args) for name in args.methods or _DEFAULTS.get(args.task, [])]
-    if not methods:
-        raise ValueError(f"--methods is needed for {args.task}; there are {', '.join(benchmark.names(args.task))}")
-    for method in methods:
-        method.check(args.task)
+    named = args.methods or _DEFAULTS.get(args.task, [])
+    methods = benchmark.resolved([_method(name, args) for name in named], args.task)
     entries = _entries(args)
+    place = place_arguments.place(args, console.say)
     jobs = len(entries) * sum(args.seeds if method.random else 1 for method in methods)
-    console.say(f"{len(entries)} pictures, {len(methods)} methods, {jobs} jobs. {protocol.words()}")
+    counts = {"picture": len(entries), "method": len(methods), "job": jobs}
+    counted = ", ".join(f"{number} {what}{'s' * (number != 1)}" for what, number in counts.items())
+    console.say(f"{counted}. {protocol.words()}")
 
     try:
         progress = benchmark.run(
@@ -47,49 +48,17 @@ def compare(args: argparse.Namespace, console: Console) -> int:
             iters=args.iters,
             pictures=not args.no_pictures,
             inputs=args.inputs,
-            place=place(args, console),
+            place=place,
             tell=lambda progress, job, record: tell(progress, record, console),
         )
     except KeyboardInterrupt:
         console.say("interrupted; the same command goes on from here")
         return 130
     page = benchmark.report(args.output, title=args.title)
-    counts = {"done": progress.done, "there already": progress.kept, "failed": progress.failed}
-    console.say(", ".join(f"{number} {what}" for what, number in counts.items() if number))
+    ended = {"done": progress.done, "there already": progress.kept, "failed": progress.failed}
+    console.say(", ".join(f"{number} {what}" for what, number in ended.items() if number))
     console.say(f"{page}: open it in a browser; the tables are in results.md and results.csv beside it")
     return 1 if progress.failed else 0
-
-
-def place(args: argparse.Namespace, console: Console) -> batch.Place:
-    """Return where the jobs run, from the options that `dip.arguments.add_places` adds."""
-    if args.scheduler is not None:
-        for name in ("workers", "gpus"):
-            if getattr(args, name) is not None:
-                raise ValueError(f"--{name} means nothing with --scheduler, whose workers were started elsewhere")
-        resources = dict(map(_resource, args.resource))
-        return batch.Dask(args.scheduler, threads=args.threads, resources=resources or None, say=console.say)
-    if args.resource:
-        raise ValueError("--resource means nothing without --scheduler")
-    gpus = args.gpus
-    if gpus == ["all"]:
-        gpus = batch.gpus()
-        if not gpus:
-            raise ValueError("--gpus all: PyTorch sees no GPU here; leave it out")
-    if gpus is not None and args.workers not in (None, len(gpus)):
-        raise ValueError(f"--workers {args.workers} and {len(gpus)} GPUs; there is one worker for each GPU")
-    if gpus is None and args.workers is None:
-        if args.threads is not None:
-            raise ValueError("--threads means nothing without --workers; in this process, OMP_NUM_THREADS sets them")
-        return batch.InProcess()
-    return batch.Processes(len(gpus) if gpus else args.workers, threads=args.threads, gpus=gpus)
-
-
-def _resource(text: str) -> tuple[str, float]:
-    name, _, number = text.partition("=")
-    try:
-        return name, float(number)
-    except ValueError:
-        raise ValueError(f"--resource {text} is not a name and a number, such as GPU=1") from None
 
 
 def _protocol(args: argparse.Namespace) -> benchmark.Protocol:
@@ -97,6 +66,8 @@ def _protocol(args: argparse.Namespace) -> benchmark.Protocol:
     if args.missing is not None:
         given["missing"] = args.missing if args.missing in ("text", "mask") else _share(args.missing)
     size = args.size
+    if size is not None and 0 < size < _LEAST:
+        raise ValueError(f"--size {size} is too small for SSIM to mean something; take {_LEAST} at least, or 0 for all")
     if size is None and args.set == _BUNDLED:
         size = _SIZE
     return benchmark.Protocol(
@@ -125,7 +96,12 @@ def _method(name: str, args: argparse.Namespace) -> benchmark.Method:
 
 
 def _entries(args: argparse.Namespace) -> list[datasets.Entry]:
-    entries = datasets.pictures(args.set, args.data, download=args.download)
+    try:
+        entries = datasets.pictures(args.set, args.data, download=args.download)
+    except FileNotFoundError as error:
+        if args.data is not None:
+            raise
+        raise FileNotFoundError(f"{error}; --data DIR says where it is") from error
     if args.pictures is None:
         return entries
     by_name = {entry.name: entry for entry in entries}

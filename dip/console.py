@@ -46,10 +46,12 @@ class Console:
         """Print one line about something that went wrong and was dealt with."""
         _write(f"dip: warning: {one_line(text)}", sys.stderr)
 
-    def error(self, error: object, *, about: str = "") -> None:
-        """Print one line about what could not be done; `about` says to which picture."""
+    def error(self, error: object, *, about: str = "", trace: str = "") -> None:
+        """Print one line about what could not be done; `about` says to which picture, `trace` where, in a worker."""
         if self._traceback and isinstance(error, BaseException):
             traceback.print_exception(error, file=sys.stderr)
+        elif self._traceback and trace:
+            sys.stderr.write(trace)
         _write(f"dip: error: {about}{': ' if about else ''}{one_line(error)}", sys.stderr)
 
     @contextlib.contextmanager

@@ -25,6 +25,7 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "Picture",
     "check_target",
+    "content",
     "find",
     "read",
     "read_mask",
@@ -104,6 +105,18 @@ def read(path: str | os.PathLike[str], *, max_pixels: int = _MAX_PIXELS) -> Pict
     ((512, 768, 3), dtype('uint8'))
     """
     return _read(Path(path), positive_int(max_pixels, "max_pixels"))[0]
+
+
+def content(path: str | os.PathLike[str]) -> bytes:
+    """Return the bytes of a file that is to be read elsewhere.
+
+    Raises
+    ------
+    OSError, ValueError
+        As `read`, of what is no file or empty.
+    """
+    with _opened(Path(path)) as file:
+        return file.read()
 
 
 def read_mask(path: str | os.PathLike[str], size: tuple[int, int] | None = None) -> np.ndarray:

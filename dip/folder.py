@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Callable, Generator
-from concurrent.futures import BrokenExecutor, Future, as_completed
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dip import files
-from dip.batch import Place
+from dip import batch, files
+from dip.callbacks import duration
 from dip.console import Console, one_line
-from dip.order import SCHEMA, Failure, Job, Order
-from dip.storage import same
+from dip.order import EXPECTED, SCHEMA, Job, Order
+from dip.parcels import Parcel, pack
+from dip.storage import same, write_bytes
 from dip.work import Work, summary, write_report
 
 __all__ = ["Folder"]
@@ -47,10 +47,6 @@ class Folder:
         A folder of clean pictures with the same tree.
     report : Path or None
         JSON file that takes a list of reports. One that exists is continued, unless the order says otherwise.
-    place : Place or None
-        Where to restore several at a time; None = here, one after the other.
-    remote : callable or None
-        ``remote(job)`` does the work on one picture there, and returns the report and the warnings.
 
     Raises
     ------
@@ -67,8 +63,6 @@ class Folder:
     mask: Path | None = None
     reference: Path | None = None
     report: Path | None = None
-    place: Place | None = None
-    remote: Callable[[Job], tuple[dict[str, Any], list[str]]] | None = None
     jobs: list[tuple[str, Job | OSError | ValueError]] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
@@ -104,66 +98,84 @@ class Folder:
                 job = error
             self.jobs.append((str(path.relative_to(self.source)), job))
 
-    def run(self, console: Console) -> int:
+    def run(
+        self,
+        console: Console,
+        place: batch.Place | None = None,
+        remote: Callable[[Parcel], batch.Outcome] | None = None,
+    ) -> int:
         """Restore them all.
+
+        Parameters
+        ----------
+        console : Console
+            Takes the messages.
+        place : Place, optional
+            Where to restore several at a time; by default here, one after the other.
+        remote : callable, optional
+            ``remote(parcel)`` does the work on one picture there. The record of its outcome has a "status", the
+            "report" or an "error", and "warnings"; the names of its files are relative to the folder of the target.
 
         Returns
         -------
         int
             0; 1 if a picture failed, or the report could not be written; 130 after Ctrl-C: the picture at hand is
-            then written under the name of its iteration, and not taken for done by the next run.
+            then written under the name of its iteration, and not taken for done by the next run. (Those at hand
+            elsewhere begin anew in it.)
+
+        Raises
+        ------
+        OSError
+            There are no workers any more. What was done before is kept.
         """
         reports: dict[int, dict[str, Any]] = {}
         count = {"done": 0, "kept": 0, "failed": 0, "interrupted": 0}
-        interrupted, complete = False, True
-        turns = self._one_by_one(console) if self.place is None else self._side_by_side(console, self.place)
-        with contextlib.closing(turns):
-            while not interrupted:
-                try:
-                    number, outcome, reports[number], interrupted = next(turns)
-                    count[outcome] += 1
-                except StopIteration:
-                    break
-                except KeyboardInterrupt:
-                    interrupted = True
-                complete = self._write_report(reports, console)
+        complete = True
+
+        def note(turn: _Turn) -> None:
+            nonlocal complete
+            number, outcome, reports[number], _ = turn
+            count[outcome] += 1
+            complete = self._write_report(reports, console)
+
+        try:
+            if place is None:
+                interrupted = self._one_by_one(note, console)
+            else:
+                interrupted = False
+                self._side_by_side(note, console, place, remote)
+        except KeyboardInterrupt:
+            interrupted = True
+            complete = self._write_report(reports, console)
         parts = [f"{number} {what}" for what, number in count.items() if number]
         left = len(self.jobs) - sum(count.values())
-        console.say(", ".join(parts + [f"{left} not begun"] * (left > 0)))
+        rest = f"{left} not {'begun' if place is None else 'finished'}"
+        console.say(", ".join(parts + [rest] * (left > 0)))
         if interrupted:
             return 130
         return 1 if count["failed"] or not complete else 0
 
-    def _one_by_one(self, console: Console) -> Generator[_Turn]:
+    def _one_by_one(self, note: Callable[[_Turn], None], console: Console) -> bool:
+        """Restore them here; return whether there was Ctrl-C."""
         for number in range(len(self.jobs)):
-            yield self._settled(number, console) or self._here(number, console)
+            turn = self._settled(number, console) or self._here(number, console)
+            note(turn)
+            if turn[3]:
+                return True
+        return False
 
-    def _side_by_side(self, console: Console, place: Place) -> Generator[_Turn]:
-        """Send all of them to the workers, and yield them as they come back.
-
-        When a worker dies, nobody can tell which picture it was that took it down: those that were under way have
-        another turn, one at a time.
-        """
-        try:
-            flying: dict[Future[Any], int] = {}
-            for number in range(len(self.jobs)):
-                settled = self._settled(number, console)
-                if settled is None:
-                    flying[place.submit(self.remote, (self.jobs[number][1],))] = number  # type: ignore[arg-type]
-                else:
-                    yield settled
-            lost = []
-            for future in as_completed(flying):
-                if isinstance(future.exception(), BrokenExecutor):
-                    lost.append(flying[future])
-                else:
-                    yield self._back(flying[future], future, console)
-            for number in lost:
-                place.renew()
-                future = place.submit(self.remote, (self.jobs[number][1],))  # type: ignore[arg-type]
-                yield self._back(number, future, console)
-        finally:
-            place.close()
+    def _side_by_side(
+        self,
+        note: Callable[[_Turn], None],
+        console: Console,
+        place: batch.Place,
+        remote: Callable[[Parcel], batch.Outcome] | None,
+    ) -> None:
+        """Restore them on workers; one that dies costs no more than another try of its picture."""
+        assert remote is not None
+        ledger = _Ledger(self, note, console)
+        jobs = [batch.Job(str(number), remote, partial(ledger.parcel, number)) for number in range(len(self.jobs))]
+        batch.run(jobs, ledger, place, tell=ledger.tell)
 
     def _settled(self, number: int, console: Console) -> _Turn | None:
         """The turn of a picture that needs no work: its result is there, or something is wrong with its files."""
@@ -188,23 +200,21 @@ class Folder:
         console.say(self._head(number) + summary(report))
         return number, report["status"], report, work.interrupted
 
-    def _back(self, number: int, future: Future[Any], console: Console) -> _Turn:
-        try:
-            (report, warnings), _ = future.result()
-        except BrokenExecutor:
-            return self._failed(number, MemoryError("its process died, as when the memory runs out"), console)
-        except Exception as error:
-            return self._failed(number, error, console)
-        for text in warnings:
+    def _back(self, number: int, record: Mapping[str, Any], rest: str, console: Console) -> _Turn:
+        """The turn of a picture that comes back from elsewhere."""
+        for text in record.get("warnings", ()):
             console.warn(f"{self._head(number)}{text}")
-        console.say(self._head(number) + summary(report))
+        if "report" not in record:
+            return self._failed(number, record["error"], console, record.get("trace", ""))
+        report = record["report"]
+        console.say(self._head(number) + summary(report) + rest)
         return number, report["status"], report, False
 
-    def _failed(self, number: int, error: Exception, console: Console) -> _Turn:
+    def _failed(self, number: int, error: Exception | str, console: Console, trace: str = "") -> _Turn:
         name, job = self.jobs[number]
-        expected = isinstance(error, (Failure, OSError, ValueError, TypeError, MemoryError))
+        expected = isinstance(error, (str, *EXPECTED))
         reason = one_line(error) if expected else f"{type(error).__name__}: {one_line(error)}"
-        console.error(error if expected else reason, about=self._head(number) + name)
+        console.error(error if expected else reason, about=self._head(number) + name, trace=trace)
         about = job if isinstance(job, Job) else Job(self.source / name, self.target / name)
         return number, "failed", about.failed(reason), False
 
@@ -284,3 +294,59 @@ class Folder:
             pass
         advice = "choose another name, or replace it with --force"
         raise FileExistsError(f"{self.report} exists and is no report on a folder that could be continued; {advice}")
+
+
+class _Ledger:
+    """What becomes of the pictures of a folder that are restored elsewhere: what is there already is not begun, and
+    what comes back is written by this process alone."""
+
+    def __init__(self, folder: Folder, note: Callable[[_Turn], None], console: Console) -> None:
+        self._folder, self._note, self._console = folder, note, console
+        self._parcels: dict[int, Parcel] = {}  # packed, and not yet sent
+        self._unwritten: dict[str, Exception] = {}
+
+    def claim(self, key: str) -> str:
+        """Look whether a picture has to be restored and can be; take its files then."""
+        number, folder = int(key), self._folder
+        turn = folder._settled(number, self._console)
+        if turn is None:
+            try:
+                self._parcels[number] = self._packed(number)
+            except Exception as error:  # whatever is wrong with one picture, the others have their turn
+                turn = folder._failed(number, error, self._console)
+        if turn is None:
+            return "mine"
+        self._note(turn)
+        return "finished"
+
+    def _packed(self, number: int) -> Parcel:
+        job = self._folder.jobs[number][1]
+        assert isinstance(job, Job)
+        return pack(job, self._folder.order)
+
+    def parcel(self, number: int) -> tuple[Parcel]:
+        """Return what is sent: anew, where it was sent before and lost."""
+        return (self._parcels.pop(number, None) or self._packed(number),)
+
+    def add(self, key: str, record: Mapping[str, Any], contents: Mapping[str, bytes]) -> bool:
+        """Write what came back."""
+        job = self._folder.jobs[int(key)][1]
+        assert isinstance(job, Job)
+        try:
+            for name, content in contents.items():
+                path = job.target.parent / name
+                if path == job.target:
+                    files.check_target(path, force=self._folder.order.force)
+                write_bytes(path, content)
+        except (OSError, ValueError) as error:
+            self._unwritten[key] = error
+        return True
+
+    def tell(self, progress: batch.Progress, job: batch.Job, record: Mapping[str, Any]) -> None:
+        """Say how a picture went, and how long the rest will take."""
+        number, error, left = int(job.key), self._unwritten.get(job.key), progress.seconds_left()
+        if error is not None:
+            self._note(self._folder._failed(number, error, self._console))
+            return
+        rest = f"; about {duration(left)} left" if left and left > 1 else ""
+        self._note(self._folder._back(number, record, rest, self._console))

@@ -17,7 +17,7 @@ from dip.problem import Problem
 from dip.settings import Options, Settings, resolve
 from dip.storage import same
 
-__all__ = ["SCHEMA", "Failure", "FitOrder", "Job", "Order", "failing", "memory_errors", "numbered"]
+__all__ = ["EXPECTED", "SCHEMA", "Failure", "FitOrder", "Job", "Order", "failing", "memory_errors", "numbered"]
 
 SCHEMA = "dip-report-1"
 """What a report says it is."""
@@ -25,6 +25,10 @@ SCHEMA = "dip-report-1"
 
 class Failure(Exception):
     """One picture could not be restored; the message says why, in one line."""
+
+
+EXPECTED = (Failure, OSError, ValueError, TypeError, MemoryError)
+"""Errors whose messages are for the user; others say their type too."""
 
 
 @dataclass(frozen=True, kw_only=True)

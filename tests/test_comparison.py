@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 import dip
-from dip import batch, benchmark, cli, datasets
+from dip import batch, benchmark, cli, datasets, place_arguments
 from dip.benchmark import deep, others, tables
 from dip.benchmark.runs import png
 from dip.benchmark.tasks import bicubic
@@ -143,7 +143,8 @@ def test_protocols_that_make_no_sense_are_refused(task, options, message):
     ("task", "parameters", "message"),
     [
         ("inpaint", {"missing": "words"}, "allowed: text, mask"),
-        ("inpaint", {"missing": 1.0}, "keep must be above 0"),
+        ("inpaint", {"missing": 1.0}, "missing=1 leaves no pixel"),
+        ("inpaint", {"missing": -0.5}, "missing must be"),
         ("super-resolve", {"multiple": 30}, "multiple"),
         ("super-resolve", {"multiple": 512}, "smaller multiple"),
         ("deblur", {"blur": 20.0}, "reaches over 80"),
@@ -451,6 +452,21 @@ def test_means_are_over_pictures_of_means_over_seeds(results):
     assert next(one for one in group.rows() if one.method == "turned").failed == 2
 
 
+def test_runs_of_one_method_that_differ_are_not_averaged(tmp_path):
+    protocol = benchmark.Protocol("denoise")
+    method = benchmark.Method("brighter", brighter, ("denoise",), random=True)
+    for iters, options in ((None, {}), (3, {}), (None, {"by": 0.2}), (None, {"by": 0.2})):
+        one = replace(method, options=options)
+        benchmark.run([Drawn("one")], protocol, [one], tmp_path, seeds=[0, 1], iters=iters)
+    found = {row.method: row for row in tables.groups(tables.records(tmp_path))[0].rows()}
+    assert set(found) == {"brighter", "brighter, 3 iterations", "brighter, by 0.2", "degraded"}
+    clean = Drawn("one").read()
+    mean = np.mean([psnr(np.clip(clean + by, 0, 1), clean) for by in (0.2, 0.4)])
+    assert found["brighter, by 0.2"].figures["psnr"] == pytest.approx(mean, abs=1e-3)
+    page = benchmark.report(tmp_path).read_text()
+    assert '"brighter, 3 iterations"' in page
+
+
 def test_tables_hold_every_job(results):
     page = benchmark.report(results, title="A & B <x>")
     with (results / "results.csv").open(newline="") as file:
@@ -486,6 +502,17 @@ def test_pictures_of_a_page_keep_to_their_limit(results, tmp_path):
 
 def tables_page(found, folder, limit):
     return importlib.import_module("dip.benchmark.report").as_html(found, folder, title="x", limit=limit)
+
+
+@pytest.mark.parametrize("line", ['{"key": "a", "status": "done", "schema": "other"}', "hello", '{"a": 1}', "[1]"])
+def test_results_of_something_else_are_not_added_to(line, tmp_path):
+    path = tmp_path / "results.jsonl"
+    path.write_text(line + "\n")
+    with pytest.raises(ValueError, match="choose another"):
+        benchmark.run([CAMERA], benchmark.Protocol("denoise", size=32), ["tv"], tmp_path)
+    assert path.read_text() == line + "\n"
+    with pytest.raises(ValueError, match="choose another"):
+        benchmark.report(tmp_path)
 
 
 def test_results_of_something_else_are_refused(tmp_path):
@@ -589,6 +616,19 @@ def test_command_compares_and_goes_on(tmp_path, capsys):
     assert len((folder / "results.jsonl").read_text().splitlines()) == 8
 
 
+def test_whole_pictures_are_taken_where_that_is_asked_for(tmp_path, capsys):
+    assert cli.main([*QUICK[:-1], "tv", "--size", "0", "-o", str(tmp_path)]) == 0
+    assert "2 pictures, 1 method, 2 jobs." in capsys.readouterr().out
+    assert tables.records(tmp_path)[0]["height"] == 256
+
+
+def test_command_says_where_a_set_is_looked_for(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("DIP_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cli.main(["benchmark", "--set", "set9", "-o", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err.endswith("; --data DIR says where it is\n")
+
+
 def test_command_reports_what_failed(tmp_path, capsys):
     words = [*QUICK[:-1], "tv,test_comparison:turned", "-o", str(tmp_path), "--no-pictures"]
     assert cli.main(words) == 1
@@ -627,6 +667,8 @@ REFUSALS = [
     (["--task", "inpaint", "--missing", "half", "--methods", "biharmonic"], "neither a share"),
     (["--methods", "bicubic"], "for super-resolve, not for denoise"),
     (["--methods", "reference"], "needs --reference FOLDER"),
+    (["--methods", "tv,tv"], "tv is named twice"),
+    (["--size", "8"], "take 16 at least, or 0 for all"),
     (["--threads", "2"], "--threads means nothing without --workers"),
     (["--resource", "GPU=1"], "means nothing without --scheduler"),
     (["--scheduler", "tcp://127.0.0.1:1", "--workers", "2"], "means nothing with --scheduler"),
@@ -638,17 +680,17 @@ REFUSALS = [
 def test_command_refuses_before_work_begins(words, message, tmp_path, capsys):
     words = ["--pictures", "cat", *words] if words[0] not in ("--set", "--pictures") else words
     assert cli.main(["benchmark", "-o", str(tmp_path / "out"), "--size", "32", *words]) == 2
-    assert message in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert message in said.err
+    assert "--scheduler" in words or said.out == ""
     assert not (tmp_path / "out").exists()
 
 
 def test_places_of_the_command(monkeypatch):
-    parsed, console = cli._parse, None
+    parsed = cli._parse
 
     def place(*words):
-        from dip.comparison import place
-
-        return place(parsed(["benchmark", "-o", "x", *words]), console)
+        return place_arguments.place(parsed(["benchmark", "-o", "x", *words]))
 
     assert isinstance(place(), batch.InProcess)
     four = place("--workers", "4", "--threads", "3")
@@ -656,7 +698,9 @@ def test_places_of_the_command(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     both = place("--gpus", "all")
     assert (both.workers, both._gpus) == (2, ["0", "1"])
-    for one in (four, both):
+    shared, on_cpu = place("--workers", "3"), place("--workers", "3", "--device", "cpu")
+    assert (shared._gpus, on_cpu._gpus) == (["0", "1", "0"], None)
+    for one in (four, both, shared, on_cpu):
         one.close()
 
 

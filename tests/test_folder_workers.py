@@ -56,19 +56,12 @@ def test_results_and_reports_are_those_of_one_after_the_other(capsys):
 
 def test_a_picture_that_takes_its_process_down_leaves_the_others_alone(capsys):
     shutil.move("in/broken.png", "in/deadly.png")
-    folder = Folder(
-        Path("in"),
-        Path("out"),
-        Order(command="denoise"),
-        trivial.never,
-        place=Processes(2),
-        remote=trivial.copied_unless_deadly,
-    )
-    assert folder.run(Console()) == 1
+    folder = Folder(Path("in"), Path("out"), Order(command="denoise"), trivial.never)
+    assert folder.run(Console(), Processes(2), trivial.copied_unless_deadly) == 1
     said = capsys.readouterr()
     assert sorted(path.name for path in Path("out").rglob("*.png")) == ["0.png", "1.png", "2.png"]
     assert said.out.splitlines()[-1] == "3 done, 1 failed"
-    assert "deadly.png: its process died" in said.err
+    assert "deadly.png: its worker died 3 times" in said.err
 
 
 def test_one_picture_needs_no_workers(capsys):

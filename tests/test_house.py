@@ -66,7 +66,7 @@ FLOORS = [
     {"restore"},
     {"plot", "batch", "benchmark"},
     {"demo", "arguments", "cli", "commands", "comparison", "console", "folder", "job", "order", "work"}
-    | {"train_arguments", "train_command", "trained_job", "__main__"},
+    | {"place_arguments", "parcels", "train_arguments", "train_command", "trained_job", "__main__"},
     {"__init__"},  # the roof: it exports, and nothing inside imports it
 ]
 FLOOR = {name: height for height, floor in enumerate(FLOORS) for name in floor}

@@ -14,7 +14,7 @@ import torch
 from skimage.io import imread, imsave
 
 import dip
-from dip import arguments, cli, files
+from dip import arguments, cli, files, place_arguments
 from dip.console import one_line
 from dip.trained import architectures, store, training
 
@@ -185,7 +185,7 @@ def test_every_option_is_a_fits_or_means_something_for_a_model():
         "force",
         "data_range",
         "quiet",
-        "workers",
+        *place_arguments.PLACES,
         "backend",
         "model",
         "device",

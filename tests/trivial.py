@@ -8,10 +8,10 @@ runs so many of them in FOLDER, each of so many seconds.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -58,14 +58,25 @@ def fitted(seed):
     return batch.Outcome({"threads used": torch.get_num_threads()}, {f"picture-{seed}": image.tobytes()})
 
 
-def copied_unless_deadly(job):
+def copied_unless_deadly(parcel):
     """Stand for the restoration of a picture of a folder; one of them kills the process that works on it."""
-    if job.source.name == "deadly.png":
+    if parcel.job.source.name == "deadly.png":
         os.kill(os.getpid(), signal.SIGKILL)
-    job.target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy(job.source, job.target)
-    report = {"output": str(job.target), "status": "done", "iterations": 0, "seconds": 0.0, "figures": {}}
-    return {**report, "settings": {"stop": None}}, []
+    report = {"output": str(parcel.job.target), "status": "done", "iterations": 0, "seconds": 0.0, "figures": {}}
+    report["settings"] = {"stop": None}
+    return batch.Outcome({"status": "done", "report": report}, {parcel.job.target.name: parcel.contents["source"]})
+
+
+def copied_at_the_second_try(folder, parcel):
+    """The same, but the process dies the first time that it has the picture named "deadly.png"."""
+    if parcel.job.source.name == "deadly.png" and not (Path(folder) / "deaths").exists():
+        note(folder, "deaths", 1)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return copied_unless_deadly(replace(parcel, job=replace(parcel.job, source=Path("any.png"))))
+
+
+def slow(parcel):
+    time.sleep(600)
 
 
 def never(job):

@@ -11,17 +11,15 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-
-from dip.batch.results import Results
-from dip.storage import write_bytes
 
 if TYPE_CHECKING:
     from dip.batch.places import Place
 
-__all__ = ["Job", "Outcome", "Progress", "digest", "key", "run"]
+__all__ = ["Job", "Ledger", "Outcome", "Progress", "digest", "key", "run"]
 
 _TRIES = 3  # workers that a job may take down with it
 _PAUSE = 0.5  # seconds between looks at the jobs that another run is at
@@ -68,7 +66,8 @@ class Outcome:
     record : mapping
         In JSON types, for the record.
     files : mapping
-        Contents by name, relative to the folder of the results; written before the record is, whole or not at all.
+        Contents by name, relative to the folder of the results; the process that asked for the job writes them, before
+        the record, whole or not at all.
     """
 
     record: Mapping[str, Any]
@@ -98,6 +97,16 @@ class Job:
     arguments: Callable[[], tuple[Any, ...]]
     about: Mapping[str, Any] = field(default_factory=dict)
     kind: str = ""
+
+
+class Ledger(Protocol):
+    """What a run asks before a job, and where its result goes: `Results`, or what is like it."""
+
+    def claim(self, key: str) -> str:
+        """Take a job: "mine", "finished" or "busy", as `Results.claim`."""
+
+    def add(self, key: str, record: Mapping[str, Any], files: Mapping[str, bytes]) -> bool:
+        """Write the result of a job down; False if there is one already, as `Results.add`."""
 
 
 class Progress:
@@ -148,7 +157,7 @@ class Progress:
 
 def run(
     jobs: Sequence[Job],
-    results: Results,
+    results: Ledger,
     place: Place,
     *,
     tell: Callable[[Progress, Job, Mapping[str, Any]], Any] | None = None,
@@ -160,7 +169,7 @@ def run(
     jobs : sequence of Job
         Those with equal keys are run once.
     results : Results
-        Where the results go.
+        Where the results go; or another `Ledger`.
     place : Place
         Where the jobs run. It is closed at the end.
     tell : callable, optional
@@ -184,7 +193,7 @@ def run(
 
 
 class _Run:
-    def __init__(self, jobs: Sequence[Job], results: Results, place: Place, tell: Any) -> None:
+    def __init__(self, jobs: Sequence[Job], results: Ledger, place: Place, tell: Any) -> None:
         self.results, self.place, self.tell = results, place, tell
         self.progress = Progress(jobs)
         self.waiting = deque(jobs)
@@ -256,9 +265,8 @@ class _Run:
             except Exception as error:
                 self._failed(job, _words(error))
                 continue
-            for name, content in outcome.files.items():
-                write_bytes(self.results.folder / name, content)
-            self._write(job, {"status": "done", **job.about, **outcome.record, **facts, "finished": _now()})
+            record = {"status": "done", **job.about, **outcome.record, **facts, "finished": _now()}
+            self._write(job, record, outcome.files)
 
     def _lost(self, job: Job, error: BaseException) -> None:
         """Deal with a job whose worker is no more. When all are back that were under way, there are new workers."""
@@ -280,9 +288,9 @@ class _Run:
     def _failed(self, job: Job, reason: str) -> None:
         self._write(job, {"status": "failed", **job.about, "error": reason, "finished": _now()})
 
-    def _write(self, job: Job, record: Mapping[str, Any]) -> None:
+    def _write(self, job: Job, record: Mapping[str, Any], files: Mapping[str, bytes] = MappingProxyType({})) -> None:
         how = "done" if record["status"] == "done" else "failed"
-        if not self.results.add(job.key, record):
+        if not self.results.add(job.key, record, files):
             how = "kept"
         self.progress.count(job, how, float(record.get("seconds") or 0.0))
         if self.tell is not None:

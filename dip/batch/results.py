@@ -14,10 +14,10 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
-from dip.storage import check_place, plain
+from dip.storage import check_place, plain, write_bytes
 
 __all__ = ["Results"]
 
@@ -45,6 +45,8 @@ class Results:
     ------
     OSError
         The folder cannot be written.
+    ValueError
+        It has a `results.jsonl` of something else.
 
     Examples
     --------
@@ -95,7 +97,7 @@ class Results:
                 file.write(key + "\n")
         return "mine"
 
-    def add(self, key: str, record: Mapping[str, Any]) -> bool:
+    def add(self, key: str, record: Mapping[str, Any], files: Mapping[str, bytes] = MappingProxyType({})) -> bool:
         """Append the result of a job.
 
         Parameters
@@ -104,6 +106,8 @@ class Results:
             The job.
         record : mapping
             In JSON types; "key" is added, and what is not finite becomes null. Its "status" is "done" or "failed".
+        files : mapping
+            Contents by name, relative to the folder; each is written before the record is, whole or not at all.
 
         Returns
         -------
@@ -115,6 +119,8 @@ class Results:
         OSError
             It could not be written, and the file is as it was.
         """
+        for name, content in files.items():
+            write_bytes(self.folder / name, content)
         line = (json.dumps(plain({"key": key, **record}), allow_nan=False) + "\n").encode()
         with self._lock.acquire(poll_interval=_POLL):
             self._refresh()
@@ -185,7 +191,7 @@ class Results:
                 if not line.endswith(b"\n"):
                     file.truncate(self._read)
                     break
-                record = json.loads(line)
+                record = _record(line, self.path)
                 if failed_too or record.get("status") == "done":
                     self.finished.add(record["key"])
                 self._read += len(line)
@@ -235,4 +241,14 @@ def _lines(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
     with open(path, "rb") as file:
         for line in file:
             if line.endswith(b"\n"):
-                yield json.loads(line)
+                yield _record(line, path)
+
+
+def _record(line: bytes, path: str | os.PathLike[str]) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+        record["key"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{os.fspath(path)} holds something else than results; choose another folder") from error
+    found: dict[str, Any] = record
+    return found

@@ -1,8 +1,8 @@
 """Benchmarks: methods against each other, on the same degraded pixels, with everything that the figures depend on."""
 
 # entered by being imported
-from dip.benchmark import classical, deep, others, zsn2n
-from dip.benchmark.methods import Method, find, names, register, suffixes
+from dip.benchmark import classical, deep, others, trained, zsn2n
+from dip.benchmark.methods import Method, find, names, register, register_family, resolved, suffixes
 from dip.benchmark.report import report
 from dip.benchmark.runs import SCHEMA, plan, run
 from dip.benchmark.tasks import Case, Protocol, Task
@@ -22,10 +22,13 @@ __all__ = [
     "others",
     "plan",
     "register",
+    "register_family",
     "register_task",
     "report",
+    "resolved",
     "run",
     "suffixes",
     "task_names",
+    "trained",
     "zsn2n",
 ]

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 
-from dip.benchmark.methods import register
+from dip.benchmark.methods import planes, register
 from dip.benchmark.tasks import Case, bicubic
 from dip.guides import noise_level
 
@@ -144,8 +143,7 @@ def sigma(case: Case) -> float:
     """Return the standard deviation of the noise, estimated where nobody says it; never 0."""
     if case.sigma is not None:
         return max(case.sigma, 1e-4)
-    planes = case.y[None] if case.y.ndim == 2 else np.moveaxis(case.y, -1, 0)
-    return max(noise_level(torch.from_numpy(np.ascontiguousarray(planes))[None]), 1e-4)
+    return max(noise_level(planes(case.y)), 1e-4)
 
 
 def _each_channel(function: Callable[[np.ndarray], Any], y: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from dip import presets, stopping
-from dip.benchmark.methods import Method, picture, register, register_suffix
+from dip.benchmark.methods import Method, picture, planes, register, register_suffix
 from dip.benchmark.tasks import Case
 from dip.callbacks import Every
 from dip.settings import Options
@@ -73,8 +73,7 @@ class _Curve:
     """Record the PSNR of the average and of the output, over all channels."""
 
     def __init__(self, clean: np.ndarray) -> None:
-        planes = clean[None] if clean.ndim == 2 else np.moveaxis(clean, -1, 0)
-        self._clean = torch.from_numpy(np.ascontiguousarray(planes))[None]
+        self._clean = planes(clean)
 
     def __call__(self, fit: Fit) -> None:
         clean = self._clean = self._clean.to(fit.device)

@@ -19,12 +19,13 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import torch
 
 from dip.benchmark import tasks
 from dip.benchmark.tasks import Case
 from dip.errors import shown, unknown
 
-__all__ = ["Method", "find", "names", "register"]
+__all__ = ["Method", "find", "names", "picture", "planes", "register", "register_family"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Method:
     random : bool
         Whether its result depends on ``case.seed``; if not, it is run once and not for each seed.
     told : str
-        What it is told besides the picture: "" or "sigma".
+        What it is told besides the picture: "", "sigma", or what it was trained on.
     identity : str
         What else its result depends on: settings that options name.
     needs : tuple of str
@@ -82,7 +83,7 @@ class Method:
         ValueError
             It is for other tasks.
         ImportError
-            A package is missing; the message says how to get it.
+            A package is missing, or cannot be imported; the message says what to do.
         """
         if not self.tasks_include(task):
             raise ValueError(f"method {self.name} is for {', '.join(self.tasks)}, not for {task}; leave it out")
@@ -92,9 +93,18 @@ class Method:
                     f"method {self.name} needs the package {package}: pip install 'deep-image-prior[{self.extra}]', or "
                     "leave it out of --methods"
                 )
+            try:
+                importlib.import_module(package)
+            except Exception as error:  # torchvision of another build than torch raises what it likes
+                raise ImportError(
+                    f"method {self.name}: the package {package} is there, but cannot be imported "
+                    f"({type(error).__name__}: {' '.join(str(error).split())}); install it anew, and what builds on "
+                    "PyTorch from where PyTorch came, or leave the method out of --methods"
+                ) from error
 
 
 _METHODS: dict[str, Method] = {}
+_FAMILIES: list[tuple[Callable[[str], Method | None], Callable[[], Mapping[str, str]], tuple[str, ...]]] = []
 _SUFFIXES: dict[str, Callable[[Method], Method]] = {}
 
 
@@ -125,9 +135,33 @@ def register_suffix(suffix: str, change: Callable[[Method], Method]) -> None:
     _SUFFIXES[suffix] = change
 
 
+def register_family(find: Callable[[str], Method | None], names: Callable[[], Mapping[str, str]], *tasks: str) -> None:
+    """Enter methods that are not known beforehand, such as files.
+
+    Parameters
+    ----------
+    find : callable
+        Returns the method of a name; None if the name is none of the family's.
+    names : callable
+        Returns those that can be named, with a line about each.
+    *tasks : str
+        The names of the tasks that they are for.
+    """
+    _FAMILIES.append((find, names, tasks))
+
+
 def names(task: str | None = None) -> dict[str, str]:
     """Return the methods of a task, or all, with a line about each; variants with a plus are made from them."""
-    return {name: one.about for name, one in _METHODS.items() if task is None or one.tasks_include(task)}
+    found = {name: one.about for name, one in _METHODS.items() if task is None or one.tasks_include(task)}
+    for _, listed, able in _FAMILIES:
+        if task is None or {task, tasks.get(task).like} & set(able):
+            found |= listed()
+    return found
+
+
+def _known(name: str) -> Method | None:
+    """The method of that very name, without looking for variants."""
+    return _METHODS.get(name) or next((one for find, *_ in _FAMILIES if (one := find(name)) is not None), None)
 
 
 def suffixes() -> list[str]:
@@ -141,25 +175,27 @@ def find(name: str, **options: Any) -> Method:
     Parameters
     ----------
     name : str
-        One of `names`; with a variant, as in ``"paper+discrepancy"``; or ``"module:function"`` for a function of one's
-        own that was not registered.
+        One of `names`; with a variant, as in ``"paper+discrepancy"``; ``"trained=FILE"`` for a model of one's own; or
+        ``"module:function"`` for a function of one's own that was not registered.
     **options
         Options of its function, in place of its own.
 
     Raises
     ------
     ValueError
-        There is none of that name.
+        There is none of that name, or it stands for a file that cannot be used.
+    FileNotFoundError
+        It stands for a file that is not there.
     ImportError
         The module is not there.
     """
-    base, *suffixes = name.split("+")
-    if base in _METHODS:
-        found = _METHODS[base]
-    elif ":" in base:
+    found = _known(name)  # first as it is: the name of a file may have a plus in it
+    base, *suffixes = (name,) if found else name.split("+")
+    found = found or _known(base)
+    if found is None and ":" in base:
         found = _own(base)
-    else:
-        raise unknown("method", base, _METHODS)
+    elif found is None:
+        raise unknown("method", base, names())
     for suffix in suffixes:
         if suffix not in _SUFFIXES:
             raise unknown(f"variant of {base}:", suffix, _SUFFIXES)
@@ -199,6 +235,12 @@ def resolved(methods: Sequence[str | Method], task: str) -> list[Method]:
     if not found:
         raise ValueError(f"no method is named; for {task} there are {', '.join(names(task))}")
     return found
+
+
+def planes(image: np.ndarray) -> torch.Tensor:
+    """Return a picture (H, W) or (H, W, C) as a tensor (1, C, H, W), float32."""
+    array = image[None] if image.ndim == 2 else np.moveaxis(image, -1, 0)
+    return torch.from_numpy(np.ascontiguousarray(array, np.float32))[None]
 
 
 def picture(output: Any, case: Case) -> np.ndarray:

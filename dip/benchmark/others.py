@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dip.benchmark.methods import register
+from dip.benchmark.methods import planes, register
 from dip.benchmark.tasks import Case
 from dip.devices import resolve
 
@@ -27,34 +27,45 @@ _DECODER = 256  # channels of deepinv's decoder
 @register(
     "deepinv-dip",
     "denoise",
-    about="deepinv's DeepImagePrior with its ConvDecoder",
+    about="deepinv's DeepImagePrior with its ConvDecoder, its last output",
     options={"iters": 2500, "lr": 0.01},
     random=True,
     needs=("deepinv",),
 )
 def deepinv_prior(case: Case, *, iters: int, lr: float) -> np.ndarray:
-    """Run deepinv's implementation with its own network, count of iterations and learning rate."""
+    """Run deepinv's implementation with its own network, count of iterations and learning rate.
+
+    Returns
+    -------
+    ndarray
+        What the network makes after the last iteration: deepinv averages nothing, and its network ends without a
+        sigmoid, so that values may lie outside of [0, 1].
+    """
     from deepinv.models import ConvDecoder, DeepImagePrior
     from deepinv.physics import Denoising
 
-    device, y = resolve(case.device), _planes(case.y)
+    device, y = resolve(case.device), planes(case.y)
+    total = case.iters or iters
     with _seeded(case.seed, device):
         network = ConvDecoder(img_size=tuple(y.shape[1:]), in_size=(4, 4), channels=_DECODER)
-        prior = DeepImagePrior(network, (_DECODER, 4, 4), iterations=case.iters or iters, learning_rate=lr).to(device)
+        prior = DeepImagePrior(network, (_DECODER, 4, 4), iterations=total, learning_rate=lr).to(device)
         restored = prior(y.to(device), Denoising())
-    case.log.update(device=str(device))
+    case.log.update(device=str(device), fits=[{"iterations": total}], parameters=_count(network))
     return _picture(restored, case)
 
 
 @register(
     "reference",
     "denoise",
-    about="the paper's own code (DmitryUlyanov/deep-image-prior), its network and loop of today",
+    about="the paper's own code (DmitryUlyanov/deep-image-prior): its network and loop, its average of outputs",
     options={"iters": 1800, "lr": 0.01, "jitter": 1 / 30},
     random=True,
 )
 def reference(case: Case, *, checkout: str = "", iters: int, lr: float, jitter: float) -> np.ndarray:
     """Run the original network in the original loop, and return the average of its outputs (decay 0.99).
+
+    The loop of the authors' notebook, but for two things: 1800 iterations as in the paper and not 3000, and no going
+    back to an earlier state when the loss jumps, which the paper does not have.
 
     Parameters
     ----------
@@ -70,14 +81,16 @@ def reference(case: Case, *, checkout: str = "", iters: int, lr: float, jitter: 
     FileNotFoundError
         It is no such folder.
     """
-    device, y = resolve(case.device), _planes(case.y)
+    device, y = resolve(case.device), planes(case.y)
     with _seeded(case.seed, device):
         network = original_network(checkout, y.shape[1]).to(device)
         code = torch.rand(1, _CODE, *y.shape[2:]).mul_(0.1).to(device)
-        y, clean = y.to(device), _planes(case.clean).to(device)
+        y, clean = y.to(device), planes(case.clean).to(device)
         optimizer = torch.optim.Adam(network.parameters(), lr=lr)
         average: Tensor | None = None
-        curve: dict[str, list[float]] = {"iteration": [], "value": []}
+        curves: dict[str, dict[str, list[float]]] = {
+            name: {"iteration": [], "value": []} for name in ("psnr", "psnr_output")
+        }
         total = case.iters or iters
         for step in range(1, total + 1):
             optimizer.zero_grad()
@@ -87,9 +100,10 @@ def reference(case: Case, *, checkout: str = "", iters: int, lr: float, jitter: 
             output = output.detach()
             average = output if average is None else 0.99 * average + 0.01 * output
             if step % max(1, total // _POINTS) == 0:
-                curve["iteration"].append(step)
-                curve["value"].append(round(float(-10 * torch.log10(torch.mean((average - clean) ** 2))), 3))
-    case.log.update(device=str(device), curves={"psnr": curve})
+                for curve, x in zip(curves.values(), (average, output), strict=True):
+                    curve["iteration"].append(step)
+                    curve["value"].append(round(float(-10 * torch.log10(torch.mean((x - clean) ** 2))), 3))
+    case.log.update(device=str(device), fits=[{"iterations": total}], parameters=_count(network), curves=curves)
     assert average is not None
     return _picture(average, case)
 
@@ -122,6 +136,9 @@ def original_network(checkout: str | Path, channels: int) -> torch.nn.Module:
 def _models(folder: Path) -> ModuleType:
     """Import the package `models` of a checkout under another name: everybody's is called that."""
     name = "dip_reference_models"
+    if name in sys.modules and list(sys.modules[name].__path__) != [str(folder)]:  # another checkout's
+        for loaded in [one for one in sys.modules if one.partition(".")[0] == name]:
+            del sys.modules[loaded]
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(
             name, folder / "__init__.py", submodule_search_locations=[str(folder)]
@@ -138,17 +155,16 @@ def _models(folder: Path) -> ModuleType:
     return importlib.import_module(f"{name}.skip")
 
 
+def _count(network: torch.nn.Module) -> int:
+    return sum(weights.numel() for weights in network.parameters())
+
+
 @contextlib.contextmanager
 def _seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Seed PyTorch's global generators, which this code draws from, and put them back."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)  # noqa: TID251  (undone at the end)
         yield
-
-
-def _planes(picture: np.ndarray) -> Tensor:
-    planes = picture[None] if picture.ndim == 2 else np.moveaxis(picture, -1, 0)
-    return torch.from_numpy(np.ascontiguousarray(planes, np.float32))[None]
 
 
 def _picture(x: Tensor, case: Case) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import json
 import os
 import subprocess
 import time
@@ -84,6 +85,7 @@ def run(
     ------
     ValueError, TypeError, ImportError
         A method is not known, cannot do the task, or lacks its package.
+        Or the folder has results of something else.
     OSError
         A result or picture cannot be written.
 
@@ -96,12 +98,26 @@ def run(
     place = batch.InProcess() if place is None else place
     try:
         found = resolved(methods, protocol.task)
+        _check_folder(Path(folder) / "results.jsonl")
         with batch.Results(folder) as results:
             jobs = plan(entries, protocol, found, name=name, seeds=seeds, device=device, iters=iters, pictures=pictures)
             _write_inputs(entries, protocol, results.folder, pictures=pictures, exact=inputs)
             return batch.run(jobs, results, place, tell=tell)
     finally:
         place.close()
+
+
+def _check_folder(path: Path) -> None:
+    """Refuse a folder with results of something else before hours of work, and not at the end of them."""
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        line = file.readline()
+    found = None
+    with contextlib.suppress(ValueError, AttributeError):
+        found = json.loads(line).get("schema")
+    if found != SCHEMA and line.endswith(b"\n"):
+        raise ValueError(f"{path} has records of {found or 'something else'}, not of {SCHEMA}; choose another folder")
 
 
 def plan(

@@ -156,13 +156,44 @@ def records(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 
 def groups(found: Iterable[dict[str, Any]]) -> list[Group]:
-    """Sort records by protocol and picture set, and by picture."""
+    """Sort records by protocol and picture set, and by picture.
+
+    A method that was run in several ways under its name (a try of a few iterations; other weights) appears as several.
+    """
     by_protocol: dict[str, Group] = {}
-    for record in found:
+    for record in _told_apart(list(found)):
         name = json.dumps([record["set"], record["protocol"]], sort_keys=True)
         group = by_protocol.setdefault(name, Group({"set": record["set"], **record["protocol"]}, record["words"]))
         group.records.append(record)
     return list(by_protocol.values())
+
+
+def _told_apart(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Records whose methods have names of their own for each count of iterations and each choice of options."""
+    ways: dict[str, list[str]] = {}
+    for record in found:
+        several = ways.setdefault(_counted(record), [])
+        options = json.dumps(record["options"], sort_keys=True)
+        if options not in several:
+            several.append(options)
+    named = []
+    for record in found:
+        name = _counted(record)
+        if len(ways[name]) > 1:
+            everywhere = set.intersection(*(set(map(str, json.loads(way).items())) for way in ways[name]))
+            own = {key: value for key, value in record["options"].items() if str((key, value)) not in everywhere}
+            name += "".join(f", {key} {_short(str(value))}" for key, value in own.items())
+        named.append({**record, "method": name})
+    return named
+
+
+def _short(text: str) -> str:
+    """The beginning of a hash; else all of it."""
+    return text[:12] if len(text) == 64 and text.isalnum() else text
+
+
+def _counted(record: dict[str, Any]) -> str:
+    return record["method"] + (f", {record['iters']} iterations" if record["iters"] is not None else "")
 
 
 def as_csv(found: Iterable[dict[str, Any]]) -> str:

@@ -307,8 +307,10 @@ def inpaint(clean: np.ndarray, mask: np.ndarray | None, seed: int, *, missing: f
         known = mask
     elif isinstance(missing, str):
         raise unknown("way to leave pixels out", missing, ("text", "mask", "a share such as 0.5"))
+    elif positive_float(missing, "missing") >= 1:
+        raise ValueError(f"missing={missing:g} leaves no pixel; give a share below 1, such as 0.5")
     else:
-        known = degradations.random_mask(size, 1 - positive_float(missing, "missing"), seed=seed)
+        known = degradations.random_mask(size, 1 - missing, seed=seed)
     y = np.where(known if clean.ndim == 2 else known[..., None], clean, 0).astype(np.float32)
     return Case(y=y, clean=clean.astype(np.float32), problem=_inpaint, mask=known)
 

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dip.benchmark.methods import register
+from dip.benchmark.methods import planes, register
 from dip.benchmark.tasks import Case
 from dip.devices import resolve, reused_memory
 
@@ -85,8 +85,7 @@ def zero_shot_noise2noise(case: Case, *, iters: int, lr: float) -> np.ndarray:
         As the noisy picture.
     """
     device = resolve(case.device)
-    planes = case.y[None] if case.y.ndim == 2 else np.moveaxis(case.y, -1, 0)
-    y = torch.from_numpy(np.ascontiguousarray(planes))[None].to(device)
+    y = planes(case.y).to(device)
     if min(y.shape[2:]) < 2:
         raise ValueError(f"a picture of {y.shape[2]} x {y.shape[3]} pixels cannot be halved")
     network = _network(y.shape[1], torch.Generator().manual_seed(case.seed)).to(device)
@@ -116,6 +115,11 @@ def zero_shot_noise2noise(case: Case, *, iters: int, lr: float) -> np.ndarray:
                 with torch.no_grad():
                     curve["iteration"].append(step)
                     curve["value"].append(round(float(-10 * torch.log10(F.mse_loss(restored(), clean))), 3))
-    case.log.update(curves={"psnr": curve}, device=str(device), parameters=sum(p.numel() for p in network.parameters()))
+    case.log.update(
+        curves={"psnr": curve},
+        device=str(device),
+        fits=[{"iterations": total}],
+        parameters=sum(p.numel() for p in network.parameters()),
+    )
     with torch.no_grad():
         return restored().cpu().numpy()

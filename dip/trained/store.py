@@ -21,7 +21,7 @@ from dip import storage
 from dip.errors import shown, unknown
 from dip.trained import architectures
 
-__all__ = ["Weights", "listing", "packaged", "read", "resolve", "write"]
+__all__ = ["Weights", "listing", "packaged", "parse", "read", "read_bytes", "resolve", "write"]
 
 FOLDER = Path(__file__).parent / "weights"
 """Where the weights of the package are."""
@@ -106,6 +106,11 @@ def read(path: str | os.PathLike[str]) -> Weights:
         It is damaged, cut short, a pickle, another kind of file, or does not have the weights of the model that it
         names.
     """
+    return parse(read_bytes(path), path)
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """Return the bytes of a file of weights, for `parse`; raises as `read` does of what is none at first sight."""
     path = Path(path)
     try:
         is_file = path.is_file()
@@ -116,8 +121,13 @@ def read(path: str | os.PathLike[str]) -> Weights:
     _refuse_pickle(path)
     if path.stat().st_size > _LARGEST:
         raise ValueError(f"{str(path)!r} is larger than any model here ({_LARGEST >> 20} MiB); give another file")
+    return path.read_bytes()
+
+
+def parse(data: bytes, path: str | os.PathLike[str]) -> Weights:
+    """Read weights from the bytes of a file, wherever that is; raises ValueError as `read` does."""
     try:
-        return _parse(path.read_bytes())
+        return _parse(data)
     except _Refusal as refusal:
         raise ValueError(f"{str(path)!r} {refusal}") from refusal.__cause__
 

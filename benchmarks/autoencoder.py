@@ -33,8 +33,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--limit", type=int, help="pictures")
     parser.add_argument("--digits", type=int, default=10, help="shown with their codes")
     options = records.parse(parser, arguments)
-    protocol = {"epochs": options.epochs, "limit": options.limit, "batch": 128, "lr": AUTOENCODER["lr"], "seed": 0}
-    report = records.Report(options.out, **protocol)
+    report = records.Report(options.out, limit=options.limit, **{**AUTOENCODER, "epochs": options.epochs})
     for name in NOISES:
         report.part(name, lambda name=name: follow(name, options))
     losses = report.parts["clean to clean"]["history"]["train_loss"]

@@ -81,10 +81,14 @@ def train_once(name: str, data: Any, folder: Path, device: str, **recipe: Any) -
     return found
 
 
+def noisy_one(picture: np.ndarray, sigma: float, *, seed: int, clip: bool = False) -> np.ndarray:
+    """Return a picture of 8 bits as float32 in [0, 1] with Gaussian noise."""
+    return dip.degradations.gaussian((picture / 255).astype(np.float32), sigma, clip=clip, seed=seed)
+
+
 def noisy(pictures: np.ndarray, sigma: float, seed: int) -> list[np.ndarray]:
-    """Return pictures as float32 in [0, 1] with Gaussian noise, unclipped; each has a seed of its own."""
-    clean = (pictures / 255).astype(np.float32)
-    return [dip.degradations.gaussian(one, sigma, clip=False, seed=seed + i) for i, one in enumerate(clean)]
+    """Return pictures with Gaussian noise, unclipped; each has a seed of its own."""
+    return [noisy_one(one, sigma, seed=seed + i) for i, one in enumerate(pictures)]
 
 
 def mean_psnr(found: Sequence[np.ndarray], pictures: np.ndarray) -> float:

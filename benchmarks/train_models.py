@@ -19,7 +19,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import records
 
 import dip
@@ -28,8 +27,9 @@ from dip import trained
 CNN5 = {"noise": "gaussian:25.5", "batch": 32, "epochs": 20, "lr": 1e-3, "schedule": "cosine", "augment": True}
 DNCNN = {"noise": "gaussian:0-55", "lr": 1e-3, "schedule": "cosine", "augment": True, "validation": 0.05}
 NOISE2NOISE = {"method": "noise2noise", "noise": "gaussian:26.6", "batch": 128, "lr": 2e-3}
-AUTOENCODER = {"loss": "bce", "batch": 128, "epochs": 100, "lr": 1e-2, "schedule": "cosine", "validation": 0.02}
-AUTOENCODER |= {"precision": "float32"}
+# Of seeds 0 to 3 the one that was ahead after 7 epochs: so narrow a net depends on what it begins with.
+AUTOENCODER = {"loss": "bce", "batch": 128, "epochs": 100, "lr": 5e-3, "schedule": "cosine", "seed": 2}
+AUTOENCODER |= {"validation": 0.02}
 
 # By model: the data, and the recipe beside what is the default of `dip.trained.Recipe`.
 RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -89,7 +89,8 @@ def learn(name: str, kind: str, recipe: dict[str, Any], options: Any) -> None:
     card = {
         "model": name,
         "parameters": one.parameters,
-        "figures": {**seen(report), **unseen(one, kind, recipe, options)},
+        "figures": seen(report),
+        "unseen": unseen(one, kind, recipe, options),
         "data": report["data"],
         "pictures": report["pictures"],
         "recipe": report["recipe"],
@@ -124,27 +125,22 @@ def seen(report: dict[str, Any]) -> dict[str, float]:
     return {name: round(report["figures"][name], 4) for name in names}
 
 
-def unseen(one: trained.Denoiser, kind: str, recipe: dict[str, Any], options: Any) -> dict[str, float]:
-    """Return the PSNR on pictures that were not seen: noisy, and restored."""
+def unseen(one: trained.Denoiser, kind: str, recipe: dict[str, Any], options: Any) -> dict[str, dict[str, float]]:
+    """Return the mean PSNR on pictures that were not seen, by what they are: noisy, and restored."""
     if kind == "bsds400":
-        found = {}
         tests = [dip.files.read(path).pixels for path in dip.files.find(options.data / "set9")][: options.limit]
-        for sigma in (15, 25, 50):
-            given = [dip.degradations.gaussian(clean / 255, sigma, seed=i) for i, clean in enumerate(tests)]
-            restored = [one(each) for each in given]
-            pairs = zip(restored, tests, strict=True)
-            found[f"set9_sigma{sigma}_clipped"] = round(float(np.mean([dip.metrics.psnr(*pair) for pair in pairs])), 2)
-        return found
-    tests = pictures(kind, options, train=False)
-    noise, clip = trained.noise.read(recipe["noise"]), recipe.get("clip", False)
-    clean = (tests / 255).astype(np.float32)
-    given = [dip.degradations.gaussian(each, noise.high, clip=clip, seed=i) for i, each in enumerate(clean)]
-    restored = [one(each) for each in given]
-    return {
-        "test_pictures": len(tests),
-        "test_psnr_noisy": records.mean_psnr(given, tests),
-        "test_psnr": records.mean_psnr(restored, tests),
-    }
+        noises, clip, name = [f"gaussian:{sigma}" for sigma in (15, 25, 50)], True, "set9"
+    else:
+        tests = list(pictures(kind, options, train=False))
+        noises, clip, name = [recipe["noise"]], recipe.get("clip", False), f"{kind} test"
+    found = {}
+    for noise in noises:
+        sigma = trained.noise.read(noise).high
+        given = [records.noisy_one(clean, sigma, seed=i, clip=clip) for i, clean in enumerate(tests)]
+        restored = [one(each) for each in given]
+        label = f"{len(tests)} pictures of {name}, {noise}{', clipped' if clip else ''}"
+        found[label] = {"noisy": records.mean_psnr(given, tests), "restored": records.mean_psnr(restored, tests)}
+    return found
 
 
 if __name__ == "__main__":

@@ -208,17 +208,18 @@ def info(args: argparse.Namespace, console: Console) -> int:
 
 
 def show_models(args: argparse.Namespace, console: Console) -> int:
-    """Print the models that can be trained, and of those that come with the package the figures."""
+    """Print the models that can be trained; of those in the package what they were trained on, and what they do."""
     cards, lines = trained.models(), []
     width = max(map(len, trained.names()))
     for name in trained.names():
         model = trained.create(name, generator=torch.Generator())
         count = sum(p.numel() for p in model.parameters())
         kind = "gray" if model.channels == 1 else "colour"
-        figures = cards[name]["figures"] if name in cards else {}
-        known = ", ".join(f"{key} {value:g}" for key, value in figures.items() if isinstance(value, int | float))
-        there = f"in the package; {known}" if name in cards else "to be trained (dip train)"
+        card = cards.get(name)
+        there = f"trained on {card['data']['kind']}, {card['recipe']['noise']}" if card else "to be trained (dip train)"
         lines.append(f"{name.ljust(width)}  {count:7,d} parameters, {kind}, sees {model.reach.field} pixels; {there}")
+        for pictures, psnr in card["unseen"].items() if card else ():
+            lines.append(f"{'':{width}}  {pictures}: {psnr['noisy']:.2f} -> {psnr['restored']:.2f} dB")
     console.say("\n".join(lines))
     return 0
 

@@ -98,8 +98,11 @@ def test_models_of_the_package_are_trained_with_their_cards(data, tmp_path, monk
         assert card["command"].endswith(name)
         assert "trained on" in card["licence"]
         assert all(np.isfinite(value) for value in card["figures"].values())
-    assert "test_psnr" in cards["cnn5"]["figures"]
-    assert "set9_sigma25_clipped" in cards["dncnn"]["figures"]
+    assert [*cards["cnn5"]["unseen"]] == ["8 pictures of cifar10 test, gaussian:25.5"]
+    assert [*cards["dncnn"]["unseen"]] == [f"3 pictures of set9, gaussian:{s}, clipped" for s in (15, 25, 50)]
+    for figures in (figures for card in cards.values() for figures in card["unseen"].values()):
+        assert 0 < figures["noisy"] < 30
+        assert 0 < figures["restored"] < 60
     capsys.readouterr()
     run(monkeypatch, "train_models", *words)
     assert capsys.readouterr().out.count("is there, and kept") == 2

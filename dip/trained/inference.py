@@ -197,12 +197,12 @@ def models() -> dict[str, dict[str, Any]]:
     Returns
     -------
     dict
-        By name, the model card: "model", "parameters", "figures", "data", "recipe", "script", "seed", "device", "date",
-        "licence", "sha256".
+        By name, the model card: "model", "parameters", "figures" (of the training), "unseen" (PSNR of pictures that
+        were not seen, noisy and restored), "data", "recipe", "script", "seed", "device", "date", "licence", "sha256".
 
     Examples
     --------
     >>> for name, card in models().items():
-    ...     print(name, card["figures"])  # doctest: +SKIP
+    ...     print(name, card["unseen"])  # doctest: +SKIP
     """
     return store.listing()

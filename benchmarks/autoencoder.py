@@ -22,7 +22,7 @@ import dip
 from dip import trained
 from dip.trained import curves
 
-NOISES = {"clean to clean": {"noise": "none"}, "noisy to clean": {"noise": "gaussian:127.5", "clip": True}}
+NOISES = {"clean to clean": {"noise": "none", "lr": 1e-2}, "noisy to clean": {"noise": "gaussian:127.5", "clip": True}}
 BAR = 0.0875
 
 

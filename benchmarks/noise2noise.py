@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = records.parser(__doc__, "noise2noise")
     parser.add_argument("--only", nargs="+", choices=["model", *GRIDS], default=["model", *GRIDS])
     parser.add_argument("--model", default="hourglass", help="name or file")
-    parser.add_argument("--epochs", type=int, default=4, help="of the comparisons")
+    parser.add_argument("--epochs", type=int, default=3, help="of the comparisons")
     parser.add_argument("--counts", type=int, nargs="+", default=[1000, 5000, 20000], help="pictures, compared")
     parser.add_argument("--limit", type=int, help="training pictures")
     parser.add_argument("--batch", type=int, default=RECIPES["hourglass"][1]["batch"])

@@ -12,7 +12,9 @@ On CUDA "dip" is the plain iteration and "dip-graph" the recorded one, which a r
 --iters times ten iterations of a run. It fails where the iteration cannot be recorded.
 
 "convolutions" is the floor: the forward and backward passes of the network's convolutions as PyTorch does them, at the
-same shapes and precision, and nothing else.
+same shapes and precision, and nothing else. --preset takes another network and code than the paper's, and --earlier an
+older checkout of this repository as a contender. On a machine that others use, time on the clock says little: beside it
+stands the time that the processor spent on the process.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +51,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[128, 256, 512], help="sides of the square picture")
     parser.add_argument("--channels", type=int, default=128)
+    parser.add_argument("--preset", choices=dip.presets.names("denoise"), help="its network in place of the paper's")
     parser.add_argument("--precision", nargs="+", default=["float32", "bfloat16"], help="of dip and the convolutions")
     parser.add_argument("--reference", type=Path, help="checkout of DmitryUlyanov/deep-image-prior")
     parser.add_argument("--deepinv", action="store_true", help="deepinv's DeepImagePrior as well")
+    parser.add_argument("--earlier", type=Path, help="an older checkout of this repository")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--iters", type=int, default=5, help="iterations timed in each round, after two that are not")
@@ -62,9 +67,11 @@ def main(arguments: list[str] | None = None) -> None:
         name, precision, size = options.worker
         print(json.dumps(CONTENDERS[name](precision, int(size), options)))
         return
-    names = ["dip", "convolutions"]
+    if options.preset and (options.reference or options.deepinv):
+        parser.error("--reference and --deepinv have the paper's network only; leave --preset out")
+    names = [*(["earlier"] if options.earlier else []), "dip", "convolutions"]
     if dip.devices.resolve(options.device).type == "cuda":
-        names.insert(1, "dip-graph")
+        names.insert(names.index("dip") + 1, "dip-graph")
     contenders = [(name, precision) for name in names for precision in options.precision]
     if options.deepinv:
         contenders.insert(0, ("deepinv", "float32"))
@@ -84,6 +91,7 @@ def main(arguments: list[str] | None = None) -> None:
     report = {
         "experiment": "seconds an iteration and peak memory above that before the fit; the paper's denoising network",
         "channels": options.channels,
+        "preset": options.preset,
         "rounds": options.rounds,
         "iterations_a_round": options.iters,
         "device": str(dip.devices.resolve(options.device)),
@@ -100,7 +108,10 @@ def main(arguments: list[str] | None = None) -> None:
 def measure(name: str, precision: str, size: int, arguments: list[str]) -> dict[str, Any]:
     """Run one contender in a process of its own."""
     command = [sys.executable, __file__, *arguments, "--worker", name, precision, str(size)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    path = [str(arguments[arguments.index("--earlier") + 1])] if name == "earlier" else []
+    path += [os.environ["PYTHONPATH"]] if "PYTHONPATH" in os.environ else []
+    environment = {**os.environ, **({"PYTHONPATH": os.pathsep.join(path)} if path else {})}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         raise SystemExit(f"{name} at {size} pixels failed:\n{done.stderr}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -109,18 +120,19 @@ def measure(name: str, precision: str, size: int, arguments: list[str]) -> dict[
 
 def result(name: str, precision: str, size: int, rounds: list[dict[str, Any]]) -> dict[str, Any]:
     """Return what the rounds of one contender come to."""
-    seconds = [second for one in rounds for second in one["seconds"]]
     return {
         "name": name,
         "precision": precision,
         "size": size,
-        "seconds": {
-            "median": round(statistics.median(seconds), 5),
-            "least": round(min(seconds), 5),
-            "most": round(max(seconds), 5),
-        },
+        **{kind: spread([one for each in rounds for one in each[kind]]) for kind in ("seconds", "cpu_seconds")},
         "peak_bytes": max(one["peak_bytes"] for one in rounds),
     }
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Return median, least and most."""
+    found = {"median": statistics.median(values), "least": min(values), "most": max(values)}
+    return {name: round(value, 5) for name, value in found.items()}
 
 
 # ---------------------------------------------------------------------- the contenders
@@ -130,15 +142,15 @@ def timed(step: Callable[[], Any], options: argparse.Namespace) -> dict[str, Any
     """Time a step, after two that are not timed; and the memory that all of them took at most."""
     device = dip.devices.resolve(options.device)
     before = peak(device)
-    seconds = []
-    for number in range(options.iters + 2):
+    taken = []
+    for _ in range(options.iters + 2):
         wait(device)
-        started = time.perf_counter()
+        started, busy = time.perf_counter(), time.process_time()
         step()
         wait(device)
-        if number >= 2:
-            seconds.append(time.perf_counter() - started)
-    return {"seconds": seconds, "peak_bytes": peak(device) - before}
+        taken.append((time.perf_counter() - started, time.process_time() - busy))
+    seconds, cpu_seconds = zip(*taken[2:], strict=True)
+    return {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_bytes": peak(device) - before}
 
 
 def wait(device: torch.device) -> None:
@@ -162,16 +174,26 @@ def noisy(size: int) -> np.ndarray:
     return np.random.default_rng(0).random((size, size, 3), dtype=np.float32)
 
 
-def layers(options: argparse.Namespace) -> dict[str, list[int]]:
-    """Return the channel lists."""
+def layers(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the network's options."""
+    if options.preset:
+        return dict(dip.presets.get("denoise", options.preset).options)
     return {"down": [options.channels] * SCALES, "up": [options.channels] * SCALES, "skip": [SKIP] * SCALES}
+
+
+def code(options: argparse.Namespace) -> int:
+    """Return the channels of the code."""
+    if not options.preset:
+        return CODE
+    taken = dip.presets.get("denoise", options.preset).code
+    return (replace(taken, image_channels=3) if isinstance(taken, dip.codes.Denoised) else taken).channels
 
 
 def new_fit(precision: str, size: int, options: argparse.Namespace, **further: Any) -> dip.Fit:
     """Return the fit that is timed."""
     return dip.Fit(
         dip.Denoise(noisy(size)),
-        network=layers(options),
+        **({"preset": options.preset} if options.preset else {"network": layers(options)}),
         precision=precision,
         device=options.device,
         progress=False,
@@ -193,14 +215,14 @@ def recorded(precision: str, size: int, options: argparse.Namespace) -> dict[str
 
     def look(fit: dip.Fit) -> None:
         wait(device)
-        times.append(time.perf_counter())
+        times.append((time.perf_counter(), time.process_time()))
 
     fit = new_fit(precision, size, options, engine="graph", callbacks=[dip.callbacks.Every(10, look)])
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
         fit.run(max(130, 10 * (options.iters + 2)))
-    seconds = [(end - start) / 10 for start, end in itertools.pairwise(times[1:])]
-    return {"seconds": seconds, "peak_bytes": peak(device) - before}
+    taken = [[(end - start) / 10 for start, end in itertools.pairwise(clock)] for clock in zip(*times[1:], strict=True)]
+    return {"seconds": taken[0], "cpu_seconds": taken[1], "peak_bytes": peak(device) - before}
 
 
 def reference(precision: str, size: int, options: argparse.Namespace) -> dict[str, Any]:
@@ -250,7 +272,7 @@ def convolutions(precision: str, size: int, options: argparse.Namespace) -> dict
     """The network's convolutions alone, forwards and backwards, padding left out."""
     device = dip.devices.resolve(options.device)
     dtype = dip.devices.precision(precision, device)
-    network = dip.networks.EncoderDecoder(CODE, 3, **layers(options))
+    network = dip.networks.EncoderDecoder(code(options), 3, **layers(options))
     passes = [
         (x.to(device, dtype), weight.to(device, dtype), bias.to(device, dtype), stride)
         for x, weight, bias, stride in operands(network, size)
@@ -259,7 +281,7 @@ def convolutions(precision: str, size: int, options: argparse.Namespace) -> dict
     def step() -> None:
         for x, weight, bias, stride in passes:
             y = torch.nn.functional.conv2d(x, weight, bias, stride)
-            wanted = [x.shape[1] != CODE, True, True]  # nobody wants the gradient of the code
+            wanted = [x.shape[1] != network.in_channels, True, True]  # nobody wants the gradient of the code
             geometry = ([stride] * 2, [0, 0], [1, 1], False, [0, 0], 1)
             torch.ops.aten.convolution_backward(y, x, weight, [len(bias)], *geometry, wanted)
 
@@ -267,7 +289,7 @@ def convolutions(precision: str, size: int, options: argparse.Namespace) -> dict
         return timed(step, options)
 
 
-def operands(network: torch.nn.Module, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor, int]]:
+def operands(network: dip.networks.EncoderDecoder, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor, int]]:
     """Return inputs (padded), weights, biases and strides of all convolutions of a network."""
     found: list[tuple[tuple[int, ...], torch.nn.Conv2d]] = []
     hooks = [
@@ -276,7 +298,7 @@ def operands(network: torch.nn.Module, size: int) -> Iterator[tuple[Tensor, Tens
         if isinstance(module, torch.nn.Conv2d)
     ]
     with torch.no_grad():
-        network(torch.zeros(1, CODE, size, size))
+        network(torch.zeros(1, network.in_channels, size, size))
     for hook in hooks:
         hook.remove()
     for (number, channels, height, width), module in found:
@@ -290,6 +312,7 @@ def operands(network: torch.nn.Module, size: int) -> Iterator[tuple[Tensor, Tens
 CONTENDERS = {
     "dip": ours,
     "dip-graph": recorded,
+    "earlier": ours,
     "reference": reference,
     "deepinv": deepinv,
     "convolutions": convolutions,

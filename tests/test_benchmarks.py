@@ -103,7 +103,8 @@ def test_speed_compares_with_the_convolutions_alone(tmp_path):
         (name, size) for size in (64, 96) for name in ("dip", "convolutions")
     ]
     for one in report["results"]:
-        assert 0 < one["seconds"]["least"] <= one["seconds"]["median"] <= one["seconds"]["most"]
+        for kind in ("seconds", "cpu_seconds"):
+            assert 0 < one[kind]["least"] <= one[kind]["median"] <= one[kind]["most"]
         assert one["peak_bytes"] > 0
     assert imread(plot).shape[1] > 300
 
@@ -115,6 +116,15 @@ def test_speed_times_the_recorded_iteration_beside_the_plain_one(tmp_path):
     results = json.loads((tmp_path / "speed.json").read_text())["results"]
     assert [one["name"] for one in results] == ["dip", "dip-graph", "convolutions"]
     assert all(one["seconds"]["least"] > 0 for one in results)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="peak memory is read as on POSIX")
+def test_speed_compares_the_network_of_a_preset_with_an_earlier_checkout(tmp_path):
+    words = ("--preset", "fast", "--earlier", FOLDER.parent, "--sizes", 64, "--iters", 1, "--rounds", 1)
+    run("speed.py", *words, "--precision", "float32", "--device", "cpu", "--out", tmp_path / "speed.json")
+    report = json.loads((tmp_path / "speed.json").read_text())
+    assert report["preset"] == "fast"
+    assert [one["name"] for one in report["results"]] == ["earlier", "dip", "convolutions"]
 
 
 def test_what_the_demo_prints_is_kept(tmp_path):

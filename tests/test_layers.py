@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dip.networks import layers
+from dip.networks import layers, norms
 
 
 def gradients(function, inputs, seed=0):
@@ -32,12 +32,12 @@ def assert_close(ours, expected, tolerance):
         torch.testing.assert_close(one / scale, other / scale, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("strip", [1, 50, 10**6])  # pixels: one row, a few, all at once
+@pytest.mark.parametrize("strip", [1, 150, 10**6])  # values: one row, a few, all at once
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 1, 0), (3, 2, 0), (5, 2, 2), (3, 1, 1), (1, 1, 0)])
 @pytest.mark.parametrize("size", [(11, 14), (8, 23)])
 def test_convolution_is_pytorchs(size, kernel, stride, padding, bias, strip, monkeypatch):
-    monkeypatch.setattr(layers, "_STRIP", strip)
+    monkeypatch.setattr(norms, "STRIP", strip)
     inputs = random(2, 3, *size), random(4, 3, kernel, kernel, seed=1), random(4, seed=2) if bias else None
     ours = gradients(lambda x, w, b: layers.conv2d(x, w, b, stride, padding), inputs)
     assert_close(ours, gradients(lambda x, w, b: F.conv2d(x, w, b, stride, padding), inputs), 1e-12)
@@ -45,7 +45,7 @@ def test_convolution_is_pytorchs(size, kernel, stride, padding, bias, strip, mon
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
 def test_convolution_in_the_precisions_of_a_fit(dtype, tolerance, monkeypatch):
-    monkeypatch.setattr(layers, "_STRIP", 200)
+    monkeypatch.setattr(norms, "STRIP", 4000)
     inputs = [random(1, 20, 42, 36), random(16, 20, 3, 3, seed=1), random(16, seed=2)]
     expected = gradients(F.conv2d, inputs)
     given = [t.to(dtype).contiguous(memory_format=torch.channels_last) if t.ndim == 4 else t.to(dtype) for t in inputs]
@@ -58,7 +58,7 @@ def test_convolution_in_the_precisions_of_a_fit(dtype, tolerance, monkeypatch):
 
 def test_strips_of_bfloat16_are_added_in_float32(monkeypatch):
     """Added in bfloat16, a gradient of 400 equal parts would stay at 256 of them."""
-    monkeypatch.setattr(layers, "_STRIP", 1)
+    monkeypatch.setattr(norms, "STRIP", 1)
     inputs = [torch.ones(1, 1, 402, 3).bfloat16(), torch.zeros(1, 1, 3, 3).bfloat16(), None]
     weight = inputs[1].requires_grad_()
     y = layers.conv2d(inputs[0], weight, None)
@@ -143,12 +143,12 @@ def one_by_one(chain, x):
     return x
 
 
-@pytest.mark.parametrize("strip", [1, 40, 10**6])
+@pytest.mark.parametrize("strip", [1, 120, 10**6])
 @pytest.mark.parametrize("padding", ["reflect", "zero"])
 @pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 1), (5, 2), (7, 3), (1, 1), (1, 2)])
 @pytest.mark.parametrize("size", [(8, 12), (9, 7), (4, 16), (4, 4)])
 def test_norm_and_convolution_as_one_are_the_layers_one_by_one(size, kernel, stride, padding, strip, monkeypatch):
-    monkeypatch.setattr(layers, "_STRIP", strip)
+    monkeypatch.setattr(norms, "STRIP", strip)
     chain, x = norm_and_conv(kernel=kernel, stride=stride, padding=padding), random(2, 3, *size, seed=9)
     ours, kept = trained(layers.apply, chain, x)
     expected, kept_one_by_one = trained(one_by_one, chain, x)
@@ -170,7 +170,7 @@ def test_any_activation_and_order_as_one(activation, order):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 3e-2)])
 def test_norm_and_convolution_in_the_precisions_of_a_fit(dtype, tolerance, monkeypatch):
-    monkeypatch.setattr(layers, "_STRIP", 200)
+    monkeypatch.setattr(norms, "STRIP", 4000)
     # without an activation: rounded to bfloat16, what lies next to 0 may change its sign, and its slope
     chain, x = norm_and_conv("none", channels=(20, 16)), random(1, 20, 42, 36)
     expected, _ = trained(one_by_one, chain, x)
@@ -180,7 +180,9 @@ def test_norm_and_convolution_in_the_precisions_of_a_fit(dtype, tolerance, monke
     assert_close([t.double() for t in ours], expected, tolerance)
 
 
-def test_as_one_they_keep_one_picture():
+@pytest.mark.parametrize(("strip", "expected"), [(1, 1), (10**6, 2)])  # a large picture, a small one
+def test_as_one_they_keep_fewer_pictures(strip, expected, monkeypatch):
+    monkeypatch.setattr(norms, "STRIP", strip)
     kept = []
 
     def pictures(apply):
@@ -189,11 +191,13 @@ def test_as_one_they_keep_one_picture():
             apply(norm_and_conv(), random(1, 3, 8, 8).requires_grad_())
         return len({t.data_ptr() for t in kept if t.ndim == 4 and t.shape[-1] >= 8})
 
-    assert pictures(layers.apply) == 1
+    assert pictures(layers.apply) == expected
     assert pictures(one_by_one) == 3
 
 
-def test_what_another_device_would_keep_can_be_foretold():
+def test_what_another_device_would_keep_can_be_foretold(monkeypatch):
+    monkeypatch.setattr(norms, "STRIP", 1)
+
     def pictures():
         kept = []
         with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):

@@ -218,7 +218,7 @@ class EncoderDecoder(nn.Module):
             )
         skips, x = [], z
         for down, skip, skip_channels in zip(self.down, self.skip, self.skip_channels, strict=True):
-            skips.append(skip(x) if skip_channels else None)
+            skips.append(apply(skip.children(), x) if skip_channels else None)
             x = apply(down.children(), x)
         for up, branch, mode in reversed(list(zip(self.up, skips, self.upsampling, strict=True))):
             norm, conv, *layers = up.children()

@@ -4,14 +4,15 @@ They compute what PyTorch's own do. On a CPU two of PyTorch's backward passes ar
 gradient of a convolution's weights, which gets faster when the picture is taken in strips that fit the cache; and that
 of bilinear upsampling, which leaves the channels-last order and runs on one thread where its gradient comes from a
 concatenation. And from one convolution to the next PyTorch keeps three pictures for the backward pass, before and after
-the normalisation and padded, where the first is enough to make the others again. Elsewhere PyTorch's own are used.
+the normalisation and padded, where the first is enough to make the others again. (Of small pictures the last is kept
+too: what counts there is the number of calls.) Elsewhere PyTorch's own are used.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
@@ -19,9 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dip.networks import norms
+from dip.networks.norms import normalise, normalised, strips
+
 __all__ = ["Conv2d", "apply", "conv2d", "foretelling", "upsample"]
 
-_STRIP = 32768  # pixels of the output in a strip: few enough for the cache, many enough for Python not to count
 _foretold = ContextVar("device that tensors on meta stand for", default="cpu")
 
 
@@ -75,8 +78,8 @@ def apply(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
     """Apply layers in turn.
 
     In training on a CPU, a batch normalisation, an activation that is linear on either side of 0 (or none) and a
-    `Conv2d` that follow each other are computed as one, which keeps for the backward pass only what it is given. The
-    results are those of the layers one by one.
+    `Conv2d` that follow each other are computed as one, which keeps less for the backward pass. The results are those
+    of the layers one by one.
 
     Parameters
     ----------
@@ -87,19 +90,39 @@ def apply(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
     """
     left = list(layers)
     while left:
-        together = _together(left) if trained_on_cpu(x) else None
+        together = _together(left, x) if trained_on_cpu(x) else None
         if together is None:
             x = left.pop(0)(x)
             continue
         norm, slope, conv, length = together
         norm.num_batches_tracked.add_(1)
-        x = _NormConv.apply(x, norm.weight, norm.bias, *conv.cast(x.dtype), norm, slope, conv)
+        running = norm.running_mean, norm.running_var
+        if conv is None:
+            x = _NormAct.apply(x, norm.weight, norm.bias, *running, norm, slope)
+        else:
+            x = norm_conv(x, norm.weight, norm.bias, conv.weight, conv.bias, running, norm, slope, conv)
         del left[:length]
     return x
 
 
+def norm_conv(
+    x: Tensor,
+    scale: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    running: tuple[Tensor, Tensor],
+    norm: Any,
+    slope: float,
+    conv: Conv2d,
+) -> Tensor:
+    """Return the convolution of a normalised and activated x, with the layers' weights or a part of them."""
+    y: Tensor = _NormConv.apply(x, scale, offset, weight, bias, *running, norm, slope, conv)
+    return y
+
+
 class _Together(NamedTuple):
-    """A normalisation, the slope of its activation below 0, a convolution, and how many layers they are."""
+    """A normalisation, the slope of its activation below 0, a convolution or none, and how many layers they are."""
 
     norm: Any
     slope: float
@@ -107,20 +130,26 @@ class _Together(NamedTuple):
     length: int
 
 
-def _together(layers: list[nn.Module]) -> _Together | None:
-    """Return what `layers` begin with, if it can be computed as one."""
-    slope = _slope(layers[1]) if len(layers) > 2 else None
+def _together(layers: list[nn.Module], x: Tensor) -> _Together | None:
+    """Return what `layers` begin with, if it can be computed as one, and a normalisation alone if that pays."""
+    slope = _slope(layers[1]) if len(layers) > 1 else None
     length = 2 if slope is None else 3
     first = layers[:length]
-    if not (len(first) == length and as_one(*first)):
-        return None
-    return _Together(first[0], 1.0 if slope is None else slope, first[-1], length)
+    if len(first) == length and as_one(*first):
+        return _Together(first[0], 1.0 if slope is None else slope, first[-1], length)
+    if slope is not None and norms.joined(x) > 1 and _replaceable(*layers[:2]):
+        return _Together(layers[0], slope, None, 2)
+    return None
 
 
 def as_one(*layers: nn.Module) -> bool:
     """Tell whether layers from a normalisation to a convolution may be computed otherwise than one by one."""
-    norm, conv = layers[0], layers[-1]
-    if not (type(norm) is nn.BatchNorm2d and type(conv) is Conv2d):
+    return type(layers[-1]) is Conv2d and _replaceable(*layers)
+
+
+def _replaceable(*layers: nn.Module) -> bool:
+    norm: Any = layers[0]
+    if type(norm) is not nn.BatchNorm2d:
         return False
     # Whoever hangs a hook on a layer wants to see it called.
     watched = any(layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks for layer in layers)
@@ -171,7 +200,7 @@ class _Conv2d(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (g,) = gradients
         x, weight = ctx.saved_tensors
         to_x = _to_input(g, x, weight, ctx.stride) if ctx.needs_input_grad[0] else None
@@ -179,14 +208,43 @@ class _Conv2d(torch.autograd.Function):
         for top, bottom in strips(g):
             seen = x[:, :, top * ctx.stride : (bottom - 1) * ctx.stride + weight.shape[-1]]
             total.add(g[:, :, top:bottom], seen)
-        return to_x, *total.gradients(), None
+        return to_x, *(None if t is None else t.to(g.dtype) for t in total.gradients()), None
+
+
+class _NormAct(torch.autograd.Function):
+    """Batch normalisation and an activation with a slope of its own below 0."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        scale: Tensor,
+        offset: Tensor,
+        running_mean: Tensor,
+        running_variance: Tensor,
+        norm: Any,
+        slope: float,
+    ) -> Tensor:
+        running = running_mean, running_variance
+        z, mean, deviation = normalise(x, scale, offset, running, norm.momentum, norm.eps)
+        z = F.leaky_relu_(z, slope)
+        ctx.save_for_backward(x, z, scale, mean, deviation)
+        ctx.slope, ctx.eps = slope, norm.eps
+        return z
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, z, scale, mean, deviation = ctx.saved_tensors
+        g = torch.ops.aten.leaky_relu_backward(gradients[0], z, ctx.slope, True)
+        return *norms.gradients(g, x, scale, mean, deviation, ctx.eps), *(None,) * 4
 
 
 class _NormConv(torch.autograd.Function):
     """Batch normalisation, an activation with a slope of its own below 0, padding, and convolution.
 
-    The backward pass makes the padded picture once more from x and the statistics: a small one at once, which takes
-    fewer calls; a large one in strips, which takes less memory.
+    For the backward pass a small picture is kept as the convolution sees it, besides x, which takes fewer calls; a
+    large one is made once more from x and the statistics, strip by strip, which takes less memory.
     """
 
     @staticmethod
@@ -197,72 +255,64 @@ class _NormConv(torch.autograd.Function):
         offset: Tensor,
         weight: Tensor,
         bias: Tensor | None,
+        running_mean: Tensor,
+        running_variance: Tensor,
         norm: Any,
         slope: float,
         conv: Conv2d,
     ) -> Tensor:
         ctx.slope, ctx.eps, ctx.stride, ctx.pad, ctx.reflect = slope, norm.eps, conv.stride[0], conv.pad, conv.reflect
-        z, mean, deviation = torch.native_batch_norm(
-            x, scale, offset, norm.running_mean, norm.running_var, True, norm.momentum, norm.eps
-        )
-        ctx.save_for_backward(x, scale, offset, weight, mean, deviation)
+        running = running_mean, running_variance
+        z, mean, deviation = normalise(x, scale, offset, running, norm.momentum, norm.eps)
         if slope != 1:
             F.leaky_relu_(z, slope)
         z = F.pad(z, (conv.pad,) * 4, mode=MODE[conv.reflect]) if conv.pad else z
-        return F.conv2d(z, weight, bias, ctx.stride)
+        weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
+        y = F.conv2d(z, weight, bias, ctx.stride)
+        small = max(z[0].numel(), y[0].numel()) <= norms.STRIP
+        ctx.save_for_backward(x, scale, offset, weight, mean, deviation, z if small else None)
+        return y
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (g,) = gradients
-        x, scale, offset, weight, mean, deviation = ctx.saved_tensors
-        total = WeightGradient(weight, ctx.stride, ctx.needs_input_grad[3:5])
-        variance = deviation**-2 - ctx.eps  # what PyTorch calls deviation is 1 / deviation
-
-        def again(rows: slice) -> Tensor:
-            z = F.batch_norm(x[:, :, rows], mean, variance, scale, offset, eps=ctx.eps)
-            return F.leaky_relu_(z, ctx.slope) if ctx.slope != 1 else z
-
-        if g.shape[2] * g.shape[3] <= _STRIP:
-            to_z = _whole(ctx, g, again(slice(None)), weight, total)
-            to_x, to_scale, to_offset = torch.ops.aten.native_batch_norm_backward(
-                to_z, x, scale, None, None, mean, deviation, True, ctx.eps, (True, True, True)
-            )
+        x, scale, offset, weight, mean, deviation, seen = ctx.saved_tensors
+        if seen is None:
+            to_z, *to_weights = _in_strips(ctx, g, x, scale, offset, weight, mean, deviation**-2 - ctx.eps)
         else:
-            to_z = _in_strips(ctx, g, again, x, weight, total)
-            to_x, to_scale, to_offset = norm_backward(to_z, x, scale, mean, variance, ctx.eps)
-        return to_x, to_scale, to_offset, *total.gradients(), None, None, None
-
-
-def _whole(ctx: Any, g: Tensor, z: Tensor, weight: Tensor, total: WeightGradient) -> Tensor:
-    """Return the gradient of what is activated, from all of z, and add up that of the weights."""
-    pad, inner = ctx.pad, slice(ctx.pad, -ctx.pad or None)
-    seen = F.pad(z, (pad,) * 4, mode=MODE[ctx.reflect]) if pad else z
-    total.add(g, seen)
-    to_z = gradients_of(g, seen, weight, ctx.stride, (0, 0), (True, False, False))[0]
-    if pad:
-        fold = torch.ops.aten.reflection_pad2d_backward
-        to_z = fold(to_z, z, [pad] * 4) if ctx.reflect else to_z[:, :, inner, inner]
-    return _unbend(to_z, z, ctx.slope)
+            to_z, *to_weights = gradients_of(g, seen, weight, ctx.stride, (0, 0), (True, *ctx.needs_input_grad[3:5]))
+            # What the padding repeats lies on the same side of 0, so the activation may come before.
+            to_z = _unbend(to_z, seen, ctx.slope)
+            if ctx.pad and ctx.reflect:
+                to_z = torch.ops.aten.reflection_pad2d_backward(to_z, x, [ctx.pad] * 4)
+            elif ctx.pad:
+                inner = slice(ctx.pad, -ctx.pad)
+                to_z = to_z[:, :, inner, inner]
+        to_x, to_scale, to_offset = norms.gradients(to_z, x, scale, mean, deviation, ctx.eps)
+        return to_x, to_scale, to_offset, *(None if t is None else t.to(scale.dtype) for t in to_weights), *(None,) * 5
 
 
 def _in_strips(
-    ctx: Any, g: Tensor, again: Callable[[slice], Tensor], x: Tensor, weight: Tensor, total: WeightGradient
-) -> Tensor:
-    """Do what `_whole` does without a padded picture, and with no more of z at a time than a strip."""
+    ctx: Any, g: Tensor, x: Tensor, scale: Tensor, offset: Tensor, weight: Tensor, mean: Tensor, variance: Tensor
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Return the gradients of what is activated and of the weights, with no more of it at a time than a strip."""
     stride, pad, kernel, height = ctx.stride, ctx.pad, weight.shape[-1], x.shape[2]
+    total = WeightGradient(weight, ctx.stride, ctx.needs_input_grad[3:5])
     to_z = _to_input(g, x, weight, stride, pad, ctx.reflect)
     for top, bottom in strips(g):
         first, last = top * stride - pad, (bottom - 1) * stride + kernel - pad  # the rows that the strip sees
         own = slice(top * stride, height if bottom == g.shape[2] else bottom * stride)  # those it has to itself
         begin, end = max(first, 0), min(max(last, own.stop), height)
-        z = again(slice(begin, end))
+        z = normalised(x[:, :, begin:end], mean, variance, scale, offset, ctx.eps)
+        if ctx.slope != 1:
+            F.leaky_relu_(z, ctx.slope)
         _unbend(to_z[:, :, own], z[:, :, own.start - begin : own.stop - begin], ctx.slope)
         seen = z[:, :, : last - begin]
         if pad:
             seen = F.pad(seen, (pad, pad, begin - first, max(0, last - height)), mode=MODE[ctx.reflect])
         total.add(g[:, :, top:bottom], seen)
-    return to_z
+    return to_z, *total.gradients()
 
 
 def _unbend(g: Tensor, z: Tensor, slope: float) -> Tensor:
@@ -272,52 +322,8 @@ def _unbend(g: Tensor, z: Tensor, slope: float) -> Tensor:
     return g
 
 
-def norm_backward(
-    g: Tensor,
-    x: Tensor,
-    scale: Tensor,
-    mean: Tensor,
-    variance: Tensor,
-    eps: float,
-    weighed: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of a batch normalisation, that of x in place of g.
-
-    It is scale / deviation * (g - mean of g - normalised x * mean of (g * normalised x)). Both products are what a
-    normalisation computes, which is quicker than to multiply, and rounds once.
-
-    The x of the last term is there because x enters the variance; where it enters weighed, that is `weighed`.
-    """
-    to_scale, to_offset = sums_of(g, x, mean, (variance + eps).rsqrt())
-    factor, count = scale * (variance + eps).rsqrt(), g.numel() // g.shape[1]
-    zero, one = torch.zeros_like(mean), torch.ones_like(mean)
-    share = -factor * to_scale / count, -factor * to_offset / count
-    entering = x if weighed is None else weighed
-    for top, bottom in strips(g):
-        part = g[:, :, top:bottom]
-        own = F.batch_norm(part, zero, one, factor, eps=0.0)
-        torch.add(own, F.batch_norm(entering[:, :, top:bottom], mean, variance, *share, eps=eps), out=part)
-    return g, to_scale, to_offset
-
-
 MODE = {True: "reflect", False: "constant"}
 TAPS = {"bilinear": (0.25, 0.75, 0.75, 0.25), "nearest": (1.0, 1.0)}  # what twofold upsampling makes of a pixel
-
-
-def strips(g: Tensor, size: int | None = None) -> Iterator[tuple[int, int]]:
-    """Yield the rows of strips of a picture, from, to, of so many pixels."""
-    rows = max(1, (_STRIP if size is None else size) // g.shape[3])
-    for top in range(0, g.shape[2], rows):
-        yield top, min(top + rows, g.shape[2])
-
-
-def sums_of(g: Tensor, x: Tensor, mean: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the sums of g * (x - mean) * factor and of g over each channel, in the precision of `mean`."""
-    variance = torch.ones_like(mean)
-    found: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.native_batch_norm_backward(
-        g, x, variance, mean, variance, None, None, False, 0.0, (False, True, True)
-    )
-    return found[1] * factor, found[2]
 
 
 def gradients_of(
@@ -332,33 +338,35 @@ def gradients_of(
 
 
 class WeightGradient:
-    """The gradient of a convolution's weights, summed over strips.
+    """The gradients of a convolution's weight and bias, summed over strips.
 
     In float32 at least: a sum in bfloat16 would soon be too large for its parts to matter.
     """
 
     def __init__(self, weight: Tensor, stride: int, wanted: tuple[bool, bool]) -> None:
         self.weight, self.stride, self.wanted = weight, stride, wanted  # those of weight and bias, or one of them
-        self.to_weight = torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
-        self.to_bias = self.to_weight.new_zeros(weight.shape[0])
+        self._sums: list[Tensor | None] = []
 
-    def add(self, g: Tensor, seen: Tensor, columns: int = 0) -> None:
-        """Add the part of a strip, from the gradient there and the input that it sees, less `columns` of zeros."""
+    def add(self, g: Tensor, seen: Tensor) -> None:
+        """Add the part of a strip, from the gradient there and the input that it sees."""
         if not any(self.wanted):
             return
-        parts = gradients_of(g, seen, self.weight, self.stride, (0, columns), (False, *self.wanted))[1:]
-        for total, part, wanted in zip((self.to_weight, self.to_bias), parts, self.wanted, strict=True):
-            if wanted:
-                total += part
+        parts = gradients_of(g, seen, self.weight, self.stride, (0, 0), (False, *self.wanted))[1:]
+        if not self._sums:
+            self._sums = [None if part is None else part.to(_at_least_float32(part)) for part in parts]
+        else:
+            for total, part in zip(self._sums, parts, strict=True):
+                if total is not None:
+                    total += part
 
     def gradients(self) -> tuple[Tensor | None, Tensor | None]:
         """Return the gradients of weight and bias, None where one is not wanted."""
-        dtype = self.weight.dtype
-        to_weight, to_bias = (
-            total.to(dtype) if wanted else None
-            for total, wanted in zip((self.to_weight, self.to_bias), self.wanted, strict=True)
-        )
+        to_weight, to_bias = self._sums or (None, None)
         return to_weight, to_bias
+
+
+def _at_least_float32(t: Tensor) -> torch.dtype:
+    return torch.promote_types(t.dtype, torch.float32)
 
 
 def _to_input(g: Tensor, x: Tensor, weight: Tensor, stride: int, pad: int = 0, reflect: bool = False) -> Tensor:

@@ -13,13 +13,15 @@ pixel the same weight in all; its variance is that of x with the neighbours weig
 (U^T U / 4) x, where U^T U / 4 is (3, 10, 3) / 16 along rows and columns. So no upsampled, concatenated, normalised or
 padded picture is ever made.
 
-What sees the border, where padding and interpolation are no such filters, is computed in the plain order.
+At the border interpolation takes the border pixel for those beyond: that is the filter again, of the small picture with
+its border pixels repeated. The convolution's padding is not: it differs from what the filter makes there, and what the
+difference changes of the few outputs that see it, along one side at a time, is added.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -32,20 +34,18 @@ from dip.networks.layers import (
     apply,
     as_one,
     filter_of,
-    gradients_of,
-    norm_backward,
-    strips,
-    sums_of,
+    norm_conv,
     trained_on_cpu,
     upsample,
 )
+from dip.networks.norms import norm_backward, normalised, strips, sums_of
 
 __all__ = ["conv_upsampled"]
 
 # Below these the border and the calls cost more than is saved: pixels of a side of the large picture, and its pixels
 # times input and output channels of the convolution (measured on two cores).
-_SMALLEST, _LEAST = 64, 2**24
-_STRIP = 4096  # pixels of the small picture in a strip for the gradient of the weights
+_SMALLEST, _LEAST = 64, 2**25
+_STRIP = 2**19  # values of the small picture in a strip for the gradient of the weights
 
 
 def conv_upsampled(x: Tensor, branch: Tensor | None, mode: str, norm: Any, conv: Any) -> Tensor:
@@ -69,19 +69,16 @@ def conv_upsampled(x: Tensor, branch: Tensor | None, mode: str, norm: Any, conv:
         x = x if branch is None else torch.cat([branch, x], dim=1)
         return apply([norm, conv], x)
     first = 0 if branch is None else branch.shape[1]
-    kept = [norm.running_mean.clone(), norm.running_var.clone()]  # autograd must not see those of the layer change
-    with torch.no_grad():
-        mean, variance, count = _moments(x.detach(), mode)
-        for running, new in zip(kept, (mean, variance * (count / (count - 1))), strict=True):
-            running[first:].lerp_(new, norm.momentum)
-    if branch is not None:
-        mean_there, variance_there, scale, offset = (t[:first] for t in (*kept, norm.weight, norm.bias))
-        branch = F.batch_norm(branch, mean_there, variance_there, scale, offset, True, norm.momentum, norm.eps)
-    norm.running_mean.copy_(kept[0])
-    norm.running_var.copy_(kept[1])
     norm.num_batches_tracked.add_(1)
-    fitted = norm.weight[first:], norm.bias[first:], *conv.cast(x.dtype)
-    y: Tensor = _ConvUpsampled.apply(x, branch, *fitted, mean, variance, norm.eps, mode, conv.reflect)
+    mean, variance, count = _moments(x.detach(), mode)
+    for kept, new in ((norm.running_mean, mean), (norm.running_var, variance * (count / (count - 1)))):
+        kept[first:].lerp_(new, norm.momentum)
+    own, behind = conv.weight.split([first, x.shape[1]], dim=1)
+    (scale_there, scale), (offset_there, offset) = (t.split([first, x.shape[1]]) for t in (norm.weight, norm.bias))
+    y: Tensor = _ConvUpsampled.apply(x, scale, offset, behind, conv.bias, mean, variance, norm.eps, mode, conv.reflect)
+    if branch is not None:
+        running = norm.running_mean[:first], norm.running_var[:first]
+        y += norm_conv(branch, scale_there, offset_there, own, None, running, norm, 1.0, conv)
     return y
 
 
@@ -99,13 +96,12 @@ def _moments(x: Tensor, mode: str) -> tuple[Tensor, Tensor, int]:
 
 
 class _ConvUpsampled(torch.autograd.Function):
-    """Normalisation and upsampling of x, concatenation after a (normalised) branch, and convolution."""
+    """Normalisation, upsampling and convolution of x."""
 
     @staticmethod
     def forward(
         ctx: Any,
         x: Tensor,
-        branch: Tensor | None,
         scale: Tensor,
         offset: Tensor,
         weight: Tensor,
@@ -116,22 +112,27 @@ class _ConvUpsampled(torch.autograd.Function):
         mode: str,
         reflect: bool,
     ) -> Tensor:
-        ctx.save_for_backward(x, branch, scale, offset, weight, bias, mean, variance)
+        weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
+        ctx.save_for_backward(x, scale, offset, weight, mean, variance)
         ctx.eps, ctx.mode, ctx.reflect = eps, mode, reflect
-        z = F.batch_norm(x, mean, variance, scale, offset, eps=eps)
-        return _forward(z, branch, weight, bias, mode, reflect)
+        z = normalised(x, mean, variance, scale, offset, eps)
+        return _forward(z, weight, bias, mode, reflect)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (g,) = gradients
-        x, branch, scale, offset, weight, bias, mean, variance = ctx.saved_tensors
-        z = F.batch_norm(x, mean, variance, scale, offset, eps=ctx.eps)
-        to_z, to_branch, to_weight, to_bias = _backward(g, z, branch, weight, bias, ctx.mode, ctx.reflect)
+        x, scale, offset, weight, mean, variance = ctx.saved_tensors
+        z = normalised(x, mean, variance, scale, offset, ctx.eps)
+        to_z, to_weight = _backward(g, z, weight, ctx.mode, ctx.reflect)
+        to_bias = None
+        if ctx.needs_input_grad[4]:
+            zero = torch.zeros_like(mean[:1]).expand(g.shape[1])
+            to_bias = sums_of(g, g, zero, zero)[1]
         to_x, to_scale, to_offset = norm_backward(
             to_z, x, scale, mean, variance, ctx.eps, weighed=_weighed(x, ctx.mode)
         )
-        return to_x, to_branch, to_scale, to_offset, to_weight, to_bias, None, None, None, None, None
+        return to_x, to_scale, to_offset, to_weight, to_bias, None, None, None, None, None
 
 
 def _weighed(x: Tensor, mode: str) -> Tensor:
@@ -142,131 +143,121 @@ def _weighed(x: Tensor, mode: str) -> Tensor:
     return F.conv2d(F.pad(x, (1,) * 4, mode="replicate"), kernel, groups=x.shape[1])
 
 
-def _transposed(weight: Tensor, channels: int) -> Tensor:
-    """Return the weights for the last channels, as those of the convolution whose transpose is K Z."""
-    return weight[:, -channels:].flip(2, 3).transpose(0, 1).contiguous(memory_format=torch.channels_last)
+def _transposed(weight: Tensor) -> Tensor:
+    """Return the weights as those of the convolution whose transpose is K Z."""
+    return weight.flip(2, 3).transpose(0, 1).contiguous(memory_format=torch.channels_last)
 
 
-def _forward(z: Tensor, branch: Tensor | None, weight: Tensor, bias: Tensor | None, mode: str, reflect: bool) -> Tensor:
-    """Return the convolution of the concatenation of branch and upsampled z."""
-    pad, taps = weight.shape[-1] // 2, TAPS[mode]
-    spread = F.conv_transpose2d(z, _transposed(weight, z.shape[1]), stride=2)
-    beyond = len(taps) // 2 - pad
-    if beyond < 0:
-        spread = spread[:, :, -beyond:beyond, -beyond:beyond]
-    y = F.conv2d(spread, filter_of(taps, spread), bias, padding=max(beyond, 0), groups=spread.shape[1])
-    del spread
-    if branch is not None:
-        own = weight[:, : branch.shape[1]].contiguous(memory_format=torch.channels_last)
-        y += F.conv2d(branch, own, padding=pad)
-    for part in _border(y, pad, mode):
-        beside = None if branch is None else branch[part.large]
-        y[part.outputs] = _plain(part, z[part.small], weight, beside, bias, mode, reflect)
+def _geometry(pad: int, mode: str) -> tuple[Sequence[float], int, int]:
+    """Return the taps, how often border pixels are repeated, and what is cut off K Z of that (or missing, below 0)."""
+    taps = TAPS[mode]
+    more = pad // 2 + 1 if mode == "bilinear" else (pad + 1) // 2
+    return taps, more, 2 * more + pad - len(taps) // 2
+
+
+def _forward(z: Tensor, weight: Tensor, bias: Tensor | None, mode: str, reflect: bool) -> Tensor:
+    """Return the convolution of upsampled z."""
+    pad = weight.shape[-1] // 2
+    taps, more, cut = _geometry(pad, mode)
+    wide = F.pad(z, (more,) * 4, mode="replicate") if more else z
+    spread = F.conv_transpose2d(wide, _transposed(weight), stride=2, padding=max(cut, 0))
+    del wide
+    y = F.conv2d(spread, filter_of(taps, spread), bias, padding=max(-cut, 0), groups=spread.shape[1])
+    beyond = _beyond(pad, mode, reflect)
+    for across in (False, True) if beyond else ():
+        added = _sides((*_ends(z, len(beyond[0]), across), *_outer(weight, across)), beyond, mode, reflect, across)
+        for part, there in zip(_ends(y, pad, across), added, strict=True):
+            part += there
     return y
 
 
-def _backward(
-    g: Tensor, z: Tensor, branch: Tensor | None, weight: Tensor, bias: Tensor | None, mode: str, reflect: bool
-) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
-    """Return the gradients of z, branch, weight and bias."""
-    kernel, first, taps = weight.shape[-1], weight.shape[1] - z.shape[1], TAPS[mode]
-    pad = kernel // 2
-    to_weight = torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
-    to_bias, to_branch = to_weight.new_zeros(weight.shape[0]), None
-    inside = g.clone(memory_format=torch.channels_last)
-    border = list(_border(g, pad, mode))
-    for part in border:
-        inside[part.outputs] = 0
-    if branch is not None:
-        own = weight[:, :first].contiguous(memory_format=torch.channels_last)
-        to_branch = gradients_of(inside, branch, own, 1, (pad, pad), (True, False, False))[0]
-        total = WeightGradient(own, 1, (True, bias is not None))
-        for top, bottom in strips(inside[:, :, pad : g.shape[2] - pad]):  # there is nothing outside
-            seen = branch[:, :, top : bottom + 2 * pad]
-            rows = inside[:, :, top + pad : bottom + pad]
-            total.add(rows, seen, columns=pad)
-        to_weight[:, :first] += total.to_weight
-        to_bias += total.to_bias
-    elif bias is not None:
-        to_bias += sums_of(inside, inside, to_bias, to_bias + 1)[1]
-    spread = F.conv2d(inside, filter_of(taps, inside), padding=len(taps) // 2 - 1 + pad, groups=g.shape[1])
-    del inside
-    transposed = _transposed(weight, z.shape[1])
+def _backward(g: Tensor, z: Tensor, weight: Tensor, mode: str, reflect: bool) -> tuple[Tensor, Tensor]:
+    """Return the gradients of z and of the weights, the latter in float32 at least."""
+    kernel, pad = weight.shape[-1], weight.shape[-1] // 2
+    taps, more, cut = _geometry(pad, mode)
+    wide = F.pad(z, (more,) * 4, mode="replicate") if more else z
+    spread = F.conv2d(g, filter_of(taps, g), padding=len(taps) - 1 + cut, groups=g.shape[1])
+    transposed = _transposed(weight)
     to_z = F.conv2d(spread, transposed, stride=2)
+    if more:
+        to_z = torch.ops.aten.replication_pad2d_backward(to_z, z, [more] * 4)
     total = WeightGradient(transposed, 2, (True, False))
-    for top, bottom in strips(z, _STRIP):
-        seen = spread[:, :, 2 * top : 2 * (bottom - 1) + kernel]
-        total.add(z[:, :, top:bottom], seen)
-    to_weight[:, first:] += total.to_weight.transpose(0, 1).flip(2, 3)
-    for part in border:
-        given = (z[part.small], weight, None if branch is None else branch[part.large], bias)
-        leaves = [None if t is None else t.detach().requires_grad_() for t in given]
+    for top, bottom in strips(wide, _STRIP):
+        total.add(wide[:, :, top:bottom], spread[:, :, 2 * top : 2 * (bottom - 1) + kernel])
+    to_weight = total.gradients()[0].transpose(0, 1).flip(2, 3)  # type: ignore[union-attr]
+    beyond = _beyond(pad, mode, reflect)
+    for across in (False, True) if beyond else ():
+        seen = [*_ends(z, len(beyond[0]), across), *_outer(weight, across)]
+        leaves = [t.detach().requires_grad_() for t in seen]
         with torch.enable_grad():
-            outputs = _plain(part, *leaves, mode, reflect)  # type: ignore[arg-type, call-arg]
-        wanted = [t for t in leaves if t is not None]
-        gradients = iter(torch.autograd.grad(outputs, wanted, g[part.outputs]))
-        to_z[part.small] += next(gradients)
-        to_weight += next(gradients)
-        if to_branch is not None:
-            to_branch[part.large] += next(gradients)
-        if bias is not None:
-            to_bias += next(gradients)
-    return to_z, to_branch, to_weight.to(weight.dtype), None if bias is None else to_bias.to(bias.dtype)
+            added = _sides(leaves, beyond, mode, reflect, across)
+        found = torch.autograd.grad(added, leaves, _ends(g, pad, across))
+        for part, there in zip((*_ends(to_z, len(beyond[0]), across), *_outer(to_weight, across)), found, strict=True):
+            part += there
+    return to_z, to_weight
 
 
-_Place = tuple[Any, ...]  # in (N, C, H, W): ..., rows, columns
+def _beyond(pad: int, mode: str, reflect: bool) -> list[list[float]]:
+    """Return the difference at the near border, line by line, by what of the small picture's first lines it is made.
+
+    It is what the convolution's padding has there, less what the filter makes of the border pixels repeated, which is
+    the border pixel. Empty where there is no difference.
+    """
+    rows = []
+    for distance in range(pad, 0, -1):
+        row = [-1.0] + [0.0] * ((pad + 1) // 2)
+        if reflect and mode == "nearest":
+            row[distance // 2] += 1
+        elif reflect:
+            row[distance // 2] += 0.75
+            row[distance // 2 + (1 if distance % 2 else -1)] += 0.25
+        rows.append(row)
+    return rows if any(map(any, rows)) else []
 
 
-class _Part(NamedTuple):
-    """A rectangle of outputs at the border, and where in the pictures, large and small, is what it sees."""
-
-    outputs: _Place
-    large: _Place
-    small: _Place
-    cut: _Place  # the large one's place in the upsampled small one
-    padding: tuple[int, ...]
+def _ends(t: Tensor, count: int, across: bool) -> tuple[Tensor, Tensor]:
+    """Return the first and the last lines of a picture: rows, or columns as rows."""
+    t = t.transpose(2, 3) if across else t
+    return t[:, :, :count], t[:, :, -count:]
 
 
-def _border(y: Tensor, pad: int, mode: str) -> Iterator[_Part]:
-    """Yield the outputs that see the padding, or a pixel that is interpolated from beyond the border."""
-    height, width = y.shape[2:]
-    ring = pad + (mode == "bilinear")
-    if not ring:
-        return
-    for rows in (slice(0, ring), slice(height - ring, height)):
-        yield _part(rows, slice(0, width), (height, width), pad)
-    for columns in (slice(0, ring), slice(width - ring, width)):
-        yield _part(slice(ring, height - ring), columns, (height, width), pad)
+def _outer(weight: Tensor, across: bool) -> tuple[Tensor, Tensor]:
+    """Return the lines of kernels that see lines beyond the near and the far border."""
+    weight = weight.transpose(2, 3) if across else weight
+    pad = weight.shape[2] // 2
+    return weight[:, :, :pad], weight[:, :, pad + 1 :]
 
 
-def _part(rows: slice, columns: slice, size: tuple[int, int], pad: int) -> _Part:
-    large, small, cut, padding = [], [], [], []
-    for outputs, extent in ((rows, size[0]), (columns, size[1])):
-        seen = slice(max(outputs.start - pad, 0), min(outputs.stop + pad, extent))
-        source = slice(max(seen.start - 1, 0) // 2, min(seen.stop // 2 + 1, extent // 2))
-        large.append(seen)
-        small.append(source)
-        cut.append(slice(seen.start - 2 * source.start, seen.stop - 2 * source.start))
-        padding.append((seen.start - outputs.start + pad, outputs.stop + pad - seen.stop))
-    return _Part(
-        (..., rows, columns),
-        (..., *large),
-        (..., *small),
-        (..., *cut),
-        (*padding[1], *padding[0]),  # in F.pad's order, columns first
-    )
+def _sides(
+    seen: Sequence[Tensor], beyond: list[list[float]], mode: str, reflect: bool, across: bool
+) -> tuple[Tensor, Tensor]:
+    """Return what the padding's difference adds to the first and the last lines of the outputs.
 
-
-def _plain(
-    part: _Part,
-    z: Tensor,
-    weight: Tensor,
-    branch: Tensor | None,
-    bias: Tensor | None,
-    mode: str,
-    reflect: bool,
-) -> Tensor:
-    """Return the outputs of a part of the border, in the plain order."""
-    seen = F.interpolate(z, scale_factor=2, mode=mode)[part.cut]
-    seen = seen if branch is None else torch.cat([branch, seen], dim=1)
-    return F.conv2d(F.pad(seen, part.padding, mode=MODE[reflect]), weight, bias)
+    Parameters
+    ----------
+    seen : four tensors
+        The small picture's first and last lines (`_ends`), and the kernels' (`_outer`).
+    beyond : list
+        What `_beyond` returned.
+    mode, reflect
+        Of the upsampling and of the padding.
+    across : bool
+        Whether the lines are columns. Beyond rows there is the padding's own in the direction of the columns; beyond
+        columns, what the filter makes: the corners are to be counted once.
+    """
+    pad = len(beyond)
+    near, far, upper, lower = seen
+    made = near.new_tensor([beyond, [row[::-1] for row in beyond[::-1]]])[:, None, ..., None]
+    lines = (made * torch.stack([near, far], dim=1).unsqueeze(3)).sum(4).flatten(1, 3)  # all as channels of a line
+    lines = F.interpolate(lines, scale_factor=2, mode="linear" if mode == "bilinear" else mode)
+    lines = F.pad(lines, (pad, pad), mode="replicate" if across else MODE[reflect])
+    patches = lines.unflatten(1, (2, -1)).unfold(3, 2 * pad + 1, 1).transpose(2, 3).flatten(3)
+    if pad == 1:
+        kernel = torch.stack([upper, lower])
+    else:  # the further in an output, the fewer lines beyond the border it sees
+        above = [F.pad(upper[:, :, : pad - row], (0, 0, row, 0)) for row in range(pad)]
+        below = [F.pad(lower[:, :, pad - 1 - row :], (0, 0, 0, pad - 1 - row)) for row in range(pad)]
+        kernel = torch.stack([torch.cat(above), torch.cat(below)])
+    added = patches @ kernel.flatten(2).transpose(1, 2)
+    first, last = added.unflatten(3, (pad, -1)).permute(0, 1, 4, 3, 2).unbind(1)
+    return first, last

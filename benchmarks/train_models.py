@@ -122,7 +122,7 @@ def pictures(kind: str, options: Any, *, train: bool = True) -> Any:
 def seen(report: dict[str, Any]) -> dict[str, float]:
     """Return the figures of the training itself."""
     names = ("train_loss", "validation_loss", "psnr_noisy", "psnr_against_clean")
-    return {name: round(report["figures"][name], 4) for name in names}
+    return {name: float(f"{report['figures'][name]:.4g}") for name in names}
 
 
 def unseen(one: trained.Denoiser, kind: str, recipe: dict[str, Any], options: Any) -> dict[str, dict[str, float]]:

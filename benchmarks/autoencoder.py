@@ -22,7 +22,10 @@ import dip
 from dip import trained
 from dip.trained import curves
 
-NOISES = {"clean to clean": {"noise": "none", "lr": 1e-2}, "noisy to clean": {"noise": "gaussian:127.5", "clip": True}}
+NOISES = {
+    "clean to clean": {"noise": "none", "lr": 2e-2, "warmup": 0.02, "seed": 0},
+    "noisy to clean": {"noise": "gaussian:127.5", "clip": True},
+}
 BAR = 0.0875
 
 
@@ -33,7 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--limit", type=int, help="pictures")
     parser.add_argument("--digits", type=int, default=10, help="shown with their codes")
     options = records.parse(parser, arguments)
-    report = records.Report(options.out, limit=options.limit, **{**AUTOENCODER, "epochs": options.epochs})
+    report = records.Report(options.out, limit=options.limit, epochs=options.epochs, recipes={**AUTOENCODER, **NOISES})
     for name in NOISES:
         report.part(name, lambda name=name: follow(name, options))
     losses = report.parts["clean to clean"]["history"]["train_loss"]

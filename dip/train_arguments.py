@@ -16,8 +16,9 @@ SETS = ("cifar10", "mnist")
 """The data sets by name; anything else is a folder of pictures."""
 
 _OF_RECIPE = (
-    *("width", "noise", "clip", "method", "loss", "optimizer", "lr", "schedule", "batch", "epochs", "per_epoch"),
-    *("validation", "validate", "early_stopping", "patience", "restore_best", "augment", "seed", "precision"),
+    *("width", "noise", "clip", "method", "loss", "optimizer", "lr", "schedule", "warmup", "batch", "epochs"),
+    *("per_epoch", "validation", "validate", "early_stopping", "patience", "restore_best", "augment", "seed"),
+    "precision",
 )
 _DEFAULT = Recipe(model="cnn5")
 
@@ -84,6 +85,7 @@ def add_training(parser: argparse.ArgumentParser) -> None:
         help="of the learning rate: constant (the default), cosine (to 0), or step (a tenth after half of the epochs, "
         "a hundredth after three quarters)",
     )
+    group.add_argument("--warmup", type=float, metavar="X", help="share of the steps over which the rate rises from 0")
     group.add_argument("--batch", type=whole(1), metavar="N", help=f"pictures a step; default {_DEFAULT.batch}")
     group.add_argument("--epochs", type=whole(1), metavar="N", help=f"at most; default {_DEFAULT.epochs}")
     group.add_argument(

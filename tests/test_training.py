@@ -277,6 +277,11 @@ def test_learning_rates():
     steps = Recipe(**{**QUICK, "lr": 0.1}, schedule="step")
     assert [round(steps.rate(done), 6) for done in (0, 0.49, 0.5, 0.74, 0.75)] == [0.1, 0.1, 0.01, 0.01, 0.001]
     assert Recipe(**QUICK).rate(0.9) == 1e-2
+    rising = Recipe(**{**QUICK, "lr": 0.1}, warmup=0.2)
+    assert [round(rising.rate(done), 6) for done in (0, 0.05, 0.1, 0.2, 0.9)] == [0, 0.025, 0.05, 0.1, 0.1]
+    both = Recipe(**{**QUICK, "lr": 0.1}, warmup=0.2, schedule="cosine")
+    assert both.rate(0.1) == pytest.approx(rates.rate(0.1) / 2)
+    assert both.rate(0.6) == rates.rate(0.6)
     one = training(schedule="step", epochs=4, lr=0.1).run()
     assert one.history["lr"] == pytest.approx([0.1, 0.1, 0.01, 0.001])
 
@@ -510,6 +515,7 @@ def test_tensorboard_that_is_missing_is_said(tmp_path, monkeypatch):
         ({"loss": "l3"}, "unknown loss 'l3'"),
         ({"optimizer": "lbfgs"}, "unknown optimizer"),
         ({"validation": 1.0}, "validation must be a share below 1"),
+        ({"warmup": 1.0}, "warmup must be a share below 1"),
         ({"batch": 0}, "batch must be a whole number from 1 up"),
         ({"lr": -1.0}, "lr must be a finite number above 0"),
         ({"epoch": 3}, "unknown option 'epoch'; did you mean 'epochs'"),

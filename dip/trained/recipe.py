@@ -52,6 +52,8 @@ class Recipe:
     schedule : {"constant", "cosine", "step"}
         Of the learning rate: "cosine" falls to 0 with the last step; "step" is a tenth after half of the epochs and a
         hundredth after three quarters.
+    warmup : float
+        Share of all steps, below 1, over which the learning rate rises from 0 to the schedule's.
     batch : int
         Pictures a step.
     epochs : int
@@ -87,6 +89,7 @@ class Recipe:
     optimizer: str = "adam"
     lr: float = 1e-3
     schedule: str = "constant"
+    warmup: float = 0.0
     batch: int = 32
     epochs: int = 10
     per_epoch: int | None = None
@@ -119,6 +122,8 @@ class Recipe:
         positive_float(self.lr, "lr")
         if positive_float(self.validation, "validation") >= 1:
             raise ValueError(f"validation must be a share below 1, not {self.validation:g}; pass one such as 0.1")
+        if positive_float(self.warmup, "warmup", zero_ok=True) >= 1:
+            raise ValueError(f"warmup must be a share below 1, not {self.warmup:g}; pass one such as 0.02")
         for name in ("clip", "early_stopping", "augment", *(["restore_best"] * (self.restore_best is not None))):
             yes_or_no(getattr(self, name), name)
         self._check_noise()
@@ -161,11 +166,12 @@ class Recipe:
 
     def rate(self, done: float) -> float:
         """Return the learning rate when a share `done` of all steps, from 0 to 1, is behind."""
+        share = 1.0 if done >= self.warmup else done / self.warmup
         if self.schedule == "cosine":
-            return self.lr * (1 + math.cos(math.pi * done)) / 2
-        if self.schedule == "step":
-            return self.lr * (1.0 if done < 0.5 else 0.1 if done < 0.75 else 0.01)
-        return self.lr
+            share *= (1 + math.cos(math.pi * done)) / 2
+        elif self.schedule == "step":
+            share *= 1.0 if done < 0.5 else 0.1 if done < 0.75 else 0.01
+        return self.lr * share
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON types, with which ``Recipe(**...)`` makes it again."""

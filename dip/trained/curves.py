@@ -57,9 +57,11 @@ def draw(histories: dict[str, dict[str, list[float]]], *, title: str = "") -> by
     figure.subplots_adjust(left=0.06, right=0.99, bottom=(0.55 + foot) / height, top=1 - 0.65 / height, wspace=0.2)
     axes = figure.subplots(1, len(_PANELS))
     for axis, (name, (label, logarithmic)) in zip(axes, _PANELS.items(), strict=True):
-        for run, history in histories.items():
+        for number, (run, history) in enumerate(histories.items(), 1):
             values = [value if value is not None and math.isfinite(value) else math.nan for value in history[name]]
-            axis.plot(range(1, len(values) + 1), values, label=run, marker="." if len(values) < 20 else None)
+            wide = len(histories) > 1 and number % 2  # every other one, so that of two equal ones both are seen
+            look = {"linewidth": 5, "alpha": 0.4} if wide else {"marker": "." if len(values) < 20 else None}
+            axis.plot(range(1, len(values) + 1), values, label=run, **look)
             if logarithmic and values and min(values) > 0:
                 axis.set_yscale("log")
         axis.set_xlabel("epoch")

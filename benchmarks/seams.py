@@ -24,6 +24,7 @@ from dip.plot import side_by_side
 from dip.trained import tiles
 
 SIDE = 32
+MARGIN = 8
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -62,10 +63,10 @@ def measure(one: trained.Denoiser, noisy: np.ndarray, clean: np.ndarray, options
         tiled, whole = one.restore(x, cut), one.restore(x, None)
     step = (cut.tile - cut.overlap) // one.model.reach.stride * one.model.reach.stride
     found: dict[str, Any] = {
-        "apart": jumps(apart, SIDE),
-        "overlapping": jumps(tiled, step),
-        "whole, at the borders of 32 x 32": jumps(whole, SIDE),
-        "whole, at the borders of the overlapping tiles": jumps(whole, step),
+        "apart": jumps(apart, SIDE, MARGIN),
+        "overlapping": jumps(tiled, step, MARGIN),
+        "whole, at the borders of 32 x 32": jumps(whole, SIDE, MARGIN),
+        "whole, at the borders of the overlapping tiles": jumps(whole, step, MARGIN),
         "largest_difference_of_tiles_and_whole": float((tiled - whole).abs().max()),
         "tile": cut.tile,
         "overlap": cut.overlap,
@@ -97,15 +98,19 @@ def part(one: trained.Denoiser, piece: torch.Tensor) -> torch.Tensor:
     return one.restore(piece, None)
 
 
-def jumps(x: torch.Tensor, step: int) -> dict[str, float]:
-    """Return the mean jump of the gradient at multiples of `step`, elsewhere, and their ratio, over both axes."""
+def jumps(x: torch.Tensor, step: int, margin: int = 0) -> dict[str, float]:
+    """Return the mean jump of the gradient at multiples of `step`, elsewhere, and their ratio, over both axes.
+
+    Lines nearer than `margin` to the picture's own border are left out: the padding shows there.
+    """
     at, off = [], []
     for picture in (x, x.transpose(2, 3)):
         third = (picture[..., :-3] - 3 * picture[..., 1:-2] + 3 * picture[..., 2:-1] - picture[..., 3:]).abs()
         by_line = third.double().mean(dim=(0, 1, 2)).cpu()
-        border = (torch.arange(len(by_line)) + 2) % step == 0  # the line between x[i + 1] and x[i + 2]
-        at += by_line[border].tolist()
-        off += by_line[~border].tolist()
+        line = torch.arange(len(by_line)) + 2  # the line between x[i + 1] and x[i + 2]
+        inside = (line >= margin) & (line <= picture.shape[-1] - margin)
+        at += by_line[inside & (line % step == 0)].tolist()
+        off += by_line[inside & (line % step != 0)].tolist()
     borders, elsewhere = float(np.mean(at)) if at else 0.0, float(np.mean(off))
     return {"at_borders": borders, "elsewhere": elsewhere, "ratio": borders / elsewhere if at and elsewhere else 1.0}
 

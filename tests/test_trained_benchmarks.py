@@ -208,6 +208,7 @@ def test_backends_stand_in_one_table(data, tmp_path, monkeypatch, model):
     found = report(tmp_path)
     assert set(found["mean"]) == {"gaussian 25", "impulse 0.1"}
     assert set(found["mean"]["gaussian 25"]) == {"noisy", "dip", str(model)}
+    assert set(found["mean"]["impulse 0.1"]) == {"noisy", "dip", "dip, L1", str(model)}
     values = [found[f"gaussian 25/{i}/dip"]["psnr"] for i in range(3)]
     assert found["mean"]["gaussian 25"]["dip"]["psnr"] == pytest.approx(np.mean(values), abs=1e-3)
     lines = (tmp_path / "table.md").read_text().splitlines()

@@ -122,18 +122,19 @@ def summary(parts: dict[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
             name: {key: round(float(np.mean([one[key] for one in each])), 4) for key in ("psnr", "ssim", "seconds")}
             for name, each in rows.items()
         }
-        for noise, rows in found.items()
+        for noise, rows in ((noise, found[noise]) for noise in NOISES if noise in found)
     }
 
 
 def markdown(table: dict[str, Any], domains: dict[str, Any], options: argparse.Namespace) -> str:
     """Return the table as a page."""
+    where = f", the middle {options.size} x {options.size} pixels" if options.size else ""
     names = list(dict.fromkeys(name for rows in table.values() for name in rows))
     lines = [
         "# DIP and the trained models",
         "",
-        f"Mean over the pictures of {options.set}: PSNR (dB), SSIM, seconds. Written by `benchmarks/backends.py`, "
-        "which says how; the best of each noise is bold.",
+        f"Mean over the pictures of {options.set}{where}: PSNR (dB), SSIM, seconds. Written by "
+        "`benchmarks/backends.py`, which says how; the best of each noise is bold.",
         "",
         f"| | trained on | {' | '.join(table)} |",
         f"|{' --- |' * (len(table) + 2)}",

@@ -116,8 +116,8 @@ class Crops:
 
     def look(self, network: Any, code: Tensor, dtype: torch.dtype, seed: int) -> Tensor:
         """Return x of the whole: `whole`, by the statistics of crops drawn with a seed."""
-        tiles = math.ceil(self._rows.extent / self._tile) * math.ceil(self._columns.extent / self._tile)
-        return self._frame.crop(whole(network, code, self._tile, dtype, self.sample(max(tiles, _SAMPLED), seed)))
+        sample = self.sample(max(tiles_in(self._tile, self._frame), _SAMPLED), seed)
+        return self._frame.crop(whole(network, code, self._tile, dtype, sample))
 
     def picture(self, made: Tensor) -> Tensor:
         """Return x in what the network has made of the crop."""
@@ -272,6 +272,11 @@ def whole(network: Any, code: Tensor, tile: int, dtype: torch.dtype, sample: Ite
 def needed(tile: int | None, frame: Frame) -> int | None:
     """Return the side of a crop, None where the picture is not larger than that."""
     return None if tile is None or tile >= max(frame.height, frame.width) else tile
+
+
+def tiles_in(tile: int | None, frame: Frame) -> int:
+    """Return how many tiles of that side the frame has: 1 where the network sees it in one piece."""
+    return 1 if tile is None else math.ceil(frame.height / tile) * math.ceil(frame.width / tile)
 
 
 def pass_tile(network: Any, tile: int) -> int:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -149,9 +148,7 @@ class Settings:
     @property
     def tiles(self) -> int:
         """How many tiles the picture has: 1 where the network sees it in one piece."""
-        if self.tile is None:
-            return 1
-        return math.ceil(self.frame.height / self.tile) * math.ceil(self.frame.width / self.tile)
+        return crops.tiles_in(self.tile, self.frame)
 
     @property
     def iters(self) -> int:

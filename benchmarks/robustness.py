@@ -1,20 +1,23 @@
-"""200 damaged files of weights and 200 of data: is each refused in one line, and nothing written?
+"""200 damaged files of weights and of each form of data: is each refused in one line, and nothing written?
 
-    python benchmarks/robustness.py
+    python benchmarks/robustness.py --data DATA
 
-Files are made here, then bytes are flipped, cut off, put in and turned round at random. A reader must refuse each with
-Python's own errors, in one line; whatever else it raises, and whatever it accepts although it differs, is counted.
-CIFAR-10's records have no checksum: a file of the right length is pictures, whatever its bytes, and is counted apart.
+Bytes of a file are flipped, cut off, put in and turned round at random. A reader must refuse each with Python's own
+errors, in one line; whatever else it raises, and whatever it accepts, is counted. Gzip has a checksum; idx files and
+CIFAR-10's batches have none and are compared with the published files. A batch of another size than the published
+cannot be: the last case.
 """
 
 from __future__ import annotations
 
 import argparse
 import gzip
-import struct
+import os
+import tarfile
 import tempfile
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,35 +34,43 @@ def main(arguments: list[str] | None = None) -> None:
     """Damage files, read them, and write the report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--data", type=Path, default=os.environ.get("DIP_DATA"), help="folder with the data sets")
     parser.add_argument("--out", type=Path, default=records.RESULTS / "robustness.json")
     options = parser.parse_args(arguments)
-    rng = np.random.default_rng(0)
-    with tempfile.TemporaryDirectory() as name:
-        found = {
-            "weights": damage(weights(Path(name)), trained.load, options.count, rng),
-            "mnist": damage(mnist(Path(name)), lambda path: dip.datasets.mnist(path.parent), options.count, rng),
-            "cifar10": damage(cifar(Path(name)), lambda path: dip.datasets.cifar10(path.parent), options.count, rng),
-        }
+    if options.data is None:
+        parser.error("give --data FOLDER, or set DIP_DATA")
+    cases: dict[str, tuple[Callable[[Path, Path], Path], Callable[[Path], tuple[np.ndarray, ...]]]] = {
+        "weights": (weights, values),
+        "MNIST, gzipped": (partial(mnist, packed=True), digits),
+        "MNIST, unpacked": (partial(mnist, packed=False), digits),
+        "CIFAR-10, archive": (cifar_archive, photographs),
+        "CIFAR-10, extracted": (cifar_batch, photographs),
+        "CIFAR-10's format, 100 pictures, extracted": (partial(cifar_batch, pictures=100), photographs),
+    }
+    found = {}
+    for name, (make, read) in cases.items():
+        with tempfile.TemporaryDirectory() as folder:
+            found[name] = damage(make(options.data, Path(folder)), read, options.count)
+        print(f"{name}: {found[name]}", flush=True)
     records.Report(options.out, count=options.count, seed=0).set(**found)
-    print(found, flush=True)
 
 
-def damage(path: Path, read: Callable[[Path], Any], count: int, rng: np.random.Generator) -> dict[str, Any]:
+def damage(path: Path, read: Callable[[Path], tuple[np.ndarray, ...]], count: int) -> dict[str, Any]:
     """Read damaged copies of a file in its place, and count what comes of it."""
-    whole, others = path.read_bytes(), sorted(path.parent.iterdir())
-    read(path)  # as it is, it is read
+    data, others = path.read_bytes(), sorted(path.parent.iterdir())
+    whole, rng = read(path), np.random.default_rng(0)
     outcomes: Counter[str] = Counter()
     for number in range(count):
-        path.write_bytes(mutated(whole, number, rng))
+        path.write_bytes(mutated(data, number, rng))
         try:
-            read(path)
-            outcomes["read, of the same length" if len(path.read_bytes()) == len(whole) else "read"] += 1
+            same = all(map(np.array_equal, read(path), whole))
+            outcomes["read, and the content is whole" if same else "read, with another content"] += 1
         except (ValueError, OSError) as error:
             one_line = "\n" not in str(error) and path.name in str(error)
             outcomes["refused in one line" if one_line else "refused, but not in one line that names the file"] += 1
         except Exception as error:
             outcomes[f"crashed: {type(error).__name__}"] += 1
-    path.write_bytes(whole)
+    path.write_bytes(data)
     return {**outcomes, "files_written": len(set(path.parent.iterdir()) - set(others))}
 
 
@@ -78,35 +89,53 @@ def mutated(whole: bytes, number: int, rng: np.random.Generator) -> bytes:
     return bytes(data)
 
 
-def weights(folder: Path) -> Path:
+def weights(data: Path, folder: Path) -> Path:
     """Write small weights."""
     model = trained.create("cnn5-residual-bn", 1, width=3, generator=torch.Generator().manual_seed(0))
     (folder / "weights").mkdir()
     return store.write(folder / "weights" / "one.safetensors", model, "cnn5-residual-bn", {"width": 3}, {})
 
 
-def mnist(folder: Path) -> Path:
-    """Write a small MNIST; its pictures are the file that is damaged."""
-    place = folder / "mnist"
-    place.mkdir()
-    pixels = np.random.default_rng(1).integers(0, 256, (20, 28, 28), dtype=np.uint8)
-    labels = np.arange(20, dtype=np.uint8) % 10
-    path = place / "train-images-idx3-ubyte.gz"
-    path.write_bytes(gzip.compress(struct.pack(">iiii", 2051, 20, 28, 28) + pixels.tobytes(), mtime=0))
-    (place / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(struct.pack(">ii", 2049, 20) + labels.tobytes()))
+def mnist(data: Path, folder: Path, *, packed: bool) -> Path:
+    """Copy MNIST's test pictures."""
+    name = "t10k-images-idx3-ubyte"
+    (folder / "t10k-labels-idx1-ubyte.gz").write_bytes((data / "mnist" / "t10k-labels-idx1-ubyte.gz").read_bytes())
+    content = (data / "mnist" / f"{name}.gz").read_bytes()
+    path = folder / (f"{name}.gz" if packed else name)
+    path.write_bytes(content if packed else gzip.decompress(content))
     return path
 
 
-def cifar(folder: Path) -> Path:
-    """Write a small CIFAR-10; its first file is damaged."""
-    place = folder / "cifar-10-batches-bin"
-    place.mkdir()
-    for number in range(1, 6):
-        pixels = np.random.default_rng(number).integers(0, 256, (4, 3073), dtype=np.uint8)
-        pixels[:, 0] %= 10
-        (place / f"data_batch_{number}.bin").write_bytes(pixels.tobytes())
-    (place / "batches.meta.txt").write_text("\n".join("abcdefghij") + "\n")
-    return place / "data_batch_1.bin"
+def cifar_batch(data: Path, folder: Path, pictures: int = 10_000) -> Path:
+    """Copy a batch of CIFAR-10."""
+    path = folder / "data_batch_1.bin"
+    path.write_bytes((data / "cifar-10-batches-bin" / path.name).read_bytes()[: 3073 * pictures])
+    return path
+
+
+def cifar_archive(data: Path, folder: Path) -> Path:
+    """Pack 500 pictures of a batch of CIFAR-10 as the official archive is packed."""
+    content = cifar_batch(data, folder, 500)
+    path = folder / "cifar-10-binary.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        archive.add(content, f"cifar-10-batches-bin/{content.name}")
+    content.unlink()
+    return path
+
+
+def photographs(path: Path) -> tuple[np.ndarray, ...]:
+    """Read CIFAR-10."""
+    return dip.datasets.cifar10(path if path.suffix == ".gz" else path.parent)
+
+
+def digits(path: Path) -> tuple[np.ndarray, ...]:
+    """Read MNIST."""
+    return dip.datasets.mnist(path.parent, train=False)
+
+
+def values(path: Path) -> tuple[np.ndarray, ...]:
+    """Return the weights of a file."""
+    return tuple(value.numpy() for value in trained.load(path, device="cpu").model.state_dict().values())
 
 
 if __name__ == "__main__":

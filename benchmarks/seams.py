@@ -5,13 +5,17 @@
 A noisy picture (sigma 25) goes through a model in tiles of 32 x 32 pixels side by side, as in the reports on CIFAR-10
 models that were troubled by a grid; in the overlapping tiles of `dip.trained`; and as a whole. The jump at a line
 between two pixels is the mean of abs(x[i - 1] - 3 x[i] + 3 x[i + 1] - x[i + 2]): how much the gradient there differs
-from those on either side. It is compared between the lines where tiles meet (each multiple of the tiles' step) and all
-others.
+from those on either side. It is compared between the lines where tiles meet and all others.
+
+A tile's border is a few lines, where the picture's content may have more or fewer edges than elsewhere. So the picture
+is cut off at the top and left by 0, 1, 2, ... pixels, as many as the tiles' step, so that each line of its middle is a
+border once: then borders and other lines have the same content.
 """
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,71 +52,89 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def measure(one: trained.Denoiser, noisy: np.ndarray, clean: np.ndarray, options: argparse.Namespace) -> dict[str, Any]:
-    """Return the jumps of one model's three results, and draw them."""
+    """Return the jumps of one model's three results, and draw two of them."""
     layout = dip.images.describe(noisy)
     x = dip.images.to_tensor(noisy, layout).to(one.device)
     if x.shape[1] != one.channels:
         x = x[:, :1]
     least = 2 * tiles.plan(one.model).overlap + one.model.reach.stride
     cut = tiles.plan(one.model, max(options.tile, *one.model.padded_size(least, least)))
-    with torch.inference_mode():
-        side = one.model.padded_size(SIDE, SIDE)[0]
-        apart = torch.cat(
-            [torch.cat([part(one, piece) for piece in row.split(SIDE, 3)], 3) for row in x.split(SIDE, 2)], 2
-        )
-        tiled, whole = one.restore(x, cut), one.restore(x, None)
     step = (cut.tile - cut.overlap) // one.model.reach.stride * one.model.reach.stride
-    found: dict[str, Any] = {
-        "apart": jumps(apart, SIDE, MARGIN),
-        "overlapping": jumps(tiled, step, MARGIN),
-        "whole, at the borders of 32 x 32": jumps(whole, SIDE, MARGIN),
-        "whole, at the borders of the overlapping tiles": jumps(whole, step, MARGIN),
-        "largest_difference_of_tiles_and_whole": float((tiled - whole).abs().max()),
+    first = step + MARGIN  # of the lines that are compared; the borders of the picture itself are no seams
+    apart, tiled, whole, whole_apart = (Lines(first) for _ in range(4))
+    furthest, shown = 0.0, []
+    with torch.inference_mode():
+        for offset in range(step):
+            part = x[..., offset:, offset:]
+            as_whole, in_tiles = one.restore(part, None), one.restore(part, cut)
+            furthest = max(furthest, float((in_tiles - as_whole).abs().max()))
+            tiled.add(in_tiles, step, offset)
+            whole.add(as_whole, step, offset)
+            if offset < SIDE:
+                alone = pieces(one, part)
+                apart.add(alone, SIDE, offset)
+                whole_apart.add(as_whole, SIDE, offset)
+                shown = shown or [alone, in_tiles]
+    draw(shown, one.name, options.pictures)
+    return {
+        "tiles of 32 apart": apart.jumps(),
+        "the whole at the borders of 32 x 32": whole_apart.jumps(),
+        "overlapping tiles": tiled.jumps(),
+        "the whole at the borders of the overlapping tiles": whole.jumps(),
+        "largest_difference_of_tiles_and_whole": furthest,
+        "within_1_percent": bool(abs(tiled.jumps()["ratio"] - 1) <= 0.01),
         "tile": cut.tile,
         "overlap": cut.overlap,
-        "tile_of_32_padded_to": side,
+        "placements": step,
+        "tile_of_32_padded_to": one.model.padded_size(SIDE, SIDE)[0],
     }
-    ratio = found["overlapping"]["ratio"] / found["whole, at the borders of the overlapping tiles"]["ratio"]
-    found["within_1_percent"] = bool(abs(ratio - 1) <= 0.01)
-    shown = [dip.images.from_tensor(result, layout_of(result)) for result in (apart, tiled)]
+
+
+def pieces(one: trained.Denoiser, x: torch.Tensor) -> torch.Tensor:
+    """Return what a model makes of tiles of 32 x 32 by themselves, put together."""
+    rows = [torch.cat([one.restore(piece, None) for piece in row.split(SIDE, 3)], 3) for row in x.split(SIDE, 2)]
+    return torch.cat(rows, 2)
+
+
+class Lines:
+    """The jumps at the lines of a picture between pixels, from `first` on, summed over placements of the tiles."""
+
+    def __init__(self, first: int) -> None:
+        self.first = first
+        self.at: list[float] = []
+        self.off: list[float] = []
+
+    def add(self, x: torch.Tensor, step: int, offset: int = 0) -> None:
+        """Add a result (N, C, H, W) whose tiles begin `offset` pixels into the picture and meet at each `step`."""
+        for picture in (x, x.transpose(2, 3)):
+            third = (picture[..., :-3] - 3 * picture[..., 1:-2] + 3 * picture[..., 2:-1] - picture[..., 3:]).abs()
+            line = torch.arange(third.shape[-1]) + 2 + offset  # the line between x[i + 1] and x[i + 2]
+            there = (line >= self.first) & (line <= picture.shape[-1] + offset - MARGIN)
+            across = slice(max(0, self.first - offset), picture.shape[-2] - MARGIN)
+            by_line = third[..., across, :].double().mean(dim=(0, 1, 2)).cpu()
+            border = (line - offset) % step == 0
+            self.at += by_line[there & border].tolist()
+            self.off += by_line[there & ~border].tolist()
+
+    def jumps(self) -> dict[str, float]:
+        """Return the mean jump where tiles meet, elsewhere, and their ratio."""
+        at, off = float(np.mean(self.at)), float(np.mean(self.off))
+        return {"at_borders": at, "elsewhere": off, "ratio": at / off}
+
+
+def draw(results: list[torch.Tensor], name: str, folder: Path) -> None:
+    """Draw tiles apart beside overlapping ones: the top left of them, three times as large."""
     crop = np.s_[: 4 * SIDE, : 4 * SIDE]
-    picture = side_by_side([enlarged(each[crop]) for each in shown], ["tiles of 32 apart", "overlapping tiles"])
-    options.pictures.mkdir(parents=True, exist_ok=True)
-    dip.files.write(options.pictures / f"seams-{one.name}.png", picture, force=True)
-    return found
+    shown = [dip.images.from_tensor(x, layout_of(x))[crop].repeat(3, axis=0).repeat(3, axis=1) for x in results]
+    folder.mkdir(parents=True, exist_ok=True)
+    picture = side_by_side(shown, ["tiles of 32 apart", "overlapping tiles"])
+    dip.files.write(folder / f"seams-{name}.png", picture, force=True)
 
 
 def layout_of(x: torch.Tensor) -> dip.images.Layout:
     """Return the layout of a float picture with the channels of x."""
     shape = (x.shape[2], x.shape[3], 3) if x.shape[1] == 3 else (x.shape[2], x.shape[3])
     return dip.images.describe(np.zeros(shape, np.float32))
-
-
-def enlarged(picture: np.ndarray) -> np.ndarray:
-    """Return a picture three times as large, each pixel repeated."""
-    return picture.repeat(3, axis=0).repeat(3, axis=1)
-
-
-def part(one: trained.Denoiser, piece: torch.Tensor) -> torch.Tensor:
-    """Return what the model makes of one tile by itself."""
-    return one.restore(piece, None)
-
-
-def jumps(x: torch.Tensor, step: int, margin: int = 0) -> dict[str, float]:
-    """Return the mean jump of the gradient at multiples of `step`, elsewhere, and their ratio, over both axes.
-
-    Lines nearer than `margin` to the picture's own border are left out: the padding shows there.
-    """
-    at, off = [], []
-    for picture in (x, x.transpose(2, 3)):
-        third = (picture[..., :-3] - 3 * picture[..., 1:-2] + 3 * picture[..., 2:-1] - picture[..., 3:]).abs()
-        by_line = third.double().mean(dim=(0, 1, 2)).cpu()
-        line = torch.arange(len(by_line)) + 2  # the line between x[i + 1] and x[i + 2]
-        inside = (line >= margin) & (line <= picture.shape[-1] - margin)
-        at += by_line[inside & (line % step == 0)].tolist()
-        off += by_line[inside & (line % step != 0)].tolist()
-    borders, elsewhere = float(np.mean(at)) if at else 0.0, float(np.mean(off))
-    return {"at_borders": borders, "elsewhere": elsewhere, "ratio": borders / elsewhere if at and elsewhere else 1.0}
 
 
 if __name__ == "__main__":

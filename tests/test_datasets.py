@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import os
 import struct
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 import dip
-from dip.datasets import cifar, places
+from dip.datasets import cifar, idx, places
 
 RECORD = 3073
 BATCH = "data_batch_1.bin"
@@ -383,6 +384,58 @@ def test_mutated_files_are_refused_by_name_or_read_in_the_right_shape(tmp_path, 
     assert refused >= 24  # every one that is cut short or longer, and more
 
 
+def flipped(data):
+    """One bit of the last value is another."""
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
+@pytest.mark.parametrize("kind", ["folder", "", "gz"])
+def test_cifar_of_the_published_size_is_what_was_published(tmp_path, monkeypatch, kind):
+    data, images, _ = cifar_batch(20)
+    monkeypatch.setattr(cifar, "_BATCH", 20)
+    monkeypatch.setitem(cifar._SHA256, BATCH, hashlib.sha256(data).hexdigest())
+    path = tmp_path / (BATCH if kind == "folder" else "cifar-10-binary.tar.gz")
+
+    def write(content):
+        path.write_bytes(content if kind == "folder" else tar_bytes([(BATCH, content)], kind))
+
+    write(data)
+    np.testing.assert_array_equal(dip.datasets.cifar10(tmp_path)[0], images)
+    write(flipped(data))
+    if kind == "gz":  # another set of that size, whole by gzip's checksum
+        assert (dip.datasets.cifar10(tmp_path)[0] != images).sum() == 1
+        return
+    with pytest.raises(
+        ValueError, match=rf"{BATCH}.* is damaged, or of another data set: .*SHA-256 .*tar.gz"
+    ) as caught:
+        dip.datasets.cifar10(tmp_path)
+    assert str(path) in str(caught.value)
+    write(flipped(data)[: 19 * RECORD])  # no published size: nothing to compare it with
+    assert len(dip.datasets.cifar10(tmp_path)[0]) == 19
+
+
+@pytest.mark.parametrize("name", [IMAGES, LABELS])
+def test_mnist_of_the_published_size_is_what_was_published(tmp_path, monkeypatch, name):
+    contents = dict(zip((IMAGES, LABELS), digits(6)[:2], strict=True))
+    for each, content in contents.items():
+        (tmp_path / each).write_bytes(content)
+        monkeypatch.setitem(idx._SHA256, len(content), hashlib.sha256(content).hexdigest())
+    whole = dip.datasets.mnist(tmp_path)
+    (tmp_path / name).write_bytes(flipped(contents[name]))
+    with pytest.raises(ValueError, match=rf"{name} is damaged, or of another data set: .*SHA-256 .*gzip"):
+        dip.datasets.mnist(tmp_path)
+    (tmp_path / name).unlink()
+    (tmp_path / f"{name}.gz").write_bytes(gzip.compress(flipped(contents[name])))
+    read = dip.datasets.mnist(tmp_path)
+    assert sum((one != other).sum() for one, other in zip(read, whole, strict=True)) == 1
+
+
+def test_the_published_sizes_are_known():
+    sizes = {16 + 784 * 60_000, 8 + 60_000, 16 + 784 * 10_000, 8 + 10_000}
+    assert set(idx._SHA256) == sizes
+    assert set(cifar._SHA256) == {*cifar._FILES[True], *cifar._FILES[False]}
+
+
 def test_the_cache_can_be_chosen(tmp_path, monkeypatch):
     assert places.cache() == tmp_path / "cache"
     monkeypatch.delenv("DIP_CACHE")
@@ -405,3 +458,27 @@ def test_the_real_files(data_dir, monkeypatch):
     assert images.shape == (10_000, 28, 28)
     assert labels[:5].tolist() == [7, 2, 1, 0, 4]
     assert abs(dip.datasets.mnist()[0].mean() / 255 - 0.1307) < 1e-4  # published mean
+
+
+@pytest.mark.parametrize("name", ["data_batch_2.bin", IMAGES, LABELS, "t10k-images-idx3-ubyte"])
+def test_one_wrong_bit_in_a_real_file(data_dir, tmp_path, name):
+    if name.endswith(".bin"):
+        path, read = data_dir / "cifar-10-batches-bin" / name, dip.datasets.cifar10
+    else:
+        path = data_dir / "mnist" / f"{name}.gz"
+
+        def read(folder):
+            for part in ("images-idx3-ubyte.gz", "labels-idx1-ubyte.gz"):
+                packed = f"{name[: name.index('-')]}-{part}"
+                if packed != f"{name}.gz":
+                    (folder / packed).write_bytes((path.parent / packed).read_bytes())
+            return dip.datasets.mnist(folder, train=name.startswith("train"))
+
+    if not path.exists():
+        pytest.skip(f"{path.name} is not in DIP_DATA")
+    content = path.read_bytes() if name.endswith(".bin") else gzip.decompress(path.read_bytes())
+    (tmp_path / name).write_bytes(content)
+    assert len(read(tmp_path)[0]) in (10_000, 60_000)
+    (tmp_path / name).write_bytes(flipped(content))
+    with pytest.raises(ValueError, match=f"{name} is damaged, or of another data set"):
+        read(tmp_path)

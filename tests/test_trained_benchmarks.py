@@ -194,12 +194,31 @@ def test_jumps_are_seen(monkeypatch):
     seams = importlib.import_module("seams")
     x = torch.zeros(1, 1, 16, 16)
     x[..., 4:8] = 1  # steps at columns 4 and 8 of 4, 8, 12; none along the rows
-    found = seams.jumps(x, 4)
+    monkeypatch.setattr(seams, "MARGIN", 0)
+    lines = seams.Lines(0)
+    lines.add(x, 4)
     # a step of 1 gives 2 in the line itself and 1 in each of its neighbours; 3 lines along each axis are borders
-    assert found["at_borders"] == pytest.approx((2 + 2) / 6)
-    assert found["elsewhere"] == pytest.approx(4 / 20)
-    ramp = torch.arange(16.0).expand(1, 1, 16, 16)
-    assert seams.jumps(ramp, 4)["at_borders"] == 0
+    assert lines.jumps()["at_borders"] == pytest.approx((2 + 2) / 6)
+    assert lines.jumps()["elsewhere"] == pytest.approx(4 / 20)
+    ramp = seams.Lines(0)
+    ramp.add(torch.arange(16.0).expand(1, 1, 16, 16), 4)
+    assert ramp.at == [0] * 6
+
+
+def test_the_content_of_a_picture_counts_the_same_at_borders_and_elsewhere(monkeypatch):
+    """Over all placements each line is a border once: a picture without seams has a ratio of 1, whatever is in it."""
+    monkeypatch.syspath_prepend(FOLDER)
+    seams = importlib.import_module("seams")
+    monkeypatch.setattr(seams, "MARGIN", 2)
+    x = torch.from_numpy(np.random.default_rng(0).random((1, 1, 40, 40)) * np.linspace(0, 1, 40) ** 2)
+    whole, seamed = seams.Lines(8), seams.Lines(8)
+    for offset in range(6):
+        part = x[..., offset:, offset:]
+        whole.add(part, 6, offset)
+        tiles = torch.arange(part.shape[-1]) // 6 % 2  # 0.1 brighter, every other tile
+        seamed.add(part + 0.1 * (tiles[:, None] ^ tiles), 6, offset)
+    assert whole.jumps()["ratio"] == pytest.approx(1, abs=1e-12)
+    assert seamed.jumps()["ratio"] > 1.05
 
 
 def test_backends_stand_in_one_table(data, tmp_path, monkeypatch, model):
@@ -217,11 +236,13 @@ def test_backends_stand_in_one_table(data, tmp_path, monkeypatch, model):
     assert (tmp_path / "pictures" / "backends-gaussian-25.png").exists()
 
 
-def test_robustness_counts_what_came_of_damaged_files(tmp_path, monkeypatch):
-    run(monkeypatch, "robustness", "--count", 24, "--out", tmp_path / "report.json")
+def test_robustness_counts_what_came_of_damaged_files(data_dir, tmp_path, monkeypatch):
+    if not (data_dir / "cifar-10-batches-bin").is_dir() or not (data_dir / "mnist").is_dir():
+        pytest.skip("CIFAR-10 or MNIST is not in DIP_DATA")
+    run(monkeypatch, "robustness", "--data", data_dir, "--count", 16, "--out", tmp_path / "report.json")
     found = report(tmp_path)
-    for kind in ("weights", "mnist"):
-        assert found[kind] == {"refused in one line": 24, "files_written": 0}
-    kept = found["cifar10"]
-    assert kept["files_written"] == 0
-    assert kept["refused in one line"] + kept["read, of the same length"] == 24
+    for kind in ("weights", "MNIST, unpacked", "CIFAR-10, extracted"):
+        assert found[kind] == {"refused in one line": 16, "files_written": 0}
+    for kind in ("MNIST, gzipped", "CIFAR-10, archive"):  # bytes of gzip's header mean nothing
+        assert set(found[kind]) <= {"refused in one line", "read, and the content is whole", "files_written"}
+        assert found[kind]["refused in one line"] > 8

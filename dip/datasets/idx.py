@@ -6,6 +6,7 @@ all as big-endian 32-bit integers, and then the bytes.
 
 from __future__ import annotations
 
+import gzip
 import math
 import os
 import struct
@@ -32,6 +33,13 @@ _MD5 = {
     "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
     "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
     "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+}
+# Of the unpacked files, by their size; idx has no checksum.
+_SHA256 = {
+    47_040_016: "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",  # training images
+    60_008: "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    7_840_016: "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",  # test images
+    10_008: "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
 _MAX_DOWNLOAD = 16 * 2**20  # bytes; the largest of the files has 9.9 million
 
@@ -69,7 +77,8 @@ def mnist(
     OSError
         If a file is missing (FileNotFoundError) or cannot be fetched.
     ValueError
-        If a file is cut short, too long, damaged, or not of this data set.
+        If a file is cut short, too long, damaged, or not of this data set. Damage shows by the checksum of gzip;
+        unpacked files of the published size are compared with the published ones (SHA-256).
     ImportError
         If pooch is needed for a download and missing.
 
@@ -126,5 +135,7 @@ def _read(path: Path, magic: int, shape: tuple[int, ...], most: int, limit: int 
         if len(data) < count * each or file.read(1):
             kind = "is cut short" if len(data) < count * each else "is longer than its header says"
             raise ValueError(f"{path} {kind} ({count} entries of {each} bytes); get an intact copy")
+        if not isinstance(file, gzip.GzipFile):
+            places.as_published(head + data, _SHA256, str(path), "gzip another set of that size, which has a checksum")
     kept = count if limit is None else min(limit, count)
     return np.frombuffer(data, np.uint8, kept * each).reshape(kept, *shape).copy(), count

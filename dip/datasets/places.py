@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import os
 import stat
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["cache", "first", "missing", "opened", "roots", "target", "unpacked"]
+__all__ = ["as_published", "cache", "first", "missing", "opened", "roots", "target", "unpacked"]
 
 NO_POOCH = "fetching a data set needs the package pooch; pip install 'deep-image-prior[data]'"
 _GZIP = b"\x1f\x8b"
@@ -157,3 +158,31 @@ def unpacked(path: Path) -> Iterator[BinaryIO]:
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ValueError(f"{path} is damaged or cut short ({reason}); get an intact copy") from error
+
+
+def as_published(content: bytes | memoryview, known: Mapping[int, str], name: str, packing: str) -> None:
+    """Refuse a content that has the size of the published file and is not that file, to the byte.
+
+    For formats without a checksum, where nothing else tells damaged values from whole ones. What gzip packed has one.
+
+    Parameters
+    ----------
+    content : bytes or memoryview
+        Of the whole file.
+    known : mapping of int to str
+        SHA-256 of the published file, by its size in bytes; files of other sizes cannot be checked.
+    name, packing : str
+        For the message: the file, and how another data set of the same size can be had read.
+
+    Raises
+    ------
+    ValueError
+        If the hash is another one.
+    """
+    wanted = known.get(len(content))
+    found = hashlib.sha256(content).hexdigest()
+    if wanted not in (None, found):
+        raise ValueError(
+            f"{name} is damaged, or of another data set: it has the size of the published file, but SHA-256 "
+            f"{found[:12]}... instead of {wanted[:12]}...; get an intact copy, or {packing}"
+        )

@@ -76,6 +76,9 @@ FIGURES = {
         {"sigma": 50.0},
         size=256,
     ),
+    "set9-25-unclipped-256": Figure(
+        "Set9, the middle 256 x 256, sigma 25, not clipped", "set9", "denoise", DENOISERS, {"clip": False}, size=256
+    ),
     "set9-rules": Figure("Set9, sigma 25, clipped: stopping rules", "set9", "denoise", RULES),
     "kodak24-25": Figure(
         "Kodak24, whole, sigma 25, clipped",
@@ -109,6 +112,7 @@ def summary(name: str, figure: Figure, folder: Path) -> dict[str, Any]:
                     image: {method: group.values(method, image, "psnr") for method in group.methods}
                     for image in group.images
                 },
+                "fits": _fits(group.records),
                 "failed": [f"{r['method']} on {r['image']}: {r['error']}" for r in group.records if "error" in r],
             }
             for group in tables.groups(records)
@@ -119,6 +123,18 @@ def summary(name: str, figure: Figure, folder: Path) -> dict[str, Any]:
         "date": datetime.date.today().isoformat(),
         "name": name,
     }
+
+
+def _fits(found: list[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
+    """Return the PSNR of the fits whose mean is a result ("paper+twice"): by method and picture, each by itself."""
+    fits: dict[str, dict[str, list[float]]] = {}
+    for record in found:
+        curves = record.get("curves", {})
+        # the curves' PSNR is that over all channels, of the whole picture
+        if "psnr, fit 1" in curves and record["protocol"]["metric"] == "rgb" and not record["protocol"]["border"]:
+            each = [curve["value"][-1] for name, curve in curves.items() if name.startswith("psnr, fit")]
+            fits.setdefault(record["method"], {})[record["image"]] = each
+    return fits
 
 
 def main(given: list[str] | None = None) -> None:

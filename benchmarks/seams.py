@@ -9,7 +9,8 @@ from those on either side. It is compared between the lines where tiles meet and
 
 A tile's border is a few lines, where the picture's content may have more or fewer edges than elsewhere. So the picture
 is cut off at the top and left by 0, 1, 2, ... pixels, as many as the tiles' step, so that each line of its middle is a
-border once: then borders and other lines have the same content.
+border once: then borders and other lines have the same content. And a model that reduces and enlarges has a grid of its
+own, with or without tiles; so lines are compared that are at the same place in it, those at multiples of its stride.
 """
 
 from __future__ import annotations
@@ -62,18 +63,18 @@ def measure(one: trained.Denoiser, noisy: np.ndarray, clean: np.ndarray, options
     step = (cut.tile - cut.overlap) // one.model.reach.stride * one.model.reach.stride
     first = step + MARGIN  # of the lines that are compared; the borders of the picture itself are no seams
     apart, tiled, whole, whole_apart = (Lines(first) for _ in range(4))
-    furthest, shown = 0.0, []
+    furthest, shown, stride = 0.0, [], one.model.reach.stride
     with torch.inference_mode():
         for offset in range(step):
             part = x[..., offset:, offset:]
             as_whole, in_tiles = one.restore(part, None), one.restore(part, cut)
             furthest = max(furthest, float((in_tiles - as_whole).abs().max()))
-            tiled.add(in_tiles, step, offset)
-            whole.add(as_whole, step, offset)
+            tiled.add(in_tiles, step, offset, stride)
+            whole.add(as_whole, step, offset, stride)
             if offset < SIDE:
                 alone = pieces(one, part)
-                apart.add(alone, SIDE, offset)
-                whole_apart.add(as_whole, SIDE, offset)
+                apart.add(alone, SIDE, offset, stride)
+                whole_apart.add(as_whole, SIDE, offset, stride)
                 shown = shown or [alone, in_tiles]
     draw(shown, one.name, options.pictures)
     return {
@@ -104,12 +105,16 @@ class Lines:
         self.at: list[float] = []
         self.off: list[float] = []
 
-    def add(self, x: torch.Tensor, step: int, offset: int = 0) -> None:
-        """Add a result (N, C, H, W) whose tiles begin `offset` pixels into the picture and meet at each `step`."""
+    def add(self, x: torch.Tensor, step: int, offset: int = 0, stride: int = 1) -> None:
+        """Add a result (N, C, H, W) whose tiles begin `offset` pixels into the picture and meet at each `step`.
+
+        Of the lines, those at multiples of `stride` count, as tiles begin.
+        """
         for picture in (x, x.transpose(2, 3)):
             third = (picture[..., :-3] - 3 * picture[..., 1:-2] + 3 * picture[..., 2:-1] - picture[..., 3:]).abs()
             line = torch.arange(third.shape[-1]) + 2 + offset  # the line between x[i + 1] and x[i + 2]
             there = (line >= self.first) & (line <= picture.shape[-1] + offset - MARGIN)
+            there &= (line - offset) % stride == 0
             across = slice(max(0, self.first - offset), picture.shape[-2] - MARGIN)
             by_line = third[..., across, :].double().mean(dim=(0, 1, 2)).cpu()
             border = (line - offset) % step == 0

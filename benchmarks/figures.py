@@ -5,19 +5,18 @@
     python benchmarks/figures.py set9-25 set9-50 --data DATA --out RUNS --scheduler tcp://HOST:8786 --resource GPU=1
 
 Each has a folder in RUNS with every record and a page (report.html), and may be killed and repeated: what is finished
-is not run again. NAME.json in benchmarks/results/ has the means, the figures of each picture, and what was published.
+is not run again. NAME.json in benchmarks/results/ has the means, the figures of each picture, and what was published;
+methods that it has from another run, on another machine perhaps, stay in it.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import dip
 from dip import arguments, benchmark, comparison, datasets, place_arguments
 from dip.benchmark import tables
 from dip.console import Console
@@ -97,31 +96,43 @@ FIGURES = {
 }
 
 
-def summary(name: str, figure: Figure, folder: Path) -> dict[str, Any]:
-    """Return the means and the figures of each picture."""
-    records = tables.records(folder)
+def summary(name: str, figure: Figure, folder: Path, before: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return the means and the figures of each picture, with the methods of an earlier summary that are not in RUNS."""
+    groups = [_group(group) for group in tables.groups(tables.records(folder))]
+    for old in (before or {}).get("groups", []):
+        same = next((new for new in groups if new["protocol"] == old["protocol"]), None)
+        if same is None:
+            groups.append(old)
+            continue
+        same["means"] = {**old["means"], **same["means"]}
+        for part in ("pictures", "fits"):
+            joined = {key: {**old[part].get(key, {}), **same[part].get(key, {})} for key in {**old[part], **same[part]}}
+            same[part] = joined
+    return {"experiment": figure.about, "published": figure.published, "groups": groups, "name": name}
+
+
+def _group(group: tables.Group) -> dict[str, Any]:
+    """Return what one protocol came to; each method with where and when."""
+    means = {}
+    for row in group.rows():
+        found = [record for record in group.records if record["method"] == row.method and "device" in record]
+        means[row.method] = {
+            **vars(row),
+            "figures": dict(row.figures),
+            "devices": sorted({record["device"] for record in found}),
+            "commits": sorted({str(record["commit"]) for record in found}),
+            "environment": found[-1]["environment"] if found else None,
+            "finished": max((record["finished"] for record in found), default=None),
+        }
     return {
-        "experiment": figure.about,
-        "published": figure.published,
-        "groups": [
-            {
-                "protocol": group.protocol,
-                "words": group.words,
-                "means": {row.method: {**vars(row), "figures": dict(row.figures)} for row in group.rows()},
-                "pictures": {
-                    image: {method: group.values(method, image, "psnr") for method in group.methods}
-                    for image in group.images
-                },
-                "fits": _fits(group.records),
-                "failed": [f"{r['method']} on {r['image']}: {r['error']}" for r in group.records if "error" in r],
-            }
-            for group in tables.groups(records)
-        ],
-        "devices": sorted({record["device"] for record in records if "device" in record}),
-        "commits": sorted({str(record["commit"]) for record in records}),
-        "environment": dip.devices.environment(),
-        "date": datetime.date.today().isoformat(),
-        "name": name,
+        "protocol": group.protocol,
+        "words": group.words,
+        "means": means,
+        "pictures": {
+            image: {method: group.values(method, image, "psnr") for method in group.methods} for image in group.images
+        },
+        "fits": _fits(group.records),
+        "failed": [f"{r['method']} on {r['image']}: {r['error']}" for r in group.records if "error" in r],
     }
 
 
@@ -180,9 +191,10 @@ def main(given: list[str] | None = None) -> None:
             tell=lambda progress, job, record: comparison.tell(progress, record, console),
         )
         page = benchmark.report(options.out / name, title=figure.about)
-        report = summary(name, figure, options.out / name)
         options.results.mkdir(parents=True, exist_ok=True)
-        (options.results / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n")
+        path = options.results / f"{name}.json"
+        report = summary(name, figure, options.out / name, json.loads(path.read_text()) if path.exists() else None)
+        path.write_text(json.dumps(report, indent=1) + "\n")
         print(f"{name}: {progress.done} done, {progress.kept} there already, {progress.failed} failed; {page}")
 
 

@@ -239,6 +239,19 @@ def test_recipes_go_on_and_put_the_published_figures_beside(tmp_path):
     assert len(run("figures.py", "--list").splitlines()) == 15
 
 
+def test_recipes_keep_methods_of_another_run(tmp_path):
+    words = ("set9-25", "--set", "photographs", "--pictures", "cat,camera", "--size", 64, "--results", tmp_path)
+    run("figures.py", *words, "--methods", "nlm,tv", "--out", tmp_path / "here")
+    (first,) = json.loads((tmp_path / "set9-25.json").read_text())["groups"]
+    run("figures.py", *words, "--methods", "local-wiener", "--out", tmp_path / "there")
+    (both,) = json.loads((tmp_path / "set9-25.json").read_text())["groups"]
+    assert set(both["means"]) == {"nlm", "tv", "local-wiener", "degraded"}
+    for name in ("nlm", "tv"):
+        assert both["means"][name] == first["means"][name]
+    assert set(both["pictures"]["cat"]) == {"nlm", "tv", "local-wiener"}
+    assert both["means"]["local-wiener"]["devices"] == ["cpu"]
+
+
 def test_recipes_tell_both_fits_of_a_mean(tmp_path):
     words = ("--set", "photographs", "--pictures", "cat", "--size", 64, "--iters", 4, "--methods", "fast+twice")
     run("figures.py", "set9-25", *words, "--out", tmp_path / "runs", "--results", tmp_path)

@@ -65,8 +65,8 @@ def add_files(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
 
 
 FIT_ONLY = (
-    *("preset", "iters", "seed", "precision", "engine", "down", "up", "skip", "code_image", "lr", "jitter", "average"),
-    *("stop", "patience", "sigma", "tile", "save_every", "checkpoint", "checkpoint_every", "resume"),
+    *("preset", "iters", "seed", "precision", "engine", "down", "up", "skip", "code_image", "loss", "lr", "jitter"),
+    *("average", "stop", "patience", "sigma", "tile", "save_every", "checkpoint", "checkpoint_every", "resume"),
 )
 """The options that mean nothing for a trained model."""
 
@@ -132,7 +132,7 @@ def add_fit(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--preset",
         metavar="NAME",
-        help="settings by name, see dip presets; default paper (paper-x8 from a factor of 6 on)",
+        help="settings by name, see dip presets; default paper (super-resolution: paper-x8 from a factor of 6 on)",
     )
     group.add_argument("--iters", type=whole(1), metavar="N", help="iterations; default: the preset's")
     group.add_argument("--seed", type=whole(0), metavar="S", help="whatever is random comes from it; default 0")
@@ -152,7 +152,8 @@ def add_fit(parser: argparse.ArgumentParser) -> None:
         type=whole(1, 512),
         metavar="N",
         help="for pictures too large for the memory: fit random crops of N x N pixels, such as 512, and put the whole "
-        "together at the end; --iters then counts crops (default: the preset's for each N x N pixels of the picture)",
+        "together at the end; --iters then counts crops (default: the preset's for each N x N pixels of the picture), "
+        "and the learning rate is 0.3 times the preset's",
     )
     for name, about in (("down", "encoder"), ("up", "decoder"), ("skip", "skip connections, 0 = none")):
         group.add_argument(
@@ -168,6 +169,11 @@ def add_fit(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="a picture of the same size as the network's input in place of noise: with --preset paper-flash the same "
         "scene taken with a flash",
+    )
+    group.add_argument(
+        "--loss",
+        choices=("mse", "l1", "huber"),
+        help="what is made small: mse (the presets'), or l1, which holds out against outliers such as impulse noise",
     )
     group.add_argument("--lr", type=float, metavar="X", help="learning rate")
     group.add_argument(

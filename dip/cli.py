@@ -53,7 +53,7 @@ examples:
   dip denoise photo.png -o restored.png --preset fast                  in a small part of the time
   dip denoise noisy/ -o restored/ --reference clean/ --json report.json
   dip denoise noisy/ -o restored/ --scheduler tcp://10.0.0.1:8786      on the workers of a Dask cluster
-  dip denoise photo.png -o other.png --backend trained --model dncnn   by a trained model, for comparison
+  dip denoise photo.png -o other.png --backend trained --model cnn5    by a trained model, for comparison
   dip denoise photo.png -o restored.png --checkpoint photo.ckpt        may be killed and resumed:
   dip denoise photo.png -o restored.png --resume photo.ckpt"""
 

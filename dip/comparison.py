@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dip import batch, benchmark, datasets, place_arguments
+from dip.benchmark import tasks
 from dip.callbacks import duration
 from dip.console import Console
 from dip.errors import unknown
@@ -27,7 +28,7 @@ _LEAST = 16
 def compare(args: argparse.Namespace, console: Console) -> int:
     """Run methods over a picture set; write results, tables and a page."""
     protocol = _protocol(args)
-    named = args.methods or _DEFAULTS.get(args.task, [])
+    named = args.methods or _defaults(protocol)
     methods = benchmark.resolved([_method(name, args) for name in named], args.task)
     entries = _entries(args)
     place = place_arguments.place(args, console.say)
@@ -61,10 +62,24 @@ def compare(args: argparse.Namespace, console: Console) -> int:
     return 1 if progress.failed else 0
 
 
+def _defaults(protocol: benchmark.Protocol) -> list[str]:
+    """The methods where none is named; of the presets the one that the task takes by itself."""
+    named = _DEFAULTS.get(protocol.task, [])
+    if protocol.task == "super-resolve" and protocol.parameters["factor"] >= 6:
+        return ["paper-x8" if name == "paper" else name for name in named]
+    return named
+
+
 def _protocol(args: argparse.Namespace) -> benchmark.Protocol:
     given = {"sigma": args.sigma, "clip": False if args.unclipped else None, "factor": args.factor}
     if args.missing is not None:
         given["missing"] = args.missing if args.missing in ("text", "mask") else _share(args.missing)
+    given = {name: value for name, value in given.items() if value is not None}
+    takes = tasks.get(args.task).defaults
+    for name in given:
+        if name not in takes:
+            option = {"clip": "--unclipped"}.get(name, f"--{name}")
+            raise ValueError(f"{option} means nothing with --task {args.task}; leave it out, or name another task")
     size = args.size
     if size is not None and 0 < size < _LEAST:
         raise ValueError(f"--size {size} is too small for SSIM to mean something; take {_LEAST} at least, or 0 for all")
@@ -72,7 +87,7 @@ def _protocol(args: argparse.Namespace) -> benchmark.Protocol:
         size = _SIZE
     return benchmark.Protocol(
         args.task,
-        {name: value for name, value in given.items() if value is not None},
+        given,
         metric=args.metric,
         border=args.border,
         noise_seed=args.noise_seed,
@@ -82,9 +97,12 @@ def _protocol(args: argparse.Namespace) -> benchmark.Protocol:
 
 def _share(text: str) -> float:
     try:
-        return float(text)
+        share = float(text)
     except ValueError:
-        raise ValueError(f"--missing {text} is neither a share from 0 to 1 nor text or mask") from None
+        share = -1
+    if not 0 < share < 1:
+        raise ValueError(f"--missing {text} is neither a share between 0 and 1, such as 0.5, nor text or mask")
+    return share
 
 
 def _method(name: str, args: argparse.Namespace) -> benchmark.Method:

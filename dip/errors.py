@@ -192,7 +192,7 @@ def positive_float(value: Any, name: str, *, zero_ok: bool = False) -> float:
     0.01
     """
     advice = f"{name} must be a finite number {'of 0 or more' if zero_ok else 'above 0'}"
-    wrong_type = f"{advice}, not {shown(value)} ({type(value).__name__}); pass a float such as 0.1"
+    wrong_type = f"{advice}, not {shown(value)} ({type(value).__name__}); pass a float such as 0.01"
     if _is_bool(value) or isinstance(value, (str, bytes, bytearray)):
         raise TypeError(wrong_type)
     try:
@@ -202,7 +202,7 @@ def positive_float(value: Any, name: str, *, zero_ok: bool = False) -> float:
     except OverflowError:
         raise ValueError(f"{advice}, not {shown(value)}; it is too large for a float") from None
     if not math.isfinite(number) or number < 0 or (number == 0 and not zero_ok):
-        raise ValueError(f"{advice}, not {number:g}; pass a value such as 0.1")
+        raise ValueError(f"{advice}, not {number:g}; pass a value such as 0.01")
     return number
 
 

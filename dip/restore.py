@@ -44,7 +44,7 @@ def fit(
         A checkpoint of the same fit to go on from.
     **options
         As for `dip.Fit`: preset, network, code, jitter, optimize_code, loss, penalty, optimizer, lr, average, stop,
-        seed, device, precision, engine, init, reference, callbacks, progress, checkpoint, checkpoint_every.
+        tile, seed, device, precision, engine, init, reference, callbacks, progress, checkpoint, checkpoint_every.
 
     Returns
     -------

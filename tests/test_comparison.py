@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 import dip
-from dip import batch, benchmark, cli, datasets, place_arguments
+from dip import batch, benchmark, cli, comparison, datasets, place_arguments
 from dip.benchmark import deep, others, tables
 from dip.benchmark.runs import png
 from dip.benchmark.tasks import bicubic
@@ -659,11 +659,20 @@ def test_command_lists_what_can_be_named(capsys):
         assert name in said
 
 
+@pytest.mark.parametrize(("factor", "preset"), [(4, "paper"), (5, "paper"), (6, "paper-x8"), (8, "paper-x8")])
+def test_the_command_takes_the_preset_that_the_task_takes(factor, preset):
+    protocol = benchmark.Protocol("super-resolve", {"factor": factor, "multiple": 4 * factor})
+    assert comparison._defaults(protocol) == [preset, "bicubic"]
+    assert dip.SuperResolve(np.zeros((8, 8)), factor).default_preset == preset
+
+
 REFUSALS = [
     (["--set", "set99"], "unknown picture set"),
     (["--pictures", "dog"], "unknown picture of photographs 'dog'"),
     (["--task", "denoyse"], "did you mean 'denoise'"),
-    (["--task", "inpaint", "--sigma", "5"], "unknown parameter of inpaint 'sigma'"),
+    (["--task", "inpaint", "--sigma", "5"], "--sigma means nothing with --task inpaint"),
+    (["--unclipped", "--task", "super-resolve"], "--unclipped means nothing with --task super-resolve"),
+    (["--task", "inpaint", "--missing", "2"], "a share between 0 and 1"),
     (["--task", "inpaint", "--missing", "half", "--methods", "biharmonic"], "neither a share"),
     (["--methods", "bicubic"], "for super-resolve, not for denoise"),
     (["--methods", "reference"], "needs --reference FOLDER"),

@@ -64,8 +64,9 @@ def deepinv_prior(case: Case, *, iters: int, lr: float) -> np.ndarray:
 def reference(case: Case, *, checkout: str = "", iters: int, lr: float, jitter: float) -> np.ndarray:
     """Run the original network in the original loop, and return the average of its outputs (decay 0.99).
 
-    The loop of the authors' notebook, but for two things: 1800 iterations as in the paper and not 3000, and no going
-    back to an earlier state when the loss jumps, which the paper does not have.
+    The loop of the authors' notebook, but for three things: 1800 iterations as in the paper and not 3000; the average,
+    which the paper reports and the notebook only draws; and no going back to an earlier state when the loss jumps,
+    which the paper does not have.
 
     Parameters
     ----------

@@ -113,7 +113,7 @@ def _find(folder: str | os.PathLike[str] | None, train: bool, download: bool) ->
     if archive is not None:
         return archive
     if not download:
-        how = f"fetch it with download=True, or from {_URL}"
+        how = f"fetch it with download=True (dip train: --download), or from {_URL}"
         if places.first(looked, _PICKLES) is not None:
             how += "; the version for Python is there, but it is a pickle, which is never loaded: get the binary one"
         files = f"{_FOLDER}/{_FILES[train][0]} or {_ARCHIVE}"

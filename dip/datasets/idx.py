@@ -110,7 +110,7 @@ def _find(name: str, folder: str | os.PathLike[str] | None, download: bool) -> P
     if path is not None:
         return path
     if not download:
-        how = f"fetch it with download=True, or from {_MIRRORS[0]}"
+        how = f"fetch it with download=True (dip train: --download), or from {_MIRRORS[0]}"
         raise places.missing("MNIST", f"{name} or {name}.gz", looked, how)
     packed = f"{name}.gz"
     target = places.target(folder, "mnist") / packed

@@ -195,7 +195,7 @@ def _refuse_pickle(path: Path) -> None:
     if path.suffix.lower() in _PICKLES or head[:2] == b"\x80\x02" or head == b"PK\x03\x04":
         raise ValueError(
             f"{str(path)!r} is a pickle (or has the extension of one), which can execute code when it is read; "
-            f"only {_SUFFIX} files that dip train wrote are"
+            f"only {_SUFFIX} files that dip train wrote are accepted"
         )
 
 

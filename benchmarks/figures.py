@@ -48,10 +48,17 @@ RULES = ("paper", "paper+windowed-variance", "paper+moving-variance", "paper+dis
 
 
 def _enlarged(name: str, factor: int, bicubic: float, dip_: float) -> Figure:
-    preset = "paper" if factor == 4 else "paper-x8"
     published = {"bicubic, the paper": bicubic, "DIP, the paper": dip_}
     about = f"{name}, {factor} times, luma"
-    return Figure(about, name, "super-resolve", (preset, "bicubic"), {"factor": factor}, published, border=4)
+    return Figure(
+        about,
+        name,
+        "super-resolve",
+        ("fast", "paper" if factor == 4 else "paper-x8", "bicubic"),
+        {"factor": factor},
+        published,
+        border=4,
+    )
 
 
 def _missing(share: float, published: float) -> Figure:

@@ -341,6 +341,9 @@ def test_a_job_is_known_by_what_it_depends_on():
         keys(replace(benchmark.find("fast"), identity="other settings")),
     ]
     assert len({fast[0], *(one for (one,) in changed)}) == 8
+    settings = repr([dip.presets.get("denoise", "fast")])
+    for further in ({}, {"super-resolve": "settings of another task"}):
+        assert keys(replace(benchmark.find("fast"), identity={"denoise": settings, **further})) == fast[:1]
 
 
 def test_methods_with_one_name_are_refused(tmp_path):

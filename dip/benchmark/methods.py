@@ -49,8 +49,8 @@ class Method:
         Whether its result depends on ``case.seed``; if not, it is run once and not for each seed.
     told : str
         What it is told besides the picture: "", "sigma", or what it was trained on.
-    identity : str
-        What else its result depends on: settings that options name.
+    identity : str or mapping
+        What else its result depends on, such as settings that options name; by task, where these differ.
     needs : tuple of str
         The packages that it imports, besides those that the library has anyway.
     extra : str
@@ -64,7 +64,7 @@ class Method:
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     random: bool = False
     told: str = ""
-    identity: str = ""
+    identity: str | Mapping[str, str] = field(default="", hash=False)
     needs: tuple[str, ...] = ()
     extra: str = "compare"
 
@@ -74,6 +74,12 @@ class Method:
     def tasks_include(self, task: str) -> bool:
         """Whether it can do a task."""
         return bool({task, tasks.get(task).like} & set(self.tasks))
+
+    def identity_for(self, task: str) -> str:
+        """Return what else its result in a task depends on."""
+        if isinstance(self.identity, str):
+            return self.identity
+        return self.identity.get(task, "") or self.identity.get(tasks.get(task).like or "", "")
 
     def check(self, task: str) -> None:
         """Look whether it can do a task here.

@@ -155,7 +155,7 @@ def plan(
                     schema=SCHEMA,
                     **hashes,
                     **depends,
-                    identity=method.identity,
+                    identity=method.identity_for(protocol.task),
                     judged=[protocol.metric, protocol.border],
                 )
                 about = {

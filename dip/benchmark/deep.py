@@ -122,7 +122,7 @@ def _enter() -> None:
             about="Deep Image Prior: " + "; ".join(dict.fromkeys(one.about for one in found)),
             options={"preset": name},
             random=True,
-            identity={_TASKS[one.task]: repr([one]) for one in found},
+            identity={_TASKS[one.task]: repr(replace(one, about="")) for one in found},
         )(deep)
     for rule in ("windowed-variance", "moving-variance", "discrepancy"):
         register_suffix(rule, lambda method, rule=rule: _stopped(rule, method))  # type: ignore[misc]

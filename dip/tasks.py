@@ -132,7 +132,8 @@ def _check_size(layout: images.Layout, shape: tuple[int, int, int]) -> None:
     if given != shape:
         raise ValueError(
             f"reference has {given[0]} channels of {given[1]} x {given[2]} pixels (height x width), the restored image "
-            f"will have {shape[0]} of {shape[1]} x {shape[2]}; give the clean image, with as many channels"
+            f"will have {shape[0]} of {shape[1]} x {shape[2]}; give the clean image "
+            "of the same size, with as many channels"
         )
 
 

@@ -236,7 +236,7 @@ def test_recipes_go_on_and_put_the_published_figures_beside(tmp_path):
     assert group["means"]["nlm"]["figures"]["psnr"] == pytest.approx(np.mean(values))
     assert (tmp_path / "runs" / "set9-25" / "report.html").is_file()
     assert group["fits"] == {}
-    assert len(run("figures.py", "--list").splitlines()) == 15
+    assert len(run("figures.py", "--list").splitlines()) == 16
 
 
 def test_recipes_keep_methods_of_another_run(tmp_path):

@@ -315,6 +315,9 @@ def inpaint(clean: np.ndarray, mask: np.ndarray | None, seed: int, *, missing: f
     return Case(y=y, clean=clean.astype(np.float32), problem=_inpaint, mask=known)
 
 
+_PILLOW = {"Pillow's Lanczos in 8 bits": "LANCZOS", "Pillow's bicubic in 8 bits": "BICUBIC"}
+
+
 def _super_resolve(case: Case) -> Problem:
     return SuperResolve(case.y, case.factor or 1)
 
@@ -333,7 +336,7 @@ def super_resolve(
     kernel: str = "Pillow's Lanczos in 8 bits",
     multiple: int = 32,
 ) -> Case:
-    """Reduce a picture as the paper did, or by a kernel of `dip.operators.Downsample` in floats."""
+    """Reduce a picture as the paper's code does, or by Pillow's bicubic, or by a kernel of `Downsample` in floats."""
     from dip.operators import Downsample
 
     if positive_int(multiple, "multiple") % positive_int(factor, "factor"):
@@ -345,11 +348,12 @@ def super_resolve(
         )
     top, left = (clean.shape[0] - rows) // 2, (clean.shape[1] - columns) // 2
     clean = clean[top : top + rows, left : left + columns]
-    if kernel == "Pillow's Lanczos in 8 bits":
+    if kernel in _PILLOW:
         from PIL import Image
 
         large = Image.fromarray(np.rint(clean * 255).astype(np.uint8))
-        y = np.asarray(large.resize((columns // factor, rows // factor), Image.Resampling.LANCZOS)) / np.float32(255)
+        y = np.asarray(large.resize((columns // factor, rows // factor), Image.Resampling[_PILLOW[kernel]]))
+        y = y / np.float32(255)
     else:
         y = _apply(Downsample(factor, kernel), clean)
     before = bicubic(y, factor)

@@ -113,9 +113,9 @@ def summary(name: str, figure: Figure, folder: Path, before: dict[str, Any] | No
             groups.append(old)
             continue
         same["means"] = {**old["means"], **same["means"]}
-        for part in ("pictures", "fits"):
-            joined = {key: {**old[part].get(key, {}), **same[part].get(key, {})} for key in {**old[part], **same[part]}}
-            same[part] = joined
+        for part in ("pictures", "fits", "curves"):
+            there, new = old.get(part, {}), same[part]
+            same[part] = {key: {**there.get(key, {}), **new.get(key, {})} for key in {**there, **new}}
     return {"experiment": figure.about, "published": figure.published, "groups": groups, "name": name}
 
 
@@ -140,6 +140,7 @@ def _group(group: tables.Group) -> dict[str, Any]:
             image: {method: group.values(method, image, "psnr") for method in group.methods} for image in group.images
         },
         "fits": _fits(group.records),
+        "curves": _curves(group.records),
         "failed": [f"{r['method']} on {r['image']}: {r['error']}" for r in group.records if "error" in r],
     }
 
@@ -154,6 +155,17 @@ def _fits(found: list[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
             each = [curve["value"][-1] for name, curve in curves.items() if name.startswith("psnr, fit")]
             fits.setdefault(record["method"], {})[record["image"]] = each
     return fits
+
+
+def _curves(found: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, list[float]]]]:
+    """Return each tenth point of the curves of what is returned (PSNR over all channels): by method and picture."""
+    curves: dict[str, dict[str, dict[str, list[float]]]] = {}
+    for record in found:
+        for name, curve in record.get("curves", {}).items():
+            if not name.startswith("psnr_output"):
+                thin = {key: values[9::10] for key, values in curve.items()}
+                curves.setdefault(record["method"], {}).setdefault(record["image"], {})[name] = thin
+    return curves
 
 
 def main(given: list[str] | None = None) -> None:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from dip import batch, benchmark, datasets, place_arguments
+from dip import batch, benchmark, datasets, place_arguments, presets
 from dip.benchmark import tasks
 from dip.callbacks import duration
 from dip.console import Console
@@ -18,7 +18,6 @@ __all__ = ["compare", "tell"]
 _DEFAULTS = {
     "denoise": ["fast", "nlm", "tv", "local-wiener"],
     "inpaint": ["paper", "biharmonic", "interpolation"],
-    "super-resolve": ["paper", "bicubic"],
     "deblur": ["paper", "richardson-lucy", "wiener"],
 }
 _BUNDLED, _SIZE = "photographs", 128  # pixels: a first look is not to take long
@@ -64,10 +63,9 @@ def compare(args: argparse.Namespace, console: Console) -> int:
 
 def _defaults(protocol: benchmark.Protocol) -> list[str]:
     """The methods where none is named; of the presets the one that the task takes by itself."""
-    named = _DEFAULTS.get(protocol.task, [])
-    if protocol.task == "super-resolve" and protocol.parameters["factor"] >= 6:
-        return ["paper-x8" if name == "paper" else name for name in named]
-    return named
+    if protocol.task == "super-resolve":
+        return [presets.for_factor(protocol.parameters["factor"]), "bicubic"]
+    return _DEFAULTS.get(protocol.task, [])
 
 
 def _protocol(args: argparse.Namespace) -> benchmark.Protocol:

@@ -172,6 +172,11 @@ def get(task: str, name: str) -> Preset:
     raise unknown(f"preset for {task}:", name, names(task))
 
 
+def for_factor(factor: int) -> str:
+    """Return the super-resolution preset where none is named: "paper" up to a factor of 5, "paper-x8" above."""
+    return "paper" if factor < 6 else "paper-x8"
+
+
 def listing(task: str) -> str:
     """Return a task's presets with their settings, as lines for a terminal."""
     lines = []

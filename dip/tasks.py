@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dip import images
+from dip import images, presets
 from dip.errors import positive_int, shown, warn
 from dip.losses import check_weight
 from dip.operators import Downsample, Identity, as_operator
@@ -279,8 +279,8 @@ class SuperResolve(_ImageTask):
 
     @property
     def default_preset(self) -> str:  # type: ignore[override]
-        """ "paper" up to a factor of 5, "paper-x8" above."""
-        return "paper" if self.factor < 6 else "paper-x8"
+        """See `dip.presets.for_factor`."""
+        return presets.for_factor(self.factor)
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -260,4 +260,5 @@ def test_recipes_tell_both_fits_of_a_mean(tmp_path):
     first, second = group["fits"][name]["cat"]
     both = group["pictures"]["cat"][name][0]
     assert first != second
+    assert set(group["curves"][name]["cat"]) == {"psnr, fit 1", "psnr, fit 2"}
     assert min(first, second) < both  # the mean of two has less error than the worse one, and mostly than either

@@ -79,7 +79,7 @@ class Method:
         """Return what else its result in a task depends on."""
         if isinstance(self.identity, str):
             return self.identity
-        return self.identity.get(task, "") or self.identity.get(tasks.get(task).like or "", "")
+        return self.identity.get(task) or self.identity.get(tasks.get(task).like, "")
 
     def check(self, task: str) -> None:
         """Look whether it can do a task here.

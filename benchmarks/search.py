@@ -1,10 +1,12 @@
-"""What was tried for the preset "fast": PSNR against iterations, on pictures that no figure is taken from.
+"""What was tried for the presets "fast": PSNR against iterations, on pictures that the preset's figures are not from.
 
-    python benchmarks/search.py --data DATA --pictures set14/monarch set14/flowers
+    python benchmarks/search.py denoise --data DATA --pictures set14/monarch set14/flowers
+    python benchmarks/search.py inpaint --data DATA --pictures set14/monarch --missing 0.9
 
-Denoising, sigma 25 clipped, the middle --size pixels. A variant is the paper's preset with some of its values changed;
-the last is the preset. OUT has the averaged and the single outputs' PSNR and the loss at every 50th iteration, and the
-seconds of an iteration, which compare within one run.
+The middle --size pixels: with noise of sigma 25, clipped; in gray, with pixels missing at random; or reduced by
+--factor. A variant is the paper's preset with some of its values changed; the last is the preset. OUT has the PSNR
+of the averaged and of the single output (where pixels are missing: as returned, the known ones in their place) and the
+loss at every 50th iteration, and the seconds of an iteration, which compare within one run.
 """
 
 from __future__ import annotations
@@ -14,11 +16,13 @@ import dataclasses
 import json
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import skimage.color
 import skimage.filters
 import torch
 from time_to_quality import add_pictures, as_tensor, now, pair
@@ -64,7 +68,9 @@ def net(*channels: int) -> dict[str, Any]:
 
 THIN, HALF, MIDDLE = net(16, 32, 64, 64, 64), net(*[64] * 5), net(32, 64, 128, 128, 128)
 
-VARIANTS: dict[str, dict[str, Any]] = {
+Variants = dict[str, dict[str, Any]]
+
+DENOISE: Variants = {
     "paper": {},
     "64 channels everywhere": HALF,
     "32, 64, 128, 128, 128 channels": MIDDLE,
@@ -88,36 +94,107 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "fast": {"preset": "fast"},
 }
 
+NARROW = net(32, 64, 64, 64, 64)
+
+INPAINT: Variants = {
+    "paper-half": {"preset": "paper-half"},
+    **{
+        f"{words}, learning rate {lr}, jitter {jitter}": {**channels, "lr": lr, "jitter": jitter}
+        for words, channels, lr, jitter in (
+            ("thin: 16, 32, 64, 64, 64 channels", THIN, 0.003, 0.01),
+            ("32, 64, 64, 64, 64 channels", NARROW, 0.003, 0.01),
+            ("32, 64, 64, 64, 64 channels", NARROW, 0.003, 0.03),
+            ("32, 64, 64, 64, 64 channels", NARROW, 0.006, 0.01),
+            ("32, 64, 64, 64, 64 channels", NARROW, 0.01, 0.01),
+            ("64 channels everywhere", HALF, 0.003, 0.01),
+            ("64 channels everywhere", HALF, 0.006, 0.01),
+            ("64 channels everywhere", HALF, 0.006, 0.003),
+            ("64 channels everywhere", HALF, 0.01, 0.01),
+            ("32, 64, 128, 128, 128 channels", MIDDLE, 0.003, 0.01),
+        )
+    },
+    "32, 64, 64, 64, 64 channels, learning rate 0.01 falling to 0, jitter 0.01": {
+        **NARROW,
+        "lr": 0.01,
+        "jitter": 0.01,
+        "falling": True,
+    },
+}
+
+SUPER_RESOLVE: Variants = {
+    "paper": {"preset": "paper"},
+    "32, 64, 64, 64, 64 channels": NARROW,
+    "32, 64, 128, 128, 128 channels": MIDDLE,
+    "fast, jitter 0.01": {"preset": "fast", "jitter": 0.01},
+    "fast, learning rate 0.02": {"preset": "fast", "lr": 0.02},
+    "fast": {"preset": "fast"},
+}
+
+
+def denoise(name: str, options: argparse.Namespace) -> tuple[dip.Denoise, np.ndarray]:
+    """Return the task, and the clean picture."""
+    clean, noisy = pair(name, options, sigma=25)
+    return dip.Denoise(noisy), clean
+
+
+def inpaint(name: str, options: argparse.Namespace) -> tuple[dip.Inpaint, np.ndarray]:
+    """Return the task, and the clean picture."""
+    clean, _ = pair(name, options, sigma=25)
+    gray = clean if clean.ndim == 2 else skimage.color.rgb2gray(clean).astype(np.float32)
+    mask = dip.degradations.random_mask(gray.shape, 1 - options.missing, seed=0)
+    return dip.Inpaint(gray * mask, mask), gray
+
+
+def super_resolve(name: str, options: argparse.Namespace) -> tuple[dip.SuperResolve, np.ndarray]:
+    """Return the task, and the clean picture."""
+    clean, _ = pair(name, options, sigma=25)
+    small = dip.operators.Downsample(options.factor)(as_tensor(clean, torch.device("cpu"))[None])
+    return dip.SuperResolve(small, options.factor), clean
+
+
+SEARCHES: dict[str, tuple[Callable[[str, argparse.Namespace], tuple[Any, np.ndarray]], Variants]] = {
+    "denoise": (denoise, DENOISE),
+    "inpaint": (inpaint, INPAINT),
+    "super-resolve": (super_resolve, SUPER_RESOLVE),
+}
+
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the variants and write the report after each; those that it has already are not run again."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("task", choices=SEARCHES)
     add_pictures(parser, "set14/monarch")
-    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS), metavar="NAME")
+    parser.add_argument("--variants", nargs="+", metavar="NAME", help="only these")
+    parser.add_argument("--missing", type=float, default=0.5, help="share of the pixels that inpainting has to find")
+    parser.add_argument("--factor", type=int, default=4, help="of the super-resolution")
     parser.add_argument("--iters", type=int, default=600)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "search.json")
+    parser.add_argument("--out", type=Path, help="default: search-TASK.json in benchmarks/results")
     options = parser.parse_args(arguments)
     if options.data is None:
         parser.error("give --data FOLDER, or set DIP_DATA")
-    report: dict[str, Any] = json.loads(options.out.read_text()) if options.out.exists() else {}
-    options.out.parent.mkdir(parents=True, exist_ok=True)
+    problem, variants = SEARCHES[options.task]
+    wrong = [name for name in options.variants or [] if name not in variants]
+    if wrong:
+        parser.error(f"there is no variant {wrong[0]!r}; there are " + "; ".join(variants))
+    out = options.out or Path(__file__).parent / "results" / f"search-{options.task}.json"
+    report: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    degraded = {"inpaint": f", {options.missing:.0%} missing", "super-resolve": f", {options.factor} times"}
     for name in options.pictures:
-        clean, noisy = pair(name, options, sigma=25)
-        for variant in options.variants:
-            done = report.setdefault(f"{name}, {options.size} pixels", {})
+        for variant in options.variants or variants:
+            done = report.setdefault(f"{name}, {options.size} pixels{degraded.get(options.task, '')}", {})
             if variant not in done:
-                done[variant] = {**follow(noisy, clean, VARIANTS[variant], options), "seed": options.seed, **now()}
-                options.out.write_text(json.dumps(report, indent=1) + "\n")
+                task, clean = problem(name, options)
+                done[variant] = {**follow(task, clean, variants[variant], options), "seed": options.seed, **now()}
+                out.write_text(json.dumps(report, indent=1) + "\n")
                 print(name, variant, done[variant]["average"][-1], flush=True)
 
 
-def follow(
-    noisy: np.ndarray, clean: np.ndarray, variant: dict[str, Any], options: argparse.Namespace
-) -> dict[str, Any]:
+def follow(task: Any, clean: np.ndarray, variant: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
     """Fit one variant and return its course."""
     given = {"seed": options.seed, "device": options.device, "progress": False, **variant}
     falling, own = given.pop("falling", False), given.pop("own", False)
-    fit = dip.Fit(dip.Denoise(noisy), **given)
+    fit = dip.Fit(task, **given)
     target = as_tensor(clean, fit.device)[None]
     found: dict[str, Any] = {"iteration": [], "average": [], "output": [], "loss": []}
     seconds = 0.0
@@ -134,8 +211,8 @@ def follow(
             seconds += time.perf_counter() - started
             if iteration % EVERY == 0:
                 found["iteration"].append(iteration)
-                found["average"].append(round(dip.metrics.psnr(fit.current, target), 3))
-                found["output"].append(round(dip.metrics.psnr(fit.output, target), 3))
+                for kind, picture in (("average", fit.current), ("output", fit.output)):
+                    found[kind].append(round(dip.metrics.psnr(task.compose(picture), target), 3))
                 found["loss"].append(round(float(fit.history["loss"][-1]), 7))
     return {**found, "seconds_an_iteration": round(seconds / options.iters, 4)}
 

@@ -21,6 +21,7 @@ from dip._version import __version__
 from dip.checkpoint import CheckpointError
 from dip.guard import DivergenceError
 from dip.restore import denoise, fit, inpaint, reconstruct, super_resolve
+from dip.several import run_all
 from dip.solver import Fit
 from dip.tasks import Denoise, Inpaint, Reconstruct, SuperResolve
 
@@ -50,6 +51,7 @@ __all__ = [
     "operators",
     "presets",
     "reconstruct",
+    "run_all",
     "stopping",
     "super_resolve",
     "trained",

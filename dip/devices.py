@@ -7,6 +7,7 @@ import ctypes
 import os
 import platform
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -309,29 +310,63 @@ def _gib(count: int) -> str:
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 / 10 else f"{count / 2**20:.0f} MiB"
 
 
+class Streams:
+    """A thread's own CUDA streams: what several threads queue on a GPU runs there side by side."""
+
+    def __init__(self) -> None:
+        self._made: dict[torch.device, torch.cuda.Stream] = {}
+
+    @contextlib.contextmanager
+    def of(self, device: torch.device) -> Iterator[None]:
+        """Queue on the stream for a device, after what its default stream has now; wait at the end. No-op elsewhere."""
+        if device.type != "cuda":
+            yield
+            return
+        if device not in self._made:
+            self._made[device] = torch.cuda.Stream(device)
+        stream = self._made[device]
+        stream.wait_stream(torch.cuda.default_stream(device))
+        with torch.cuda.stream(stream):
+            try:
+                yield
+            finally:
+                stream.synchronize()
+
+
+_memory_is_reused = 0  # by so many fits at this time
+_memory_lock = threading.Lock()
+
+
 @contextlib.contextmanager
 def reused_memory(device: torch.device) -> Iterator[None]:
     """Let glibc keep freed blocks for the time of a fit on the CPU.
 
     By default it returns every large block to the system, which hands it back with all pages zeroed: at each
     iteration, for each of dozens of tensors, the same. Keeping them saves that time. No-op elsewhere; undone at the
-    end. Nothing that is computed changes.
+    end, of several fits in threads at that of the last one. Nothing that is computed changes.
     """
+    global _memory_is_reused
     mallopt = _glibc("mallopt") if device.type == "cpu" else None
     if mallopt is None:
         yield
         return
     trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD, M_MMAP_MAX in malloc.h
-    mallopt(mmap_max, 0)
-    mallopt(trim_threshold, 2**31 - 1)
+    with _memory_lock:
+        _memory_is_reused += 1
+        if _memory_is_reused == 1:
+            mallopt(mmap_max, 0)
+            mallopt(trim_threshold, 2**31 - 1)
     try:
         yield
     finally:
-        mallopt(mmap_max, 65536)
-        mallopt(trim_threshold, 128 * 1024)
-        trim = _glibc("malloc_trim")
-        if trim is not None:
-            trim(0)
+        with _memory_lock:
+            _memory_is_reused -= 1
+            if not _memory_is_reused:
+                mallopt(mmap_max, 65536)
+                mallopt(trim_threshold, 128 * 1024)
+                trim = _glibc("malloc_trim")
+                if trim is not None:
+                    trim(0)
 
 
 def _glibc(function: str) -> Callable[..., Any] | None:

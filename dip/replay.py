@@ -16,6 +16,7 @@ A graph repeats what was done when it was recorded, at the same places in memory
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -36,6 +37,9 @@ _NEAR = {torch.float32: 1e-3, torch.bfloat16: 1e-2}
 # Of what two steps have changed, relative to how far: the gradients of interpolation and reflection are summed in no
 # fixed order on CUDA, and Adam makes a step of its usual length of a gradient that is rounding and nothing else.
 _MOVED = 0.2
+
+# Of several fits in threads: a recording registers the device's generator, which takes one at a time.
+_ONE_AT_A_TIME = threading.Lock()
 
 Evaluated = tuple[Tensor, Tensor, Tensor]  # the objective, the data loss in it, the output
 
@@ -183,7 +187,8 @@ class Replays:
             device = recorder(fit.device)
             if device is not None and _suits(fit):
                 try:
-                    self._made = _compared(fit, device)
+                    with _ONE_AT_A_TIME:
+                        self._made = _compared(fit, device)
                 except Exception as error:
                     self._failed = True
                     first = error.__context__ or error  # the end of a recording that has failed fails too

@@ -170,14 +170,46 @@ def test_time_to_quality_says_when_each_came_to_the_mark(data, tmp_path):
     assert set(later["summary"]) == set(later["settings"]) == {"long", "short", "again"}
 
 
+def test_many_at_a_time_are_measured_and_compared(tmp_path):
+    path = tmp_path / "many.json"
+    run("many.py", "--sizes", 32, "--count", 3, "--iters", 2, "--rounds", 2, "--at-once", 2, "--out", path)
+    found = json.loads(path.read_text())["sizes"]["32"]
+    assert found["side of the large picture"] == 64
+    assert found["at once"] == 2
+    rates = found["megapixels a second"]
+    assert {"one after the other", "dip.run_all", "one large picture"} <= set(rates)
+    assert all(len(rate) == 2 and min(rate) > 0 for rate in rates.values())
+    assert set(found["furthest from single fits"]) == set(rates) - {"one after the other", "one large picture"}
+    assert max(found["furthest from single fits"].values()) == 0
+
+
+@pytest.mark.parametrize(
+    ("task", "names"),
+    [
+        ("inpaint", ["32, 64, 64, 64, 64 channels, learning rate 0.003, jitter 0.01"]),
+        ("super-resolve", ["fast", "32, 64, 64, 64, 64 channels"]),
+    ],
+)
+def test_search_of_other_tasks(data, tmp_path, task, names):
+    path = tmp_path / "search.json"
+    words = ("--pictures", "set9/f16", "--size", 64, "--iters", 50, "--missing", 0.3)
+    run("search.py", task, "--data", data, *words, "--variants", *names, "--out", path)
+    ((name, found),) = json.loads(path.read_text()).items()
+    assert name.endswith({"inpaint": "30% missing", "super-resolve": "4 times"}[task])
+    assert list(found) == names
+    for one in found.values():
+        assert 10 < one["average"][0] < 40
+
+
 def test_search_follows_its_variants(data, tmp_path):
-    path, words = tmp_path / "search.json", ("--pictures", "set9/f16", "--size", 40, "--iters", 50, "--variants")
+    path = tmp_path / "search.json"
+    words = ("denoise", "--pictures", "set9/f16", "--size", 40, "--iters", 50, "--variants")
     names = [
         "thin, learning rate 0.02 falling to 0",
         "thin, code: its own average, from a Gaussian of 1 pixel",
         "thin, code: both",
     ]
-    printed = run("search.py", "--data", data, *words, *names, "--out", path)
+    printed = run("search.py", *words[:1], "--data", data, *words[1:], *names, "--out", path)
     (found,) = json.loads(path.read_text()).values()
     assert list(found) == names
     for one in found.values():
@@ -185,7 +217,7 @@ def test_search_follows_its_variants(data, tmp_path):
         assert 10 < one["average"][0] < 40
         assert one["environment"]["dip"] == dip.__version__
     assert len(printed.splitlines()) == 3
-    assert run("search.py", "--data", data, *words, *names, "--out", path) == ""  # nothing is run again
+    assert run("search.py", *words[:1], "--data", data, *words[1:], *names, "--out", path) == ""  # nothing is run again
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="peak memory is read as on POSIX")

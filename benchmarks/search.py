@@ -109,7 +109,6 @@ INPAINT: Variants = {
             ("64 channels everywhere", HALF, 0.003, 0.01),
             ("64 channels everywhere", HALF, 0.006, 0.01),
             ("64 channels everywhere", HALF, 0.006, 0.003),
-            ("64 channels everywhere", HALF, 0.01, 0.01),
             ("32, 64, 128, 128, 128 channels", MIDDLE, 0.003, 0.01),
         )
     },
@@ -119,6 +118,7 @@ INPAINT: Variants = {
         "jitter": 0.01,
         "falling": True,
     },
+    "fast": {"preset": "fast"},
 }
 
 SUPER_RESOLVE: Variants = {

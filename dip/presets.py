@@ -131,6 +131,14 @@ _PRESETS = (
     Preset("inpaint", "paper-half", "half of the pixels missing at random (barbara)", 11000, _PAPER, lr=0.001),
     Preset(
         "inpaint",
+        "fast",
+        "single pixels missing at random, in a small part of the time",
+        1000,
+        _net((64,) * 5, (4,) * 5),
+        jitter=0.01,
+    ),
+    Preset(
+        "inpaint",
         "paper-sparse",
         "2 % of the pixels known (kate)",
         1000,

@@ -101,9 +101,9 @@ def main(arguments: list[str] | None = None) -> None:
     options.device = str(device)
     ways: dict[str, Callable[[list[np.ndarray], argparse.Namespace], list[np.ndarray]]]
     ways = {"one after the other": in_turn, "dip.run_all": at_once}
-    workers = Workers(several.cores()) if device.type == "cpu" and several.cores() > 1 else None
+    workers = Workers(dip.devices.cores()) if device.type == "cpu" and dip.devices.cores() > 1 else None
     if workers is not None:
-        ways[f"{several.cores()} processes"] = workers
+        ways[f"{dip.devices.cores()} processes"] = workers
     report: dict[str, Any] = {
         "experiment": f"{options.count} pictures with the preset fast, {options.iters} iterations: pixels a second",
         "device": str(device),

@@ -391,4 +391,8 @@ def number_range(text: str) -> float | tuple[float, float]:
         numbers = []
     if len(numbers) not in (1, 2) or not all(map(math.isfinite, numbers)):
         raise argparse.ArgumentTypeError(f"{text!r} is not a range, such as 4095 or 16,235")
+    if not (numbers[0] < numbers[1] if len(numbers) == 2 else numbers[0] > 0):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no range: give white, above 0, or black,white with black below white, such as 4095 or 16,235"
+        )
     return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])

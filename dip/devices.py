@@ -125,6 +125,13 @@ def _native_bfloat16(device: torch.device) -> bool:
     return False
 
 
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    with contextlib.suppress(AttributeError):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def asynchronous(device: torch.device) -> bool:
     """Tell whether a device only queues what it is given, so that to look at a number means to wait for it."""
     return device.type != "cpu"

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 
 from dip import devices
-from dip.batch.places import cores
 from dip.callbacks import bar_class, interrupts, shows_progress
 from dip.errors import positive_int, shown
 from dip.solver import Fit
@@ -103,7 +102,7 @@ def _run_all(fits: Iterable[Fit], iters: int | None, at_once: int | None) -> Ite
 def suitable(fit: Fit) -> int:
     """Return how many fits like this one its device is to run at a time."""
     kind, (_, height, width) = fit.device.type, fit.task.shape
-    wanted = cores() if kind == "cpu" else _PIXELS // (height * width)
+    wanted = devices.cores() if kind == "cpu" else _PIXELS // (height * width)
     free, needed = devices.free_memory(fit.device), fit.settings.memory
     if free is not None and needed:
         wanted = min(wanted, int(0.8 * free) // needed)
@@ -122,7 +121,7 @@ class _Group:
     def __init__(self, iters: int | None, at_once: int) -> None:
         self._iters, self._at_once = iters, at_once
         self._threads = torch.get_num_threads()
-        self._share = max(1, min(self._threads, cores() // at_once))
+        self._share = max(1, min(self._threads, devices.cores() // at_once))
         self._begun: deque[tuple[Fit, Future[None]]] = deque()
         self._more, self.interrupted = True, False
         self._own = threading.local()

@@ -49,6 +49,7 @@ PUBLIC_NAMES = [
     "operators",
     "presets",
     "reconstruct",
+    "run_all",
     "stopping",
     "super_resolve",
     "trained",
@@ -63,7 +64,7 @@ FLOORS = [
     {"stopping", "averaging", "history", "guard", "optimizers", "problem", "callbacks", "checkpoint"},
     {"settings", "solver", "replay", "crops", "trained"},
     {"tasks"},
-    {"restore"},
+    {"restore", "several"},
     {"plot", "batch", "benchmark"},
     {"demo", "arguments", "cli", "commands", "comparison", "console", "folder", "job", "order", "work"}
     | {"place_arguments", "parcels", "train_arguments", "train_command", "trained_job", "__main__"},

@@ -168,7 +168,7 @@ def test_threads_and_settings_are_as_before(monkeypatch):
         inside = []
         given = fits(2, progress=True, callbacks=[lambda fit: inside.append(torch.get_num_threads())])
         list(dip.run_all(given, 1, at_once=2))
-        assert inside == [max(1, min(2, several.cores() // 2))] * 2
+        assert inside == [max(1, min(2, devices.cores() // 2))] * 2
         new = []
         thread = threading.Thread(target=lambda: new.append(torch.zeros(1).sum() + torch.get_num_threads()))
         thread.start()
@@ -239,7 +239,7 @@ def test_how_many_are_suitable(monkeypatch, kind, size, cores, free, expected):
         task = dip.Denoise(np.zeros((size, size), np.float32))
         settings = type("Settings", (), {"memory": 9})
 
-    monkeypatch.setattr(several, "cores", lambda: cores)
+    monkeypatch.setattr(devices, "cores", lambda: cores)
     monkeypatch.setattr(devices, "free_memory", lambda device: free)
     assert several.suitable(Like()) == expected
 

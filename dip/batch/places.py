@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from dip.devices import cores
 from dip.errors import positive_int
 
 __all__ = ["Dask", "Given", "InProcess", "Place", "Processes", "cores", "gpus"]
@@ -259,13 +260,6 @@ def gpus() -> list[str]:
     count = torch.cuda.device_count()
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     return named.split(",")[:count] if named else [str(number) for number in range(count)]
-
-
-def cores() -> int:
-    """Return the number of cores that this process may use."""
-    with contextlib.suppress(AttributeError):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 # ---------------------------------------------------------------------- in the worker

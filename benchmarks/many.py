@@ -1,13 +1,13 @@
-"""How many pixels a second do many small pictures get when they are fitted at a time, and when one after the other?
+"""How many pixels a second do many small pictures get when several are fitted at a time, and one after the other?
 
     python benchmarks/many.py --sizes 64 128 256 --count 8
 
 --count pictures of each size, with the preset "fast" and --iters iterations each: one after the other with all threads;
 several at a time (`dip.run_all`); on a CPU also in as many processes as it has cores (what --workers does); and beside
-them one picture of as many pixels, which keeps the device busy by itself. They take turns for --rounds rounds. What is
-counted is pixels times iterations, over the seconds from the first fit's making to the last one's end; the processes
-are there already. The results of all ways have to agree: on a CPU bit for bit with those of single fits with as many
-threads.
+them one picture of about as many pixels, which keeps the device busy by itself. They take turns for --rounds rounds,
+after one of a few iterations that is not counted. What is counted is pixels times iterations, over the seconds from the
+first fit's making to the last one's end; the processes are there already. The report has how far the pictures are from
+those of single fits: on a CPU, with as many threads, they are the same.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -114,12 +114,12 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         for size in options.sizes:
             report["sizes"][size] = found = measured(size, ways, options)
+            options.out.parent.mkdir(parents=True, exist_ok=True)
+            options.out.write_text(json.dumps(report, indent=1) + "\n")
             print(size, json.dumps(found), flush=True)
     finally:
         if workers is not None:
             workers.close()
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(report, indent=1) + "\n")
 
 
 def measured(size: int, ways: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
@@ -127,40 +127,44 @@ def measured(size: int, ways: dict[str, Any], options: argparse.Namespace) -> di
     noisy = pictures(size, options.count)
     # of as many pixels, in whole steps of the network
     side = max(32, round(size * math.sqrt(options.count) / 32) * 32)
-    large = np.resize(noisy[0], (side, side, 3))
+    times = -(-side // size)
+    large = np.tile(noisy[0], (times, times, 1))[:side, :side]
     pixels = {**dict.fromkeys(ways, options.count * size**2), "one large picture": side**2}
     every: dict[str, Any] = {**ways, "one large picture": lambda _, given: in_turn([large], given)}
     seconds: dict[str, list[float]] = {name: [] for name in every}
     restored = {}
-    for number in range(options.rounds):
+    few = argparse.Namespace(**{**vars(options), "iters": 3})
+    for number in range(options.rounds + 1):
         for name in list(every)[:: 1 if number % 2 else -1]:
             started = time.perf_counter()
-            restored[name] = every[name](noisy, options)
+            restored[name] = every[name](noisy, options if number else few)
             wait(torch.device(options.device))
-            seconds[name].append(time.perf_counter() - started)
+            if number:
+                seconds[name].append(time.perf_counter() - started)
     rates = {name: [pixels[name] * options.iters / one for one in taken] for name, taken in seconds.items()}
     middle = {name: statistics.median(rate) for name, rate in rates.items()}
+    running = min(options.count, options.at_once or several.suitable(made(noisy[0], options.device)))
     return {
         "side of the large picture": side,
-        "at once": options.at_once or several.suitable(made(noisy[0], options.device)),
+        "at once": running,
         "megapixels a second": {name: [round(one / 1e6, 4) for one in rate] for name, rate in rates.items()},
         "against one after the other": {name: round(middle[name] / middle["one after the other"], 3) for name in every},
         "against one large picture": {name: round(middle[name] / middle["one large picture"], 3) for name in every},
-        "furthest from single fits": dict(_apart(noisy, restored, options)),
+        "furthest from single fits": {
+            name: _apart(noisy, restored[name], options, at_a_time)
+            for name, at_a_time in zip(ways, (1, running, dip.devices.cores()), strict=False)
+            if name != "one after the other"
+        },
     }
 
 
-def _apart(
-    noisy: list[np.ndarray], restored: dict[str, list[np.ndarray]], options: argparse.Namespace
-) -> Iterator[tuple[str, float]]:
-    """Yield by how much a pixel differs from that of a fit alone, with one thread where that is what each had."""
+def _apart(noisy: list[np.ndarray], found: list[np.ndarray], options: argparse.Namespace, at_a_time: int) -> float:
+    """Return by how much a value differs from that of a fit alone with the threads that each of several has."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    expected = in_turn(noisy[:2], options)
+    torch.set_num_threads(max(1, min(before, dip.devices.cores() // at_a_time)))
+    expected = in_turn(noisy, options)
     torch.set_num_threads(before)
-    for name, found in restored.items():
-        if name not in ("one after the other", "one large picture"):
-            yield name, max(float(np.abs(a.astype(float) - b).max()) for a, b in zip(found, expected, strict=False))
+    return max(float(np.abs(a.astype(float) - b).max()) for a, b in zip(found, expected, strict=True))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""What was tried for the presets "fast": PSNR against iterations, on pictures that the preset's figures are not from.
+"""What was tried for the presets "fast": PSNR against iterations, on pictures that its figures are not from.
 
     python benchmarks/search.py denoise --data DATA --pictures set14/monarch set14/flowers
     python benchmarks/search.py inpaint --data DATA --pictures set14/monarch --missing 0.9
+    python benchmarks/search.py super-resolve --data DATA --pictures set9/f16
 
 The middle --size pixels: with noise of sigma 25, clipped; in gray, with pixels missing at random; or reduced by
 --factor. A variant is the paper's preset with some of its values changed; the last is the preset. OUT has the PSNR
@@ -25,7 +26,7 @@ import numpy as np
 import skimage.color
 import skimage.filters
 import torch
-from time_to_quality import add_pictures, as_tensor, now, pair
+from time_to_quality import add_pictures, as_tensor, cropped, now, pair
 from torch import Tensor
 
 import dip
@@ -96,28 +97,25 @@ DENOISE: Variants = {
 
 NARROW = net(32, 64, 64, 64, 64)
 
+
+def missing(words: str, channels: dict[str, Any], lr: float, jitter: float, upsampling: str = "bilinear") -> Variants:
+    """Return a variant of the preset for pixels missing at random, under its name."""
+    given = {"preset": "paper-half", "network": {**channels["network"], "upsampling": upsampling}}
+    return {f"{words}, {upsampling}, learning rate {lr}, jitter {jitter}": {**given, "lr": lr, "jitter": jitter}}
+
+
 INPAINT: Variants = {
     "paper-half": {"preset": "paper-half"},
-    **{
-        f"{words}, learning rate {lr}, jitter {jitter}": {**channels, "lr": lr, "jitter": jitter}
-        for words, channels, lr, jitter in (
-            ("thin: 16, 32, 64, 64, 64 channels", THIN, 0.003, 0.01),
-            ("32, 64, 64, 64, 64 channels", NARROW, 0.003, 0.01),
-            ("32, 64, 64, 64, 64 channels", NARROW, 0.003, 0.03),
-            ("32, 64, 64, 64, 64 channels", NARROW, 0.006, 0.01),
-            ("32, 64, 64, 64, 64 channels", NARROW, 0.01, 0.01),
-            ("64 channels everywhere", HALF, 0.003, 0.01),
-            ("64 channels everywhere", HALF, 0.006, 0.01),
-            ("64 channels everywhere", HALF, 0.006, 0.003),
-            ("32, 64, 128, 128, 128 channels", MIDDLE, 0.003, 0.01),
-        )
-    },
-    "32, 64, 64, 64, 64 channels, learning rate 0.01 falling to 0, jitter 0.01": {
-        **NARROW,
-        "lr": 0.01,
-        "jitter": 0.01,
-        "falling": True,
-    },
+    **missing("thin: 16, 32, 64, 64, 64 channels", THIN, 0.003, 0.01, "nearest"),
+    **missing("32, 64, 64, 64, 64 channels", NARROW, 0.003, 0.01, "nearest"),
+    **missing("32, 64, 64, 64, 64 channels", NARROW, 0.003, 0.03, "nearest"),
+    **missing("32, 64, 64, 64, 64 channels", NARROW, 0.006, 0.01, "nearest"),
+    **missing("32, 64, 64, 64, 64 channels", NARROW, 0.01, 0.01, "nearest"),
+    **missing("64 channels everywhere", HALF, 0.003, 0.01, "nearest"),
+    **missing("64 channels everywhere", HALF, 0.006, 0.01, "nearest"),
+    **missing("64 channels everywhere", HALF, 0.01, 0.01),
+    **missing("64 channels everywhere", HALF, 0.01, 0.003),
+    **missing("64 channels everywhere", HALF, 0.003, 0.01),
     "fast": {"preset": "fast"},
 }
 
@@ -139,7 +137,7 @@ def denoise(name: str, options: argparse.Namespace) -> tuple[dip.Denoise, np.nda
 
 def inpaint(name: str, options: argparse.Namespace) -> tuple[dip.Inpaint, np.ndarray]:
     """Return the task, and the clean picture."""
-    clean, _ = pair(name, options, sigma=25)
+    clean = cropped(name, options)
     gray = clean if clean.ndim == 2 else skimage.color.rgb2gray(clean).astype(np.float32)
     mask = dip.degradations.random_mask(gray.shape, 1 - options.missing, seed=0)
     return dip.Inpaint(gray * mask, mask), gray
@@ -147,7 +145,7 @@ def inpaint(name: str, options: argparse.Namespace) -> tuple[dip.Inpaint, np.nda
 
 def super_resolve(name: str, options: argparse.Namespace) -> tuple[dip.SuperResolve, np.ndarray]:
     """Return the task, and the clean picture."""
-    clean, _ = pair(name, options, sigma=25)
+    clean = cropped(name, options)
     small = dip.operators.Downsample(options.factor)(as_tensor(clean, torch.device("cpu"))[None])
     return dip.SuperResolve(small, options.factor), clean
 

@@ -124,8 +124,13 @@ def add_pictures(parser: argparse.ArgumentParser, first: str) -> None:
 
 def pair(name: str, options: argparse.Namespace, sigma: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the middle of a picture, and the same with noise."""
-    clean = crop(read((options.data / name).with_suffix(".png")), options.size)
+    clean = cropped(name, options)
     return clean, dip.degradations.gaussian(clean, sigma, clip=True, seed=0)
+
+
+def cropped(name: str, options: argparse.Namespace) -> np.ndarray:
+    """Return the middle of a picture."""
+    return crop(read((options.data / name).with_suffix(".png")), options.size)
 
 
 def as_tensor(clean: np.ndarray, device: torch.device) -> Tensor:

@@ -143,7 +143,8 @@ def free_memory(device: torch.device) -> int | None:
     On Linux a container's limit (cgroup 1 or 2) counts as well as the machine's memory.
     """
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by PyTorch, for the next
+        return torch.cuda.mem_get_info(device)[0] + kept
     limits = [_machine_memory(), _container_memory()]
     known = [limit for limit in limits if limit is not None]
     return min(known) if known else None
@@ -317,27 +318,24 @@ def _gib(count: int) -> str:
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 / 10 else f"{count / 2**20:.0f} MiB"
 
 
-class Streams:
-    """A thread's own CUDA streams: what several threads queue on a GPU runs there side by side."""
+STREAMS = 16
+"""How many streams `stream` has on a GPU, besides number 0."""
 
-    def __init__(self) -> None:
-        self._made: dict[torch.device, torch.cuda.Stream] = {}
+_streams: dict[tuple[torch.device, int], torch.cuda.Stream] = {}
+_streams_lock = threading.Lock()
 
-    @contextlib.contextmanager
-    def of(self, device: torch.device) -> Iterator[None]:
-        """Queue on the stream for a device, after what its default stream has now; wait at the end. No-op elsewhere."""
-        if device.type != "cuda":
-            yield
-            return
-        if device not in self._made:
-            self._made[device] = torch.cuda.Stream(device)
-        stream = self._made[device]
-        stream.wait_stream(torch.cuda.default_stream(device))
-        with torch.cuda.stream(stream):
-            try:
-                yield
-            finally:
-                stream.synchronize()
+
+def stream(device: torch.device, number: int) -> torch.cuda.Stream:
+    """Return a CUDA stream of the package's own by its number: 0 to record on, 1 to `STREAMS` for fits in threads.
+
+    PyTorch has 32 streams a device and hands them out in turn. One that is made for each fit would sooner or later be
+    one on which another fit runs, or is recorded; these are made once.
+    """
+    assert 0 <= number <= STREAMS
+    with _streams_lock:
+        if (device, number) not in _streams:
+            _streams[device, number] = torch.cuda.Stream(device)
+        return _streams[device, number]
 
 
 _memory_is_reused = 0  # by so many fits at this time

@@ -134,7 +134,7 @@ _PRESETS = (
         "fast",
         "single pixels missing at random, in a small part of the time",
         1000,
-        _net((64,) * 5, (4,) * 5),
+        _net((64,) * 5, (4,) * 5, upsampling="nearest"),
         jitter=0.01,
     ),
     Preset(

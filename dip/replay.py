@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from dip import optimizers
+from dip import devices, optimizers
 from dip.errors import shown, unknown, warn
 
 if TYPE_CHECKING:
@@ -80,12 +80,11 @@ class CudaGraphs:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._stream: torch.cuda.Stream | None = None
 
     def _own_stream(self) -> torch.cuda.Stream:
-        if self._stream is None:
-            self._stream = torch.cuda.Stream(self._device)
-        return self._stream
+        """Return the stream to record on: that of the thread, but not the default one, which can't be recorded."""
+        current = torch.cuda.current_stream(self._device)
+        return devices.stream(self._device, 0) if current == torch.cuda.default_stream(self._device) else current
 
     def generators(self) -> list[torch.Generator]:
         """Return PyTorch's own generator of the device: layers such as Dropout draw from it."""
@@ -168,8 +167,9 @@ class Replays:
 
     def _drop(self) -> None:
         if self._made is not None:
-            self._made.close()
-        self._made = None
+            with _ONE_AT_A_TIME:
+                self._made.close()
+                self._made = None
 
     def of(self, fit: Fit, left: int) -> Replay | None:
         """Return what does the next iteration of a fit, None where that is to be computed plainly.
@@ -272,19 +272,29 @@ def _hooks(module: nn.Module) -> tuple[int, ...]:
     )
 
 
+def worked_on(fit: Fit) -> Iterator[Tensor]:
+    """Yield the tensors on a fit's device that an iteration works on, and the output that it has left."""
+    for tensor in (*_places(fit), fit._output):
+        if isinstance(tensor, Tensor) and tensor.device == fit.device:
+            yield tensor
+
+
+def _places(fit: Fit) -> Iterator[Tensor | None]:
+    yield from (fit.y, fit.weight, fit.code, fit._average._sum, fit._jitter._noise)
+    for module in fit.network.modules():
+        yield from module._parameters.values()
+        yield from module._buffers.values()
+    for group in fit._optimizer.param_groups:
+        for parameter in group["params"]:
+            yield from fit._optimizer.state.get(parameter, {}).values()
+
+
 def _addresses(fit: Fit) -> list[Any]:
     """Return where in memory all that an iteration works on is, and the mode and the hooks of each layer."""
     found: list[Any] = [fit._average, fit._jitter.generator]
-    tensors: list[Tensor | None] = [fit.y, fit.weight, fit.code, fit._average._sum, fit._jitter._noise]
-    for module in fit.network.modules():
-        found += (module.training, *_hooks(module))
-        tensors += module._parameters.values()
-        tensors += module._buffers.values()
-    for group in fit._optimizer.param_groups:
-        found.append(id(group["lr"]))
-        for parameter in group["params"]:
-            tensors += fit._optimizer.state.get(parameter, {}).values()
-    return found + [None if tensor is None else tensor.data_ptr() for tensor in tensors]
+    found += [(module.training, *_hooks(module)) for module in fit.network.modules()]
+    found += [id(group["lr"]) for group in fit._optimizer.param_groups]
+    return found + [None if tensor is None else tensor.data_ptr() for tensor in _places(fit)]
 
 
 # ---------------------------------------------------------------------- the comparison

@@ -15,7 +15,7 @@ from small import NET, QUICK, assert_equal_states, picture, trained_state
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import dip
-from dip import replay
+from dip import devices, replay
 from dip.networks import layers
 
 LR = 2.0**-7  # a learning rate that float32 holds exactly: in a graph it is a tensor
@@ -688,6 +688,9 @@ class StandIn:
         monkeypatch.setattr(torch.cuda, "synchronize", lambda: self.note("wait"))
         monkeypatch.setattr(torch.cuda, "Stream", lambda device: f"side of {device}")
         monkeypatch.setattr(torch.cuda, "stream", on)
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stand_in.current[-1])
+        monkeypatch.setattr(torch.cuda, "default_stream", lambda device: "default")
+        monkeypatch.setattr(devices, "_streams", {})
         monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
         monkeypatch.setattr(torch.cuda, "graph", Capture)
         return replay.CudaGraphs(torch.device("cuda:1"))
@@ -707,6 +710,22 @@ def test_cuda_graphs_are_recorded_on_a_stream_and_replayed_on_the_callers(monkey
         *("cuda:1", "register Generator", "begin on side of cuda:1", "work on side of cuda:1", "end"),
         "replay on default",
     ]
+
+
+def test_what_runs_on_a_stream_of_its_own_is_recorded_on_that(monkeypatch):
+    stand_in = StandIn()
+    device = stand_in.install(monkeypatch)
+    made = []
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: made.append(device) or f"stream {len(made)}")
+    number_3 = devices.stream(torch.device("cuda:1"), 3)
+    with torch.cuda.stream(number_3):
+        assert device.aside(lambda: stand_in.current[-1]) == number_3
+        device.record(lambda: ()).replay()
+    assert stand_in.calls[-3:] == [f"begin on {number_3}", "end", f"replay on {number_3}"]
+    for _ in range(3):  # there are few of them, and none is made twice
+        assert device.aside(lambda: stand_in.current[-1]) == "stream 2"
+        assert devices.stream(torch.device("cuda:1"), 3) == number_3
+    assert len(made) == 2
 
 
 def test_a_recording_that_fails_leaves_the_callers_stream(monkeypatch):

@@ -133,7 +133,7 @@ _PRESETS = (
         "inpaint",
         "fast",
         "single pixels missing at random, in a small part of the time",
-        1000,
+        2000,
         _net((64,) * 5, (4,) * 5, upsampling="nearest"),
         jitter=0.01,
     ),

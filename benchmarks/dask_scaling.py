@@ -82,7 +82,7 @@ def main(arguments: list[str] | None = None) -> None:
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
         "ratio": round(seconds["1 worker"] / seconds["2 workers"], 3),
         "pictures are the same": same,
-        "cores": batch.places.cores(),
+        "cores": dip.devices.cores(),
         "environment": dip.devices.environment(),
         "date": datetime.date.today().isoformat(),
     }

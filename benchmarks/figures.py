@@ -139,9 +139,7 @@ def _group(group: tables.Group) -> dict[str, Any]:
         "protocol": group.protocol,
         "words": group.words,
         "means": means,
-        "pictures": {
-            image: {method: group.values(method, image, "psnr") for method in group.methods} for image in group.images
-        },
+        "pictures": group.by_picture("psnr"),
         "fits": _fits(group.records),
         "curves": _curves(group.records),
         "failed": [f"{r['method']} on {r['image']}: {r['error']}" for r in group.records if "error" in r],

@@ -71,6 +71,7 @@ class Workers:
 
     def __init__(self, count: int) -> None:
         self._place = batch.Processes(count)
+        self.name, self.threads = f"{count} processes", self._place.threads
         # one quick fit for each: they import PyTorch, and make their kernels
         self._all([(np.zeros((32, 32), np.float32), 3, "cpu")] * (2 * count))
 
@@ -101,9 +102,10 @@ def main(arguments: list[str] | None = None) -> None:
     options.device = str(device)
     ways: dict[str, Callable[[list[np.ndarray], argparse.Namespace], list[np.ndarray]]]
     ways = {"one after the other": in_turn, "dip.run_all": at_once}
-    workers = Workers(dip.devices.cores()) if device.type == "cpu" and dip.devices.cores() > 1 else None
+    cores = dip.devices.cores()
+    workers = Workers(cores) if device.type == "cpu" and cores > 1 else None
     if workers is not None:
-        ways[f"{dip.devices.cores()} processes"] = workers
+        ways[workers.name] = workers
     report: dict[str, Any] = {
         "experiment": f"{options.count} pictures with the preset fast, {options.iters} iterations: pixels a second",
         "device": str(device),
@@ -143,28 +145,31 @@ def measured(size: int, ways: dict[str, Any], options: argparse.Namespace) -> di
                 seconds[name].append(time.perf_counter() - started)
     rates = {name: [pixels[name] * options.iters / one for one in taken] for name, taken in seconds.items()}
     middle = {name: statistics.median(rate) for name, rate in rates.items()}
-    running = min(options.count, options.at_once or several.suitable(made(noisy[0], options.device)))
+    running = several.how_many(made(noisy[0], options.device), options.at_once, options.count)
+    threads = {name: getattr(way, "threads", several.threads(running)) for name, way in list(ways.items())[1:]}
+    single = {count: _single(noisy, options, count) for count in set(threads.values())}
     return {
         "side of the large picture": side,
         "at once": running,
         "megapixels a second": {name: [round(one / 1e6, 4) for one in rate] for name, rate in rates.items()},
         "against one after the other": {name: round(middle[name] / middle["one after the other"], 3) for name in every},
         "against one large picture": {name: round(middle[name] / middle["one large picture"], 3) for name in every},
-        "furthest from single fits": {
-            name: _apart(noisy, restored[name], options, at_a_time)
-            for name, at_a_time in zip(ways, (1, running, dip.devices.cores()), strict=False)
-            if name != "one after the other"
-        },
+        "furthest from single fits": {name: _apart(restored[name], single[count]) for name, count in threads.items()},
     }
 
 
-def _apart(noisy: list[np.ndarray], found: list[np.ndarray], options: argparse.Namespace, at_a_time: int) -> float:
-    """Return by how much a value differs from that of a fit alone with the threads that each of several has."""
+def _single(noisy: list[np.ndarray], options: argparse.Namespace, threads: int) -> list[np.ndarray]:
+    """Fit one after the other, with so many threads."""
     before = torch.get_num_threads()
-    torch.set_num_threads(max(1, min(before, dip.devices.cores() // at_a_time)))
-    expected = in_turn(noisy, options)
+    torch.set_num_threads(threads)
+    found = in_turn(noisy, options)
     torch.set_num_threads(before)
-    return max(float(np.abs(a.astype(float) - b).max()) for a, b in zip(found, expected, strict=True))
+    return found
+
+
+def _apart(found: list[np.ndarray], single: list[np.ndarray]) -> float:
+    """Return by how much a value differs at most."""
+    return max(float(np.abs(a.astype(float) - b).max()) for a, b in zip(found, single, strict=True))
 
 
 if __name__ == "__main__":

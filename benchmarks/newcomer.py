@@ -45,11 +45,8 @@ def main(arguments: list[str] | None = None) -> None:
             },
             "bytes of the page": (report / "report.html").stat().st_size,
             "means": {row.method: {**row.figures, "seconds": row.seconds} for row in group.rows()},
-            "pictures": {
-                image: {method: group.values(method, image, "psnr") for method in group.methods}
-                for image in group.images
-            },
-            "cores": dip.batch.places.cores(),
+            "pictures": group.by_picture("psnr"),
+            "cores": dip.devices.cores(),
             "environment": dip.devices.environment(),
             "date": datetime.date.today().isoformat(),
         }

@@ -148,8 +148,7 @@ class Progress:
 @contextlib.contextmanager
 def progress_bar(fit: Fit, count: int) -> Iterator[None]:
     """Show the progress of a run of `count` iterations, if it was asked for or somebody is watching."""
-    wanted = fit.settings.progress
-    if not (shows_progress() if wanted is None else wanted):
+    if not shows_progress(fit.settings.progress):
         yield
         return
     bar = Progress(count, fit.task.task, done=fit.iteration, every=1 if fit.device.type == "cpu" else 20)
@@ -185,9 +184,12 @@ def interrupts(stop: Callable[[str], None]) -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def shows_progress() -> bool:
-    """Tell whether somebody is watching: a terminal or a notebook, rather than a pipe, a log or a test."""
-    return _in_notebook() or bool(getattr(sys.stderr, "isatty", lambda: False)())
+def shows_progress(wanted: bool | None = None) -> bool:
+    """Tell whether to show progress: as wanted; None = if somebody is watching.
+
+    That is in a terminal or a notebook, rather than in a pipe, a log or a test.
+    """
+    return wanted if wanted is not None else _in_notebook() or bool(getattr(sys.stderr, "isatty", lambda: False)())
 
 
 def duration(seconds: float) -> str:

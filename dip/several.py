@@ -94,9 +94,8 @@ def _run_all(fits: Iterable[Fit], iters: int | None, at_once: int | None) -> Gen
     first: Any = next(coming, _END)
     if first is _END:
         return
-    group = _Group(iters, _how_many(_checked(first), at_once, total))
-    wanted = first.settings.progress
-    bar = bar_class()(total=total, unit="fit") if (shows_progress() if wanted is None else wanted) else None
+    group = _Group(iters, how_many(_checked(first), at_once, total))
+    bar = bar_class()(total=total, unit="fit") if shows_progress(first.settings.progress) else None
     coming = itertools.chain([first], coming)
     del first, fits  # a fit that was yielded is the caller's alone
     try:
@@ -113,7 +112,8 @@ def _run_all(fits: Iterable[Fit], iters: int | None, at_once: int | None) -> Gen
             bar.close()
 
 
-def _how_many(first: Fit, at_once: int | None, total: int | None) -> int:
+def how_many(first: Fit, at_once: int | None, total: int | None) -> int:
+    """Return how many fits run at a time, of `total` that are like the first (None = nobody knows how many)."""
     found = suitable(first) if at_once is None else at_once
     if first.device.type == "cuda":
         found = min(found, devices.STREAMS)
@@ -133,6 +133,11 @@ def suitable(fit: Fit) -> int:
     return max(1, wanted)
 
 
+def threads(at_once: int) -> int:
+    """Return the threads of each of so many fits: its share of the cores, but no more than the caller has."""
+    return max(1, min(torch.get_num_threads(), devices.cores() // at_once))
+
+
 def _checked(fit: Any) -> Fit:
     if not isinstance(fit, Fit):
         raise TypeError(f"fits holds {shown(fit)}: give fits, such as dip.Fit(dip.Denoise(image), preset='fast')")
@@ -144,8 +149,7 @@ class _Group:
 
     def __init__(self, iters: int | None, at_once: int) -> None:
         self._iters, self._at_once = iters, at_once
-        self._threads = torch.get_num_threads()
-        self._share = max(1, min(self._threads, devices.cores() // at_once))
+        self._threads, self._share = torch.get_num_threads(), threads(at_once)
         self._begun: deque[tuple[Fit, Future[None]]] = deque()
         self._seen: WeakSet[Fit] = WeakSet()
         self._more, self.interrupted = True, False

@@ -315,9 +315,9 @@ def test_memory_is_kept_until_the_last_fit_ends(monkeypatch):
 def test_no_more_than_there_are_streams(monkeypatch):
     monkeypatch.setattr(devices, "free_memory", lambda device: None)
     like = Like("cuda", 16, 1)
-    assert several._how_many(like, 100, None) == devices.STREAMS == 16
-    assert several._how_many(Like("cpu", 16, 1), 100, None) == 100
-    assert several._how_many(like, None, 3) == 3
+    assert several.how_many(like, 100, None) == devices.STREAMS == 16
+    assert several.how_many(Like("cpu", 16, 1), 100, None) == 100
+    assert several.how_many(like, None, 3) == 3
 
 
 on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")

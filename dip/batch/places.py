@@ -19,7 +19,7 @@ import torch
 from dip.devices import cores
 from dip.errors import positive_int
 
-__all__ = ["Dask", "Given", "InProcess", "Place", "Processes", "cores", "gpus"]
+__all__ = ["Dask", "Given", "InProcess", "Place", "Processes", "gpus"]
 
 _RECONNECT = 600.0  # seconds that a scheduler may be away
 _PATIENCE = 30.0  # seconds for the first answer of a scheduler

@@ -95,6 +95,11 @@ class Group:
         numbers = [record["figures"].get(figure) for record in found]
         return [number for number in numbers if number is not None]
 
+    def by_picture(self, figure: str) -> dict[str, dict[str, list[float]]]:
+        """Return a figure of each method on each picture, one for each seed."""
+        methods = self.methods
+        return {image: {method: self.values(method, image, figure) for method in methods} for image in self.images}
+
     def _row(self, method: str, found: Sequence[dict[str, Any]]) -> Row:
         done = [record for record in found if record["status"] == "done"]
         by_image: dict[str, list[dict[str, Any]]] = {}

@@ -106,7 +106,7 @@ class Training:
         self.recipe, self.out = recipe, None if out is None else Path(out)
         self.device = devices.resolve(device)
         self.dtype = parts.precision(recipe.precision, self.device)
-        self._progress = shows_progress() if progress is None else progress
+        self._progress = shows_progress(progress)
         self._say, self._about = say, about or {}
         check_folder(self.out, resume=resume, force=force, tensorboard=tensorboard)
         self._writer_class = tensorboard_writer() if tensorboard else None

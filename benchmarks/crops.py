@@ -8,7 +8,8 @@ crops of --tile pixels; each runs in a process of its own. A picture of the crop
 a whole fit takes with the preset's iterations is compared with what is proportional to the pixels.
 
 "quality": PSNR of a fit in one piece and of one in crops, with as many iterations for each tile; and the mean step
-between neighbouring pixels across the borders of the last pass's tiles, divided by that everywhere else (1 = no seam).
+between neighbouring pixels across the borders of the last pass's tiles, divided by that everywhere else, in both: what
+is more in crops than in one piece, where the same lines are no borders, is a seam.
 """
 
 from __future__ import annotations
@@ -115,9 +116,7 @@ def cost(size: int, options: argparse.Namespace) -> dict[str, Any]:
 def costs(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Add what a whole fit comes to, divided by that of the first one and by how many times more pixels it has."""
     for one in found:
-        fit = one["iterations"] * one["seconds_an_iteration"] + crops.looks(one["iterations"], one["tiles"]) * (
-            one["seconds_a_pass"] or 0
-        )
+        fit = one["iterations"] * one["seconds_an_iteration"] + (one["seconds_a_pass"] or 0)
         one["hours"] = round(fit / 3600, 2)
         first = found[0]["iterations"] * found[0]["seconds_an_iteration"]
         one["times_linear"] = round(fit / first / (one["size"] / found[0]["size"]) ** 2, 3)
@@ -144,8 +143,7 @@ def quality(name: str, options: argparse.Namespace) -> dict[str, Any]:
             "iterations": fit.iteration,
             "seconds": round(fit.seconds, 1),
         }
-        if tile is not None:
-            found[label]["seam"] = seam(fit, tile)
+        found[label]["seam"] = seam(fit, options.tile)
         if options.write:
             options.write.mkdir(parents=True, exist_ok=True)
             dip.files.write(options.write / f"{Path(name).name} {label}.png", eight_bits(fit.image), force=True)

@@ -2,9 +2,10 @@
 
 One network is fitted to all of the picture, a random crop of (z, y) at a time, so that memory follows from the crop and
 not from the picture. In a crop the network normalises by the crop's statistics, which differ from place to place: a
-picture made of such pieces would show its seams. So the whole is made by another pass. The statistics are averaged over
-many crops and frozen, which makes the network one and the same function of z everywhere, and it is applied to tiles
-with a margin as wide as it sees. What it makes is then what it would make of the whole code at once.
+picture made of such pieces would show its seams. So after half of a run the statistics are averaged over many crops and frozen,
+which makes the network one and the same function of z everywhere, and it is that function which is fitted in the other
+half, in steps that get shorter towards the end. The whole is made by a last pass over tiles with a
+margin as wide as the network sees: it is what the network would make of the whole code at once.
 """
 
 from __future__ import annotations
@@ -20,9 +21,12 @@ from dip.codes import Frame
 from dip.errors import positive_int
 from dip.problem import Problem
 
-SPACING = 10  # iterations between two of the passes over the whole at the end of a run, which are averaged
 SLOWER = 0.3  # factor of the learning rate: a crop says less of the picture than the whole does
 USUAL = 512  # pixels of a side: what is advised, and what the memory is told for
+_EARLIEST = 50  # before this iteration the statistics are not frozen, in a run however short
+_RISE = 100  # iterations from there until the steps have their length again,
+_PEAK = 0.5  # which is this part of what it was: nothing holds the scale of the weights any more
+_LAST = 0.05  # of that, at the end of a run
 _SAMPLED = 20  # crops over which the statistics are averaged, at least
 _PASS = 512  # least side of a tile in such a pass, in pixels: with small ones it is all margin
 
@@ -52,6 +56,14 @@ class Whole:
     def compared(self, prediction: Any, y: Any, weight: Any) -> tuple[Any, Any, Any]:
         """Return what of A x, y and the weight belongs together."""
         return prediction, y, weight
+
+    def settle(self, network: Any, code: Tensor, dtype: torch.dtype, iteration: int, goal: int | None) -> bool:
+        """Tell whether what the network is has changed before this iteration of a run that ends at `goal`: never."""
+        return False
+
+    def pace(self, iteration: int, goal: int | None) -> float:
+        """Return the factor of the learning rate."""
+        return 1.0
 
     def state_dict(self) -> dict[str, Any]:
         """Return what `load_state_dict` takes."""
@@ -96,6 +108,8 @@ class Crops:
         self._columns = _Axis(frame.width, frame.left, frame.inner_width, tile, step, factor, support)
         self._generator = torch.Generator().manual_seed(seed)
         self._crop = self._draw()
+        self._seed = seed
+        self.frozen_at: int | None = None  # the iteration before which the statistics were
 
     def _draw(self) -> _Crop:
         places = [axis.at(axis.draw(self._generator)) for axis in (self._rows, self._columns)]
@@ -114,10 +128,35 @@ class Crops:
             for _ in range(count)
         ]
 
-    def look(self, network: Any, code: Tensor, dtype: torch.dtype, seed: int) -> Tensor:
-        """Return x of the whole: `whole`, by the statistics of crops drawn with a seed."""
-        sample = self.sample(max(tiles_in(self._tile, self._frame), _SAMPLED), seed)
-        return self._frame.crop(whole(network, code, self._tile, dtype, sample))
+    def settle(self, network: Any, code: Tensor, dtype: torch.dtype, iteration: int, goal: int | None) -> bool:
+        """Freeze the statistics where it is time, and tell whether they were."""
+        if self.frozen_at is not None or goal is None or iteration < max(goal // 2, _EARLIEST):
+            return False
+        self.frozen_at = iteration
+        self._measure(network, code, dtype, iteration)
+        freeze(network)
+        return True
+
+    def pace(self, iteration: int, goal: int | None) -> float:
+        """Return the factor of the learning rate: 1, and when the statistics are frozen from 0 up to a half.
+
+        From there it falls along a cosine to the end of the run: the last weights are then as good as an average.
+        """
+        if self.frozen_at is None:
+            return 1.0
+        since = iteration - self.frozen_at
+        done = 0.0 if goal is None else since / (goal - self.frozen_at)
+        return _PEAK * min(1.0, (since + 1) / _RISE) * (_LAST + (1 - _LAST) * (1 + math.cos(math.pi * done)) / 2)
+
+    def look(self, network: Any, code: Tensor, dtype: torch.dtype, iteration: int) -> Tensor:
+        """Return x of the whole, by the frozen statistics, or before that by those of crops drawn for the iteration."""
+        if self.frozen_at is None:
+            self._measure(network, code, dtype, iteration)
+        return self._frame.crop(whole(network, code, self._tile, dtype))
+
+    def _measure(self, network: Any, code: Tensor, dtype: torch.dtype, iteration: int) -> None:
+        count = max(tiles_in(self._tile, self._frame), _SAMPLED)
+        measure(network, code, dtype, self.sample(count, self._seed + iteration))
 
     def picture(self, made: Tensor) -> Tensor:
         """Return x in what the network has made of the crop."""
@@ -129,12 +168,13 @@ class Crops:
         return prediction[..., *self._crop.prediction], y, weight
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the generator's state."""
-        return {"generator": self._generator.get_state()}
+        """Return the generator's state, and when the statistics were frozen."""
+        return {"generator": self._generator.get_state(), "frozen_at": self.frozen_at}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state`."""
+        """Go on from `state`; the network's own comes with its weights."""
         self._generator.set_state(state["generator"])
+        self.frozen_at = state["frozen_at"]
 
 
 class _Axis(NamedTuple):
@@ -173,11 +213,6 @@ class _Axis(NamedTuple):
             slice(lead, last - first - trail),
             slice(first + lead, last - trail),
         )
-
-
-def looks(goal: int, tiles: int) -> int:
-    """Return how many passes over the whole a fit of so many iterations is worth: a quarter of its time, at most 20."""
-    return min(max(goal // (4 * tiles), 2), 20)
 
 
 def check(options: dict[str, Any], task: Problem, network: Any, frame: Frame) -> int | None:
@@ -220,30 +255,35 @@ def check(options: dict[str, Any], task: Problem, network: Any, frame: Frame) ->
     return needed(tile, frame)
 
 
+def norms_of(network: nn.Module) -> list[Any]:
+    """Return the batch normalisations of a network."""
+    return [layer for layer in network.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+
+
+def freeze(network: nn.Module) -> None:
+    """Let the network be trained on with the statistics that its normalisations have."""
+    network.train()
+    for norm in norms_of(network):
+        norm.eval()
+
+
 @torch.no_grad()
-def whole(network: Any, code: Tensor, tile: int, dtype: torch.dtype, sample: Iterable[Place]) -> Tensor:
-    """Return f(z) of the whole code, tile by tile, by statistics of the normalisations that are the same for all.
+def measure(network: Any, code: Tensor, dtype: torch.dtype, sample: Iterable[Place]) -> None:
+    """Take the mean of the statistics over crops of the code for those of the normalisations.
 
     Parameters
     ----------
     network : Module
-        With `reach`: how many pixels away a pixel of the code still counts. It comes back in training mode.
+        It comes back in training mode.
     code : Tensor
         (1, C, H, W), without jitter.
-    tile : int
-        Side of the crops that the network was fitted to.
     dtype : torch.dtype
         What the network computes in.
     sample : iterable of places
-        Crops over which the statistics are averaged. They have to come as those of the fit did, to whose statistics
-        the weights are fitted: the mean over a grid of tiles, in which the border counts for more, costs some decibels.
-
-    Returns
-    -------
-    Tensor
-        (1, out_channels, H, W), float32.
+        They have to come as those of the fit do, to whose statistics the weights are fitted: the mean over a grid of
+        tiles, in which the border counts for more, costs some decibels.
     """
-    norms = [layer for layer in network.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    norms = norms_of(network)
     momenta = [norm.momentum for norm in norms]
     network.train()
     for norm in norms:
@@ -253,6 +293,29 @@ def whole(network: Any, code: Tensor, tile: int, dtype: torch.dtype, sample: Ite
         network(_part(code, rows, columns, dtype))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
+
+
+@torch.no_grad()
+def whole(network: Any, code: Tensor, tile: int, dtype: torch.dtype) -> Tensor:
+    """Return f(z) of the whole code, tile by tile, by the statistics that the normalisations have.
+
+    Parameters
+    ----------
+    network : Module
+        With `reach`: how many pixels away a pixel of the code still counts. Its layers come back in the mode they were.
+    code : Tensor
+        (1, C, H, W), without jitter.
+    tile : int
+        Side of the crops that the network was fitted to.
+    dtype : torch.dtype
+        What the network computes in.
+
+    Returns
+    -------
+    Tensor
+        (1, out_channels, H, W), float32.
+    """
+    trained = [layer for layer in network.modules() if layer.training]
     network.eval()
     try:
         made = None
@@ -264,7 +327,8 @@ def whole(network: Any, code: Tensor, tile: int, dtype: torch.dtype, sample: Ite
                 made = part.new_empty(1, part.shape[1], *code.shape[2:])
             made[..., rows, columns] = part[..., own_rows, own_columns]
     finally:
-        network.train()
+        for layer in trained:
+            layer.training = True
     assert made is not None
     return made
 

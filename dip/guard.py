@@ -23,10 +23,11 @@ class Guard:
     """Watch the loss; keep the last good state.
 
     A loss is bad if it is not finite, or if it is `rise` times as large as any of late: as their maximum, which decays
-    by 2 % an iteration. (The mean would not do: for a picture of few pixels the jitter scatters the loss by more than
-    that.) Below a thousandth of the first loss a rise does no harm and is let be, and so it is during the first `every`
-    iterations, when the steps are still finding their length. The state is copied every `every` iterations, before the
-    optimiser's step, and only where the loss was good: so the weights that are kept are weights whose loss is known.
+    by 2 % an iteration, and as that was when the state was last copied, since a loss may rise step by step. (The mean
+    would not do: for a picture of few pixels the jitter scatters the loss by more than that.) Below a thousandth of the
+    first loss a rise does no harm and is let be, and so it is during the first `every` iterations, when the steps are
+    still finding their length. The state is copied every `every` iterations, before the optimiser's step, and only
+    where the loss was good: so the weights that are kept are weights whose loss is known.
 
     Parameters
     ----------
@@ -45,6 +46,7 @@ class Guard:
         self.rise, self.every, self.patience = rise, every, patience
         self.seen = 0
         self.first = self.level = 0.0
+        self.kept_level = math.inf
         self.good: dict[str, Any] | None = None
         self.good_iteration = 0
         self.restored = 0
@@ -54,7 +56,7 @@ class Guard:
         """Tell whether a loss is not finite or has suddenly risen."""
         if not math.isfinite(loss) or self.seen < self.every:
             return not math.isfinite(loss)
-        return loss > max(self.rise * self.level, self._HARMLESS * self.first)
+        return loss > max(self.rise * min(self.level, self.kept_level), self._HARMLESS * self.first)
 
     def accept(self, losses: list[float]) -> None:
         """Take note of good losses."""
@@ -68,6 +70,7 @@ class Guard:
         # Counted from a restoration too: the shorter steps are to show that they lead further than the last ones did.
         if self.good is None or iteration - max(self.good_iteration, self.restored) >= self.every:
             self.good, self.good_iteration, self.failures = state(), iteration, 0
+            self.kept_level = self.level if self.seen >= self.every else math.inf
 
     def back(self, iteration: int, loss: float) -> dict[str, Any]:
         """Return the state to go back to.
@@ -103,6 +106,7 @@ class Guard:
             "seen": self.seen,
             "first": self.first,
             "level": self.level,
+            "kept_level": self.kept_level,
             "good": self.good,
             "good_iteration": self.good_iteration,
             "restored": self.restored,
@@ -112,6 +116,6 @@ class Guard:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state`."""
         self.seen, self.first, self.level = state["seen"], state["first"], state["level"]
-        self.good = state["good"]
+        self.kept_level, self.good = state["kept_level"], state["good"]
         self.good_iteration, self.restored = state["good_iteration"], state["restored"]
         self.failures = state["failures"]

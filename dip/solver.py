@@ -15,7 +15,7 @@ from dip import codes, devices, losses, optimizers, storage
 from dip._version import __version__
 from dip.averaging import ExponentialAverage
 from dip.callbacks import Reference, interrupts, progress_bar
-from dip.crops import SPACING, Crops, Whole, looks
+from dip.crops import Crops, Whole, freeze
 from dip.errors import positive_int, shown, warn
 from dip.guard import DivergenceError, Guard
 from dip.history import History
@@ -109,7 +109,6 @@ class Fit:
         self.history = History()
         self.iteration, self.seconds = 0, 0.0
         self._goal: int | None = None
-        self._looked = 0
         self.recoveries: list[dict[str, Any]] = []
         self.stop_reason: str | None = None
         self._stop: str | None = None
@@ -129,8 +128,6 @@ class Fit:
         started = time.perf_counter()
         with torch.inference_mode(False), torch.enable_grad():
             self._iterate()
-            if self._look_is_due():
-                self._look()
         self.seconds += time.perf_counter() - started
         try:
             for callback in self.callbacks:
@@ -146,6 +143,10 @@ class Fit:
         code = self.settings.code
         if isinstance(code, codes.Denoised) and 0 < self.iteration == code.renewed * self.settings.tiles:
             code.renew(self.code, self.settings.frame, self.current)
+        if self._view.settle(self.network, self.code, self.settings.dtype, self.iteration, self._goal):
+            self._settle()
+            self._guard = Guard()  # what it has kept is another function by now, and so are the optimiser's moments
+            self._optimizer = optimizers.create(self.settings.optimizer, self._fitted, self.settings.lr)
         self._part = self._view.part(self.code)
         replay = self._replays.of(self, 0 if self._goal is None else self._goal - self.iteration)
         loss, data_loss, output = self._evaluate_anew() if replay is None else replay.evaluate()
@@ -156,7 +157,8 @@ class Fit:
         self._output = None if self._in_crops else output
         if not self._check(loss):
             return
-        optimizers.set_lr(self._optimizer, self.settings.lr * self._guard.lr_factor)
+        pace = self._view.pace(self.iteration - 1, self._goal)
+        optimizers.set_lr(self._optimizer, self.settings.lr * self._guard.lr_factor * pace)
         if replay is None:
             self._advance(loss, output)
         else:
@@ -198,23 +200,16 @@ class Fit:
         s, step = self.settings, int(self.network.multiple)
         return Crops(s.frame, tile, step, s.crop_seed, factor=self.task.factor, support=self.task.support or 0)
 
+    def _look(self) -> None:
+        """Make the whole of a fit in crops while its time is counted."""
+        started = time.perf_counter()
+        with torch.inference_mode(False):
+            _ = self.output
+        self.seconds += time.perf_counter() - started
+
     @property
     def _in_crops(self) -> bool:
         return self.settings.tile is not None
-
-    def _look_is_due(self) -> bool:
-        """Tell whether a fit in crops is to look at the whole: towards the end of a run, and when it is cut short."""
-        if not self._in_crops or self._goal is None:
-            return False
-        left = self._goal - self.iteration
-        last = SPACING * looks(self._goal, self.settings.tiles)
-        return self._stop is not None or (left % SPACING == 0 and left < last)
-
-    def _look(self) -> None:
-        if self.iteration - self._looked > SPACING:  # what is older comes from another run
-            self._average = ExponentialAverage(self.settings.average)
-        self._average.update(self.output)
-        self._looked = self.iteration
 
     def _check(self, loss: Tensor) -> bool:
         """Let the guard see the loss; return False if the state had to be restored.
@@ -288,6 +283,8 @@ class Fit:
             while self.iteration < goal and self._stop is None:
                 self.step()
             self._settle()
+            if self._in_crops:
+                self._look()
             self._save_checkpoint()
         self.stop_reason, self._goal = self._stop or "iterations", None
         return self
@@ -309,17 +306,16 @@ class Fit:
             if not isinstance(self._view, Crops) or not self.iteration:
                 raise RuntimeError("the fit has not been run yet; call run()")
             s = self.settings
-            self._output = self._view.look(self.network, self.code, s.dtype, s.seed + self.iteration)
+            self._output = self._view.look(self.network, self.code, s.dtype, self.iteration)
         return self._output
 
     @property
     def current(self) -> Tensor:
         """The average of the outputs so far (the last output if averaging is off), (1, C, H, W) in [0, 1].
 
-        Of a fit in crops, which sees no whole outputs on its way, the average of the looks at the end of the run.
+        A fit in crops sees no whole outputs on its way: of it this is `output`.
         """
-        stale = self._in_crops and self.iteration - self._looked >= SPACING
-        average = None if stale else self._average.value
+        average = self._average.value
         return self.output if average is None else average
 
     @property
@@ -353,7 +349,7 @@ class Fit:
             "trained": self._trainable_state(),
             "code": self.code,
             "jitter": self._jitter.state_dict(),
-            "view": {**self._view.state_dict(), "looked": self._looked},
+            "view": self._view.state_dict(),
             "guard": self._guard.state_dict(),
             "unchecked": list(self._unchecked),
             "recoveries": self.recoveries,
@@ -400,7 +396,8 @@ class Fit:
         self._load_trainable_state(state["trained"])
         self._jitter.load_state_dict(state["jitter"])
         self._view.load_state_dict(state["view"])
-        self._looked = state["view"]["looked"]
+        if isinstance(self._view, Crops) and self._view.frozen_at is not None:
+            freeze(self.network)
         self._guard.load_state_dict(state["guard"])
         self._unchecked = [loss.to(self.device) for loss in state["unchecked"]]
         if self._rule is not None:

@@ -101,6 +101,16 @@ def test_a_sudden_rise_is_a_divergence_too():
     assert [recovery["iteration"] for recovery in fit.recoveries] == [40]
 
 
+def test_a_rise_in_a_few_steps_is_one():
+    """Each step is less than 5 dB, so none of them is sudden; all together lead away within one interval of copies."""
+    loss = Sick(lambda call: call in range(260, 264), lambda value: value * 2.0 ** (loss.calls - 259))
+    with pytest.warns(RuntimeWarning, match="went back to the state of iteration 251"):
+        fit = quick_fit(dip.Denoise(picture()), iters=270, loss=loss)
+    found = losses(fit)
+    assert max(found[i + 1] / found[i] for i in range(250, 262)) < 10**0.5
+    assert [one["back_to"] for one in fit.recoveries] == [251] * len(fit.recoveries)
+
+
 def test_a_slow_rise_is_none():
     loss = Sick(lambda call: True, lambda value: value.detach() * 1.03**loss.calls / value.detach() + 0 * value)
     fit = quick_fit(iters=80, loss=loss)

@@ -52,14 +52,18 @@ def differences(ours, expected):
     return [float((a.double() - b).abs().max() / b.abs().max()) for a, b in zip(ours, expected, strict=True)]
 
 
+@pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("strip", [1, 10**6])
 @pytest.mark.parametrize("conv", [False, True])
 @pytest.mark.parametrize("channels", FEW)
-def test_results_gradients_and_statistics_are_pytorchs(channels, conv, strip, monkeypatch):
+def test_results_gradients_and_statistics_are_pytorchs(channels, conv, strip, frozen, monkeypatch):
     monkeypatch.setattr(norms, "STRIP", strip)
     x = 3 * random(2, channels, 5, 64, seed=9) + 2
     assert norms.joined(x) * channels > 32
     chain = chain_of(channels, 0.2, conv)
+    if frozen:
+        chain[0].eval()
+        chain[0].running_mean += 1
     assert max(differences(trained(layers.apply, chain, x), trained(one_by_one, chain, x))) < 1e-12
 
 

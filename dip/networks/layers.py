@@ -77,9 +77,9 @@ class Conv2d(nn.Conv2d):
 def apply(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
     """Apply layers in turn.
 
-    In training on a CPU, a batch normalisation, an activation that is linear on either side of 0 (or none) and a
-    `Conv2d` that follow each other are computed as one, which keeps less for the backward pass. The results are those
-    of the layers one by one.
+    In training on a CPU, with statistics of its own or with frozen ones, a batch normalisation, an activation that is
+    linear on either side of 0 (or none) and a `Conv2d` that follow each other are computed as one, which keeps less for
+    the backward pass. The results are those of the layers one by one.
 
     Parameters
     ----------
@@ -95,7 +95,8 @@ def apply(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
             x = left.pop(0)(x)
             continue
         norm, slope, conv, length = together
-        norm.num_batches_tracked.add_(1)
+        if norm.training:
+            norm.num_batches_tracked.add_(1)
         running = norm.running_mean, norm.running_var
         if conv is None:
             x = _NormAct.apply(x, norm.weight, norm.bias, *running, norm, slope)
@@ -153,7 +154,13 @@ def _replaceable(*layers: nn.Module) -> bool:
         return False
     # Whoever hangs a hook on a layer wants to see it called.
     watched = any(layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks for layer in layers)
-    return not watched and norm.training and norm.affine and norm.track_running_stats and norm.momentum is not None
+    known = norm.affine and norm.track_running_stats and (norm.momentum is not None or not norm.training)
+    return not watched and known
+
+
+def _momentum(norm: Any) -> float | None:
+    """Return the share of new statistics in the running ones, None where these are frozen."""
+    return norm.momentum if norm.training else None
 
 
 def _slope(layer: nn.Module) -> float | None:
@@ -226,10 +233,10 @@ class _NormAct(torch.autograd.Function):
         slope: float,
     ) -> Tensor:
         running = running_mean, running_variance
-        z, mean, deviation = normalise(x, scale, offset, running, norm.momentum, norm.eps)
+        z, mean, deviation = normalise(x, scale, offset, running, _momentum(norm), norm.eps)
         z = F.leaky_relu_(z, slope)
         ctx.save_for_backward(x, z, scale, mean, deviation)
-        ctx.slope, ctx.eps = slope, norm.eps
+        ctx.slope, ctx.eps, ctx.frozen = slope, norm.eps, not norm.training
         return z
 
     @staticmethod
@@ -237,7 +244,7 @@ class _NormAct(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, z, scale, mean, deviation = ctx.saved_tensors
         g = torch.ops.aten.leaky_relu_backward(gradients[0], z, ctx.slope, True)
-        return *norms.gradients(g, x, scale, mean, deviation, ctx.eps), *(None,) * 4
+        return *norms.gradients(g, x, scale, mean, deviation, ctx.eps, ctx.frozen), *(None,) * 4
 
 
 class _NormConv(torch.autograd.Function):
@@ -262,8 +269,9 @@ class _NormConv(torch.autograd.Function):
         conv: Conv2d,
     ) -> Tensor:
         ctx.slope, ctx.eps, ctx.stride, ctx.pad, ctx.reflect = slope, norm.eps, conv.stride[0], conv.pad, conv.reflect
+        ctx.frozen = not norm.training
         running = running_mean, running_variance
-        z, mean, deviation = normalise(x, scale, offset, running, norm.momentum, norm.eps)
+        z, mean, deviation = normalise(x, scale, offset, running, _momentum(norm), norm.eps)
         if slope != 1:
             F.leaky_relu_(z, slope)
         z = F.pad(z, (conv.pad,) * 4, mode=MODE[conv.reflect]) if conv.pad else z
@@ -289,7 +297,7 @@ class _NormConv(torch.autograd.Function):
             elif ctx.pad:
                 inner = slice(ctx.pad, -ctx.pad)
                 to_z = to_z[:, :, inner, inner]
-        to_x, to_scale, to_offset = norms.gradients(to_z, x, scale, mean, deviation, ctx.eps)
+        to_x, to_scale, to_offset = norms.gradients(to_z, x, scale, mean, deviation, ctx.eps, ctx.frozen)
         return to_x, to_scale, to_offset, *(None if t is None else t.to(scale.dtype) for t in to_weights), *(None,) * 5
 
 

@@ -47,9 +47,15 @@ def _narrow(x: Tensor, times: int) -> Tensor:
 
 
 def normalise(
-    x: Tensor, scale: Tensor, offset: Tensor, running: tuple[Tensor, Tensor], momentum: float, eps: float
+    x: Tensor, scale: Tensor, offset: Tensor, running: tuple[Tensor, Tensor], momentum: float | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the batch normalisation of x, its mean and its 1 / deviation; `running` takes its share of them."""
+    """Return the batch normalisation of x, its mean and its 1 / deviation; `running` takes its share of them.
+
+    Without a momentum the statistics are frozen: `running` is what x is normalised by, and stays.
+    """
+    if momentum is None:
+        mean, variance = running
+        return normalised(x, mean, variance, scale, offset, eps), mean, (variance + eps).rsqrt()
     times = joined(x)
     if times == 1:
         return torch.native_batch_norm(x, scale, offset, *running, True, momentum, eps)
@@ -90,18 +96,20 @@ def sums_of(g: Tensor, x: Tensor, mean: Tensor, factor: Tensor) -> tuple[Tensor,
 
 
 def gradients(
-    g: Tensor, x: Tensor, scale: Tensor, mean: Tensor, deviation: Tensor, eps: float
+    g: Tensor, x: Tensor, scale: Tensor, mean: Tensor, deviation: Tensor, eps: float, frozen: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of a batch normalisation; that of x in place of g, or beside it.
 
-    `deviation` is what PyTorch calls so: 1 / deviation.
+    `deviation` is what PyTorch calls so: 1 / deviation. Frozen statistics do not depend on x.
     """
+    variance = deviation**-2 - eps
     if x[0].numel() <= STRIP and joined(x) < 8:
+        running, own = ((mean, variance), (None, None)) if frozen else ((None, None), (mean, deviation))
         found: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.native_batch_norm_backward(
-            g, x, scale, None, None, mean, deviation, True, eps, (True, True, True)
+            g, x, scale, *running, *own, not frozen, eps, (True, True, True)
         )
         return found
-    return norm_backward(g, x, scale, mean, deviation**-2 - eps, eps)
+    return norm_backward(g, x, scale, mean, variance, eps, frozen=frozen)
 
 
 def norm_backward(
@@ -112,13 +120,16 @@ def norm_backward(
     variance: Tensor,
     eps: float,
     weighed: Tensor | None = None,
+    *,
+    frozen: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of a batch normalisation, that of x in place of g.
 
     It is scale / deviation * (g - mean of g - normalised x * mean of (g * normalised x)). Both products are what a
     normalisation computes, which is quicker than to multiply, and rounds once.
 
-    The x of the last term is there because x enters the variance; where it enters weighed, that is `weighed`.
+    The x of the last term is there because x enters the variance; where it enters weighed, that is `weighed`. If the
+    statistics are frozen, only the first term is left.
     """
     to_scale, to_offset = sums_of(g, x, mean, (variance + eps).rsqrt())
     factor, count = scale * (variance + eps).rsqrt(), g.numel() // g.shape[1]
@@ -128,5 +139,8 @@ def norm_backward(
     for top, bottom in strips(g):
         part = g[:, :, top:bottom]
         own = normalised(part, zero, one, factor, None, 0.0)
+        if frozen:
+            part.copy_(own)
+            continue
         torch.add(own, normalised(entering[:, :, top:bottom], mean, variance, *share, eps), out=part)
     return g, to_scale, to_offset

@@ -69,13 +69,17 @@ def conv_upsampled(x: Tensor, branch: Tensor | None, mode: str, norm: Any, conv:
         x = x if branch is None else torch.cat([branch, x], dim=1)
         return apply([norm, conv], x)
     first = 0 if branch is None else branch.shape[1]
-    norm.num_batches_tracked.add_(1)
-    mean, variance, count = _moments(x.detach(), mode)
-    for kept, new in ((norm.running_mean, mean), (norm.running_var, variance * (count / (count - 1)))):
-        kept[first:].lerp_(new, norm.momentum)
+    if norm.training:
+        norm.num_batches_tracked.add_(1)
+        mean, variance, count = _moments(x.detach(), mode)
+        for kept, new in ((norm.running_mean, mean), (norm.running_var, variance * (count / (count - 1)))):
+            kept[first:].lerp_(new, norm.momentum)
+    else:
+        mean, variance = norm.running_mean[first:], norm.running_var[first:]
     own, behind = conv.weight.split([first, x.shape[1]], dim=1)
     (scale_there, scale), (offset_there, offset) = (t.split([first, x.shape[1]]) for t in (norm.weight, norm.bias))
-    y: Tensor = _ConvUpsampled.apply(x, scale, offset, behind, conv.bias, mean, variance, norm.eps, mode, conv.reflect)
+    given = norm.eps, not norm.training, mode, conv.reflect
+    y: Tensor = _ConvUpsampled.apply(x, scale, offset, behind, conv.bias, mean, variance, *given)
     if branch is not None:
         running = norm.running_mean[:first], norm.running_var[:first]
         y += norm_conv(branch, scale_there, offset_there, own, None, running, norm, 1.0, conv)
@@ -109,12 +113,13 @@ class _ConvUpsampled(torch.autograd.Function):
         mean: Tensor,
         variance: Tensor,
         eps: float,
+        frozen: bool,
         mode: str,
         reflect: bool,
     ) -> Tensor:
         weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
         ctx.save_for_backward(x, scale, offset, weight, mean, variance)
-        ctx.eps, ctx.mode, ctx.reflect = eps, mode, reflect
+        ctx.eps, ctx.frozen, ctx.mode, ctx.reflect = eps, frozen, mode, reflect
         z = normalised(x, mean, variance, scale, offset, eps)
         return _forward(z, weight, bias, mode, reflect)
 
@@ -129,10 +134,9 @@ class _ConvUpsampled(torch.autograd.Function):
         if ctx.needs_input_grad[4]:
             zero = torch.zeros_like(mean[:1]).expand(g.shape[1])
             to_bias = sums_of(g, g, zero, zero)[1]
-        to_x, to_scale, to_offset = norm_backward(
-            to_z, x, scale, mean, variance, ctx.eps, weighed=_weighed(x, ctx.mode)
-        )
-        return to_x, to_scale, to_offset, to_weight, to_bias, None, None, None, None, None
+        weighed = None if ctx.frozen else _weighed(x, ctx.mode)
+        to_x, to_scale, to_offset = norm_backward(to_z, x, scale, mean, variance, ctx.eps, weighed, frozen=ctx.frozen)
+        return to_x, to_scale, to_offset, to_weight, to_bias, *(None,) * 6
 
 
 def _weighed(x: Tensor, mode: str) -> Tensor:

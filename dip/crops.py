@@ -2,10 +2,10 @@
 
 One network is fitted to all of the picture, a random crop of (z, y) at a time, so that memory follows from the crop and
 not from the picture. In a crop the network normalises by the crop's statistics, which differ from place to place: a
-picture made of such pieces would show its seams. So after half of a run the statistics are averaged over many crops and frozen,
-which makes the network one and the same function of z everywhere, and it is that function which is fitted in the other
-half, in steps that get shorter towards the end. The whole is made by a last pass over tiles with a
-margin as wide as the network sees: it is what the network would make of the whole code at once.
+picture made of such pieces would show its seams. So after half of a run the statistics are averaged over many crops and
+frozen, which makes the network one and the same function of z everywhere, and it is that function which is fitted in
+the other half, in steps that get shorter towards the end. The whole is made by a last pass over tiles with a margin as
+wide as the network sees: it is what the network would make of the whole code at once.
 """
 
 from __future__ import annotations

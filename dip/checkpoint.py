@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dip import storage
 
-FORMAT = 2
+FORMAT = 3
 # what is compared by a hash or by numbers that tell nobody anything
 _CONTENTS = {"image": "image (or mask, or weights)", "z": "code", "response": "forward operator"}
 

@@ -57,9 +57,12 @@ class Whole:
         """Return what of A x, y and the weight belongs together."""
         return prediction, y, weight
 
-    def settle(self, network: Any, code: Tensor, dtype: torch.dtype, iteration: int, goal: int | None) -> bool:
-        """Tell whether what the network is has changed before this iteration of a run that ends at `goal`: never."""
+    def settles(self, iteration: int, goal: int | None) -> bool:
+        """Tell whether before this iteration, of a run that ends at `goal`, the network becomes another function."""
         return False
+
+    def settle(self, network: Any, code: Tensor, dtype: torch.dtype, iteration: int) -> None:
+        """Make it that."""
 
     def pace(self, iteration: int, goal: int | None) -> float:
         """Return the factor of the learning rate."""
@@ -128,14 +131,15 @@ class Crops:
             for _ in range(count)
         ]
 
-    def settle(self, network: Any, code: Tensor, dtype: torch.dtype, iteration: int, goal: int | None) -> bool:
-        """Freeze the statistics where it is time, and tell whether they were."""
-        if self.frozen_at is not None or goal is None or iteration < max(goal // 2, _EARLIEST):
-            return False
-        self.frozen_at = iteration
+    def settles(self, iteration: int, goal: int | None) -> bool:
+        """Tell whether it is time to freeze the statistics."""
+        return self.frozen_at is None and goal is not None and iteration >= max(goal // 2, _EARLIEST)
+
+    def settle(self, network: Any, code: Tensor, dtype: torch.dtype, iteration: int) -> None:
+        """Freeze the statistics."""
         self._measure(network, code, dtype, iteration)
         freeze(network)
-        return True
+        self.frozen_at = iteration
 
     def pace(self, iteration: int, goal: int | None) -> float:
         """Return the factor of the learning rate: 1, and when the statistics are frozen from 0 up to a half.
@@ -145,7 +149,7 @@ class Crops:
         if self.frozen_at is None:
             return 1.0
         since = iteration - self.frozen_at
-        done = 0.0 if goal is None else since / (goal - self.frozen_at)
+        done = 0.0 if goal is None else min(1.0, since / max(goal - self.frozen_at, 1))
         return _PEAK * min(1.0, (since + 1) / _RISE) * (_LAST + (1 - _LAST) * (1 + math.cos(math.pi * done)) / 2)
 
     def look(self, network: Any, code: Tensor, dtype: torch.dtype, iteration: int) -> Tensor:
@@ -289,10 +293,12 @@ def measure(network: Any, code: Tensor, dtype: torch.dtype, sample: Iterable[Pla
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the plain mean
-    for rows, columns in sample:
-        network(_part(code, rows, columns, dtype))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+    try:
+        for rows, columns in sample:
+            network(_part(code, rows, columns, dtype))
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
 
 
 @torch.no_grad()

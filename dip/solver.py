@@ -143,10 +143,13 @@ class Fit:
         code = self.settings.code
         if isinstance(code, codes.Denoised) and 0 < self.iteration == code.renewed * self.settings.tiles:
             code.renew(self.code, self.settings.frame, self.current)
-        if self._view.settle(self.network, self.code, self.settings.dtype, self.iteration, self._goal):
+        if self._view.settles(self.iteration, self._goal):
             self._settle()
-            self._guard = Guard()  # what it has kept is another function by now, and so are the optimiser's moments
+            self._view.settle(self.network, self.code, self.settings.dtype, self.iteration)
+            # the optimiser's moments, and what the guard has kept, are of another function
             self._optimizer = optimizers.create(self.settings.optimizer, self._fitted, self.settings.lr)
+            self._guard = Guard()
+            self._guard.keep(self.iteration, self._trainable_state)
         self._part = self._view.part(self.code)
         replay = self._replays.of(self, 0 if self._goal is None else self._goal - self.iteration)
         loss, data_loss, output = self._evaluate_anew() if replay is None else replay.evaluate()
@@ -279,14 +282,17 @@ class Fit:
         self._claim_checkpoint()
         self._stop, self._goal = None, goal
         bar = progress_bar(self, goal - self.iteration)
-        with devices.reused_memory(self.device), self._replays, interrupts(self.stop), bar:
-            while self.iteration < goal and self._stop is None:
-                self.step()
-            self._settle()
-            if self._in_crops:
-                self._look()
-            self._save_checkpoint()
-        self.stop_reason, self._goal = self._stop or "iterations", None
+        try:
+            with devices.reused_memory(self.device), self._replays, interrupts(self.stop), bar:
+                while self.iteration < goal and self._stop is None:
+                    self.step()
+                self._settle()
+                if self._in_crops:
+                    self._look()
+                self._save_checkpoint()
+        finally:
+            self._goal = None
+        self.stop_reason = self._stop or "iterations"
         return self
 
     def stop(self, reason: str = "stopped") -> None:

@@ -178,6 +178,20 @@ def test_a_resumed_fit_in_crops_is_the_same(saved, tmp_path):
     np.testing.assert_array_equal(resumed.image, straight.image)
 
 
+def test_a_fit_that_fails_right_after_the_statistics_were_frozen_goes_back_to_there():
+    calls = []
+
+    def loss(prediction: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        return (prediction - y).square().mean() * (float("nan") if len(calls) == 51 else 1)
+
+    noisy = dip.degradations.gaussian(photograph(70, 100), 25, seed=0)
+    with pytest.warns(RuntimeWarning, match="became nan at iteration 51; went back to the state of iteration 50"):
+        fit = dip.fit(dip.Denoise(noisy), tile=48, network=SMALL, iters=70, loss=loss, progress=False)
+    assert fit._view.frozen_at == 50
+    assert np.isfinite(fit.history["loss"][51:]).all()
+
+
 def test_a_picture_is_there_at_any_time():
     noisy = dip.degradations.gaussian(photograph(70, 100), 25, seed=0)
     fit = dip.Fit(dip.Denoise(noisy), tile=48, network=SMALL, progress=False)

@@ -102,14 +102,13 @@ def gradients(
 
     `deviation` is what PyTorch calls so: 1 / deviation. Frozen statistics do not depend on x.
     """
-    variance = deviation**-2 - eps
     if x[0].numel() <= STRIP and joined(x) < 8:
-        running, own = ((mean, variance), (None, None)) if frozen else ((None, None), (mean, deviation))
+        running, own = ((mean, deviation**-2 - eps), (None, None)) if frozen else ((None, None), (mean, deviation))
         found: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.native_batch_norm_backward(
             g, x, scale, *running, *own, not frozen, eps, (True, True, True)
         )
         return found
-    return norm_backward(g, x, scale, mean, variance, eps, frozen=frozen)
+    return norm_backward(g, x, scale, mean, deviation**-2 - eps, eps, frozen=frozen)
 
 
 def norm_backward(

@@ -204,7 +204,7 @@ class Fit:
         return Crops(s.frame, tile, step, s.crop_seed, factor=self.task.factor, support=self.task.support or 0)
 
     def _look(self) -> None:
-        """Make the whole of a fit in crops while its time is counted."""
+        """Make the whole of a fit in crops, and count its time."""
         started = time.perf_counter()
         with torch.inference_mode(False):
             _ = self.output
@@ -321,8 +321,7 @@ class Fit:
 
         A fit in crops sees no whole outputs on its way: of it this is `output`.
         """
-        average = self._average.value
-        return self.output if average is None else average
+        return self.output if self._average.value is None else self._average.value
 
     @property
     def picture(self) -> Tensor:

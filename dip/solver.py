@@ -311,8 +311,7 @@ class Fit:
         if self._output is None:
             if not isinstance(self._view, Crops) or not self.iteration:
                 raise RuntimeError("the fit has not been run yet; call run()")
-            s = self.settings
-            self._output = self._view.look(self.network, self.code, s.dtype, self.iteration)
+            self._output = self._view.look(self.network, self.code, self.settings.dtype, self.iteration)
         return self._output
 
     @property

@@ -24,9 +24,10 @@ from dip.problem import Problem
 SLOWER = 0.3  # factor of the learning rate: a crop says less of the picture than the whole does
 USUAL = 512  # pixels of a side: what is advised, and what the memory is told for
 _EARLIEST = 50  # before this iteration the statistics are not frozen, in a run however short
-_RISE = 100  # iterations from there until the steps have their length again,
-_PEAK = 0.5  # which is this part of what it was: nothing holds the scale of the weights any more
-_LAST = 0.05  # of that, at the end of a run
+# Of the learning rate once they are, when nothing holds the scale of the weights any more:
+_RISE = 100  # iterations in which it rises from 0 to its peak
+_PEAK = 0.5  # its peak, as a factor
+_LAST = 0.05  # its end, as a factor of the peak
 _SAMPLED = 20  # crops over which the statistics are averaged, at least
 _PASS = 512  # least side of a tile in such a pass, in pixels: with small ones it is all margin
 
@@ -72,8 +73,8 @@ class Whole:
         """Return what `load_state_dict` takes."""
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state`."""
+    def load_state_dict(self, state: dict[str, Any], network: nn.Module) -> None:
+        """Go on from `state`, with a network that has its own state already."""
 
 
 class _Crop(NamedTuple):
@@ -175,10 +176,12 @@ class Crops:
         """Return the generator's state, and when the statistics were frozen."""
         return {"generator": self._generator.get_state(), "frozen_at": self.frozen_at}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state`; the network's own comes with its weights."""
+    def load_state_dict(self, state: dict[str, Any], network: nn.Module) -> None:
+        """Go on from `state`, with a network that has its own state already."""
         self._generator.set_state(state["generator"])
         self.frozen_at = state["frozen_at"]
+        if self.frozen_at is not None:
+            freeze(network)
 
 
 class _Axis(NamedTuple):

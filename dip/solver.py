@@ -15,7 +15,7 @@ from dip import codes, devices, losses, optimizers, storage
 from dip._version import __version__
 from dip.averaging import ExponentialAverage
 from dip.callbacks import Reference, interrupts, progress_bar
-from dip.crops import Crops, Whole, freeze
+from dip.crops import Crops, Whole
 from dip.errors import positive_int, shown, warn
 from dip.guard import DivergenceError, Guard
 from dip.history import History
@@ -399,9 +399,7 @@ class Fit:
             self.code.copy_(state["code"])
         self._load_trainable_state(state["trained"])
         self._jitter.load_state_dict(state["jitter"])
-        self._view.load_state_dict(state["view"])
-        if isinstance(self._view, Crops) and self._view.frozen_at is not None:
-            freeze(self.network)
+        self._view.load_state_dict(state["view"], self.network)
         self._guard.load_state_dict(state["guard"])
         self._unchecked = [loss.to(self.device) for loss in state["unchecked"]]
         if self._rule is not None:

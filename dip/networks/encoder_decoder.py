@@ -222,8 +222,8 @@ class EncoderDecoder(nn.Module):
             x = apply(down.children(), x)
         for up, branch, mode in reversed(list(zip(self.up, skips, self.upsampling, strict=True))):
             norm, conv, *layers = up.children()
-            x = conv_upsampled(x, branch, mode, norm, conv)
-            x = apply([*layers, self.out] if up is self.up[0] else layers, x)
+            x, bias = conv_upsampled(x, branch, mode, norm, conv)
+            x = apply([*layers, self.out] if up is self.up[0] else layers, x, bias)
         if x.dtype != torch.float64:
             x = x.float()
         return torch.sigmoid(x) if self.sigmoid else x

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dip.networks import norms
+from dip.networks import cuda, fused, norms
 from dip.networks.norms import normalise, normalised, strips
 
 __all__ = ["Conv2d", "apply", "conv2d", "foretelling", "upsample"]
@@ -45,6 +45,15 @@ def _on_cpu(x: Tensor) -> bool:
 def trained_on_cpu(x: Tensor) -> bool:
     """Tell whether x is on a CPU and what is computed from it is remembered for a backward pass."""
     return _on_cpu(x) and torch.is_grad_enabled()
+
+
+def trained_on_gpu(x: Tensor, beside: int = 0) -> bool:
+    """Tell whether what is computed from x is remembered, and the package's own kernels can compute it.
+
+    `beside` is how many channels x is to be joined by.
+    """
+    on_cuda = x.is_cuda or (x.is_meta and _foretold.get() == "cuda")
+    return on_cuda and torch.is_grad_enabled() and cuda.ready(x, beside)
 
 
 class Conv2d(nn.Conv2d):
@@ -74,12 +83,12 @@ class Conv2d(nn.Conv2d):
         return self.weight.to(dtype), None if self.bias is None else self.bias.to(dtype)
 
 
-def apply(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
+def apply(layers: Iterable[nn.Module], x: Tensor, bias: Tensor | None = None) -> Tensor:
     """Apply layers in turn.
 
-    In training on a CPU, with statistics of its own or with frozen ones, a batch normalisation, an activation that is
-    linear on either side of 0 (or none) and a `Conv2d` that follow each other are computed as one, which keeps less for
-    the backward pass. The results are those of the layers one by one.
+    In training, with statistics of its own or with frozen ones, a batch normalisation, an activation that is linear on
+    either side of 0 (or none) and a `Conv2d` that follow each other are computed as one, which keeps less for the
+    backward pass. The results are those of the layers one by one.
 
     Parameters
     ----------
@@ -87,10 +96,24 @@ def apply(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
         What `torch.nn.Sequential` would take.
     x : Tensor
         (N, C, H, W).
+    bias : Tensor, optional
+        (C,), to be added to x first.
     """
     left = list(layers)
     while left:
-        together = _together(left, x) if trained_on_cpu(x) else None
+        on_gpu = trained_on_gpu(x)
+        together = _together(left, x) if on_gpu or trained_on_cpu(x) else None
+        if on_gpu and together is not None:
+            norm, slope, conv, length = together
+            given = x, bias, norm, slope
+            x, bias = (fused.norm_act(*given), None) if conv is None else (fused.norm_conv(*given, conv), conv.bias)
+            del left[:length]
+            continue
+        x, bias = biased(x, bias), None
+        if on_gpu and _unwatched(left[0]) and type(left[0]) is Conv2d:
+            conv = left.pop(0)
+            x, bias = fused.conv(x, conv), conv.bias
+            continue
         if together is None:
             x = left.pop(0)(x)
             continue
@@ -103,7 +126,12 @@ def apply(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
         else:
             x = norm_conv(x, norm.weight, norm.bias, conv.weight, conv.bias, running, norm, slope, conv)
         del left[:length]
-    return x
+    return biased(x, bias)
+
+
+def biased(x: Tensor, bias: Tensor | None) -> Tensor:
+    """Return x with something added to each channel."""
+    return x if bias is None else x + bias.to(x.dtype).view(-1, 1, 1)
 
 
 def norm_conv(
@@ -138,7 +166,7 @@ def _together(layers: list[nn.Module], x: Tensor) -> _Together | None:
     first = layers[:length]
     if len(first) == length and as_one(*first):
         return _Together(first[0], 1.0 if slope is None else slope, first[-1], length)
-    if slope is not None and norms.joined(x) > 1 and _replaceable(*layers[:2]):
+    if slope is not None and (not _on_cpu(x) or norms.joined(x) > 1) and _replaceable(*layers[:2]):
         return _Together(layers[0], slope, None, 2)
     return None
 
@@ -152,10 +180,13 @@ def _replaceable(*layers: nn.Module) -> bool:
     norm: Any = layers[0]
     if type(norm) is not nn.BatchNorm2d:
         return False
-    # Whoever hangs a hook on a layer wants to see it called.
-    watched = any(layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks for layer in layers)
     known = norm.affine and norm.track_running_stats and (norm.momentum is not None or not norm.training)
-    return not watched and known
+    return known and all(map(_unwatched, layers))
+
+
+def _unwatched(layer: nn.Module) -> bool:
+    """Tell whether nobody has hung a hook on a layer: whoever does so wants to see it called."""
+    return not (layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks)
 
 
 def _momentum(norm: Any) -> float | None:

@@ -27,6 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dip.networks import fused
 from dip.networks.layers import (
     MODE,
     TAPS,
@@ -36,6 +37,7 @@ from dip.networks.layers import (
     filter_of,
     norm_conv,
     trained_on_cpu,
+    trained_on_gpu,
     upsample,
 )
 from dip.networks.norms import norm_backward, normalised, strips, sums_of
@@ -48,8 +50,10 @@ _SMALLEST, _LEAST = 64, 2**25
 _STRIP = 2**19  # values of the small picture in a strip for the gradient of the weights
 
 
-def conv_upsampled(x: Tensor, branch: Tensor | None, mode: str, norm: Any, conv: Any) -> Tensor:
-    """Return ``conv(norm(cat([branch, upsample(x, mode)])))``.
+def conv_upsampled(
+    x: Tensor, branch: Tensor | None, mode: str, norm: Any, conv: Any
+) -> tuple[Tensor, Tensor | None]:
+    """Return ``conv(norm(cat([branch, upsample(x, mode)])))``, and the bias (K,) that is still to be added to it.
 
     Parameters
     ----------
@@ -64,10 +68,12 @@ def conv_upsampled(x: Tensor, branch: Tensor | None, mode: str, norm: Any, conv:
     conv : Conv2d
         Of stride 1.
     """
+    if as_one(norm, conv) and trained_on_gpu(x, 0 if branch is None else branch.shape[1]):
+        return fused.conv_enlarged(x, branch, mode, norm, conv), conv.bias
     if not (trained_on_cpu(x) and as_one(norm, conv) and _worthwhile(x, conv)):
         x = upsample(x, mode)
         x = x if branch is None else torch.cat([branch, x], dim=1)
-        return apply([norm, conv], x)
+        return apply([norm, conv], x), None
     first = 0 if branch is None else branch.shape[1]
     if norm.training:
         norm.num_batches_tracked.add_(1)
@@ -83,7 +89,7 @@ def conv_upsampled(x: Tensor, branch: Tensor | None, mode: str, norm: Any, conv:
     if branch is not None:
         running = norm.running_mean[:first], norm.running_var[:first]
         y += norm_conv(branch, scale_there, offset_there, own, None, running, norm, 1.0, conv)
-    return y
+    return y, None
 
 
 def _worthwhile(x: Tensor, conv: Any) -> bool:

@@ -1,0 +1,242 @@
+"""The package's own kernels on an NVIDIA GPU: compiled on the spot, and launched.
+
+What compiles them is NVRTC, which PyTorch needs too and brings along: the user has no compiler to install. It takes
+about a second for each dtype, once in a process. Where that fails, a warning says so and PyTorch's kernels are used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import importlib.resources
+import sys
+import threading
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from dip.errors import warn
+
+__all__ = ["Picture", "ready"]
+
+_DTYPES = {torch.float32: 4, torch.bfloat16: 8}  # and how many values are 16 bytes, which a thread reads at once
+_THREADS, _CHANNELS = 512, 1024  # of a block, at most; what it sums has to have room in 48 KiB
+_lock = threading.RLock()
+_own = threading.local()
+
+
+class Program(Protocol):
+    """The kernels, compiled for a device, a dtype and so many channels a thread."""
+
+    processors: int
+
+    def launch(self, kernel: str, blocks: int, threads: tuple[int, int], shared: int, arguments: tuple[Any, ...]) -> None:
+        """Queue a kernel; tensors are given to it as pointers, None as a null pointer."""
+
+
+def source() -> str:
+    """Return the kernels' source."""
+    return importlib.resources.files("dip.networks").joinpath("kernels.cu").read_text(encoding="utf-8")
+
+
+def ready(x: Tensor, beside: int = 0) -> bool:
+    """Tell whether the kernels can take a picture (N, C, H, W), with so many channels beside its own."""
+    size = _DTYPES.get(x.dtype)
+    if size is None or x.ndim != 4 or x.shape[1] + beside > _CHANNELS - 8:
+        return False
+    if (x.shape[1] + beside + 8) // width_of(x.shape[1], size) > _THREADS:
+        return False
+    # the meta device stands for the first GPU
+    device = x.device if x.is_cuda else torch.device("cuda:0")
+    return torch.cuda.is_available() and _works(device)
+
+
+def width_of(channels: int, most: int) -> int:
+    """Return how many neighbouring channels a thread has: a power of 2 that divides them, `most` at most."""
+    return min(channels & -channels, most)
+
+
+class Picture:
+    """What kernels are launched for: a picture's device and dtype, and how its channels are shared out.
+
+    Parameters
+    ----------
+    x : Tensor
+        (N, C, H, W) in channels-last order.
+    channels : int, optional
+        By which to share out, if not C.
+    skipped : int, default 0
+        Channels before those of x in another picture that the kernels read.
+    """
+
+    def __init__(self, x: Tensor, channels: int | None = None, skipped: int = 0) -> None:
+        width = width_of(x.shape[1] | skipped, _DTYPES[x.dtype])
+        across = (channels or x.shape[1]) // width
+        self.channels, self.threads = x.shape[1], (across, max(1, _THREADS // across))
+        self._program = None if x.is_meta else program(x.device, x.dtype, width)
+        self._like = x
+
+    def launch(self, kernel: str, blocks: int, *arguments: Any) -> None:
+        """Queue a kernel of so many blocks."""
+        if self._program is not None:
+            self._program.launch(kernel, blocks, self.threads, 0, arguments)
+
+    def sum(self, kernel: str, lines: int, key: nn.Module, *arguments: Any, last: tuple[Any, ...]) -> None:
+        """Queue a kernel that sums over as many lines of threads; its scratch comes between the arguments."""
+        if self._program is None:
+            return
+        blocks = min(self._program.processors, lines)
+        partial = self._like.new_empty(blocks * 2 * self.channels, dtype=torch.float32)
+        shared = 4 * ((self.threads[1] + 1) * 2 * self.channels + 1)
+        given = (*arguments, partial, _ticket(key, self._like.device), *last)
+        self._program.launch(kernel, blocks, self.threads, shared, given)
+
+
+_tickets: WeakKeyDictionary[nn.Module, Tensor] = WeakKeyDictionary()
+
+
+def _ticket(key: nn.Module, device: torch.device) -> Tensor:
+    """Return the counter by which blocks of a layer's kernels find out which is the last; it goes back to 0 itself."""
+    found = _tickets.get(key)
+    if found is None or found.device != device:
+        with _lock:
+            found = _tickets[key] = torch.zeros(1, dtype=torch.int32, device=device)
+    return found
+
+
+@functools.cache
+def _works(device: torch.device) -> bool:
+    """Tell whether the kernels can be compiled and give what they should; say so where they should and do not."""
+    if torch.version.cuda is None:  # AMD's devices are called cuda too
+        return False
+    try:
+        with _lock:
+            x = torch.arange(64.0, device=device).view(1, 4, 4, 4).contiguous(memory_format=torch.channels_last)
+            z = torch.empty_like(x)
+            Picture(x).launch("normalise", 4, x, None, None, None, None, z, 4, 4, 4, 0, 0, 1.0)
+            if not torch.equal(x, z):
+                raise RuntimeError("they return something else than they should")
+    except Exception as error:
+        why = str(error).partition("\n")[0] or type(error).__name__
+        warn(f"the kernels for {device} could not be compiled: {why}; the fit goes on with PyTorch's and takes longer")
+        return False
+    return True
+
+
+@functools.cache
+def program(device: torch.device, dtype: torch.dtype, width: int) -> Program:
+    """Return the kernels for a device, a dtype and so many channels a thread, compiled at the first call."""
+    with _lock:
+        major, minor = torch.cuda.get_device_capability(device)
+        defined = [f"-DV={width}", f"-DBFLOAT16={int(dtype == torch.bfloat16)}"]
+        defined.append("-DSHARED=extern __shared__ float shared[];")
+        return _Loaded(device, _compiled(source(), [f"--gpu-architecture=sm_{major}{minor}", "-std=c++17", *defined]))
+
+
+# ---------------------------------------------------------------------- NVRTC and the driver
+
+
+def _compiled(text: str, options: list[str]) -> bytes:
+    """Return the machine code.
+
+    Raises
+    ------
+    RuntimeError
+        It does not compile; the message begins with the compiler's.
+    OSError
+        There is no NVRTC.
+    """
+    nvrtc = _nvrtc()
+    made = ctypes.c_void_p()
+    _check_nvrtc(nvrtc, nvrtc.nvrtcCreateProgram(ctypes.byref(made), text.encode(), b"kernels.cu", 0, None, None))
+    try:
+        given = (ctypes.c_char_p * len(options))(*[option.encode() for option in options])
+        if nvrtc.nvrtcCompileProgram(made, len(options), given):
+            raise RuntimeError(_text(nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog, made).decode())
+        return _text(nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN, made)
+    finally:
+        nvrtc.nvrtcDestroyProgram(ctypes.byref(made))
+
+
+def _text(size: Any, fill: Any, made: ctypes.c_void_p) -> bytes:
+    length = ctypes.c_size_t()
+    size(made, ctypes.byref(length))
+    buffer = ctypes.create_string_buffer(length.value)
+    fill(made, buffer)
+    return buffer.raw
+
+
+def _nvrtc() -> ctypes.CDLL:
+    major = str(torch.version.cuda).split(".")[0]
+    names = [f"nvrtc64_{major}0_0.dll"] if sys.platform == "win32" else [f"libnvrtc.so.{major}", "libnvrtc.so"]
+    for name in names:
+        with contextlib.suppress(OSError):
+            return ctypes.CDLL(name)
+    raise OSError(f"PyTorch's compiler of kernels, {names[0]}, was not found")
+
+
+def _check_nvrtc(nvrtc: ctypes.CDLL, code: int) -> None:
+    if code:
+        nvrtc.nvrtcGetErrorString.restype = ctypes.c_char_p
+        raise RuntimeError(nvrtc.nvrtcGetErrorString(code).decode())
+
+
+@functools.cache
+def _driver() -> ctypes.CDLL:
+    return ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+
+
+def _check(code: int) -> None:
+    if code:
+        words = ctypes.c_char_p()
+        _driver().cuGetErrorString(code, ctypes.byref(words))
+        raise RuntimeError(f"CUDA: {(words.value or b'unknown error').decode()}")
+
+
+class _Loaded:
+    """A program on a device."""
+
+    def __init__(self, device: torch.device, code: bytes) -> None:
+        self._device, self._code, self._functions = device, code, dict[str, ctypes.c_void_p]()
+        self.processors = torch.cuda.get_device_properties(device).multi_processor_count
+        self._module = ctypes.c_void_p()
+        self._enter()
+        _check(_driver().cuModuleLoadData(ctypes.byref(self._module), code))
+
+    def _enter(self) -> None:
+        """Let this thread launch on the device: PyTorch's threads for backward passes may not have had to yet."""
+        if getattr(_own, "device", None) != self._device:
+            with torch.cuda.device(self._device):
+                torch.cuda.synchronize() if not torch.cuda.is_current_stream_capturing() else None
+            context, driver = ctypes.c_void_p(), _driver()
+            _check(driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), self._device.index or 0))
+            _check(driver.cuCtxSetCurrent(context))
+            _own.device = self._device
+
+    def launch(self, kernel: str, blocks: int, threads: tuple[int, int], shared: int, arguments: tuple[Any, ...]) -> None:
+        """Queue a kernel on the current stream."""
+        self._enter()
+        if kernel not in self._functions:
+            function = ctypes.c_void_p()
+            _check(_driver().cuModuleGetFunction(ctypes.byref(function), self._module, kernel.encode()))
+            self._functions[kernel] = function
+        values = [argument(one) for one in arguments]
+        pointers = (ctypes.c_void_p * len(values))(*[ctypes.addressof(value) for value in values])
+        stream = ctypes.c_void_p(torch.cuda.current_stream(self._device).cuda_stream)
+        _check(
+            _driver().cuLaunchKernel(
+                self._functions[kernel], blocks, 1, 1, *threads, 1, shared, stream, pointers, None
+            )
+        )
+
+
+def argument(value: Any) -> Any:
+    """Return a kernel's argument as C has it."""
+    if value is None:
+        return ctypes.c_void_p()
+    if isinstance(value, Tensor):
+        return ctypes.c_void_p(value.data_ptr())
+    return ctypes.c_float(value) if isinstance(value, float) else ctypes.c_int(value)

@@ -1,0 +1,452 @@
+// Batch normalisation, activation, padding and upsampling in few passes over a picture, for a GPU.
+//
+// Pictures are in channels-last order: pixel after pixel, all channels of a pixel next to each other. A thread has V
+// neighbouring channels of some pixels, which it reads and writes at once: threadIdx.x says which channels, threadIdx.y
+// which pixels. V and BFLOAT16 are defined by what compiles this (dip/networks/cuda.py); nothing is included.
+//
+// Sums are deterministic: each block adds up its pixels, and the block that is done last adds up the blocks in order.
+
+#if BFLOAT16
+typedef unsigned short T;
+__device__ __forceinline__ float wide(T x) { return __uint_as_float((unsigned)x << 16); }
+__device__ __forceinline__ T narrow(float x) {
+    if (x != x) return 0x7fff;
+    unsigned bits = __float_as_uint(x);
+    return (T)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);  // to the nearest, ties to even
+}
+#else
+typedef float T;
+__device__ __forceinline__ float wide(T x) { return x; }
+__device__ __forceinline__ T narrow(float x) { return x; }
+#endif
+
+struct alignas(sizeof(T) * V) Pack {
+    T values[V];
+};
+
+#define EACH for (int v = 0; v < V; ++v)
+
+__device__ __forceinline__ void load(const T* from, float* to) {
+    Pack pack = *(const Pack*)from;
+    EACH to[v] = wide(pack.values[v]);
+}
+
+__device__ __forceinline__ void add(const T* from, float weight, float* to) {
+    Pack pack = *(const Pack*)from;
+    EACH to[v] += weight * wide(pack.values[v]);
+}
+
+__device__ __forceinline__ void store(T* to, const float* from) {
+    Pack pack;
+    EACH pack.values[v] = narrow(from[v]);
+    *(Pack*)to = pack;
+}
+
+// ------------------------------------------------------------------ the geometry
+
+// What a line of a padded picture shows: a line of the picture, -1 for none.
+__device__ __forceinline__ int shown(int line, int size, int pad, int reflect) {
+    int inside = line - pad;
+    if (inside >= 0 && inside < size) return inside;
+    if (!reflect) return -1;
+    return inside < 0 ? -inside : 2 * (size - 1) - inside;
+}
+
+// Which line of a padded picture shows a line, number 0, 1 or 2 of those that do; -1 for none.
+__device__ __forceinline__ int showing(int line, int number, int size, int pad, int reflect) {
+    if (number == 0) return line + pad;
+    if (!reflect) return -1;
+    if (number == 1) return line >= 1 && line <= pad ? pad - line : -1;
+    return line <= size - 2 && line >= size - 1 - pad ? 2 * (size - 1) - line + pad : -1;
+}
+
+// Add to `sum` the gradient of pixel (i, j) of a picture of height x width: that of the padded picture wherever it is.
+__device__ __forceinline__ void folded(
+    const T* g, int i, int j, int height, int width, int channels, int pad, int reflect, float weight, float* sum
+) {
+#pragma unroll
+    for (int a = 0; a < 3; ++a) {
+        int row = showing(i, a, height, pad, reflect);
+        if (row < 0) continue;
+#pragma unroll
+        for (int b = 0; b < 3; ++b) {
+            int column = showing(j, b, width, pad, reflect);
+            if (column >= 0) add(g + ((long long)row * (width + 2 * pad) + column) * channels, weight, sum);
+        }
+    }
+}
+
+// Weight of line 2 * line - 1 + number of the enlarged picture in the gradient of a line; bilinear or nearest.
+__device__ __forceinline__ float weight_of(int line, int number, int size, int bilinear) {
+    if (!bilinear) return number == 1 || number == 2 ? 1.0f : 0.0f;
+    if (number == 0) return line > 0 ? 0.25f : 0.0f;
+    if (number == 3) return line < size - 1 ? 0.25f : 0.0f;
+    bool border = number == 1 ? line == 0 : line == size - 1;  // takes the missing neighbour's weight too
+    return border ? 1.0f : 0.75f;
+}
+
+__device__ __forceinline__ int held(int line, int size) { return line < 0 ? 0 : line >= size ? size - 1 : line; }
+
+// Add the mean of the pixels around (i, j) by what they weigh in the sum of squares of the enlarged picture:
+// (3, 10, 3) / 16 along rows and columns, the border repeated; for nearest, the pixel.
+__device__ __forceinline__ void weighed(
+    const T* x, int i, int j, int height, int width, int channels, int bilinear, float* sum
+) {
+#pragma unroll
+    for (int a = -1; a < 2; ++a) {
+#pragma unroll
+        for (int b = -1; b < 2; ++b) {
+            if (!bilinear && (a || b)) continue;
+            float weight = bilinear ? (a ? 0.1875f : 0.625f) * (b ? 0.1875f : 0.625f) : 1.0f;
+            add(x + ((long long)held(i + a, height) * width + held(j + b, width)) * channels, weight, sum);
+        }
+    }
+}
+
+// ------------------------------------------------------------------ sums
+
+// Add two sums of each channel over all blocks. In the block that is done last, true is returned and shared memory
+// begins with both sums of all channels; in the others, false. Needs (blockDim.y + 1) * 2 * channels floats there.
+__device__ bool total(
+    float* shared, const float* one, const float* other, float* partial, unsigned* ticket, int channels
+) {
+    int both = 2 * channels, thread = threadIdx.y * blockDim.x + threadIdx.x, threads = blockDim.x * blockDim.y;
+    EACH {
+        shared[threadIdx.y * both + threadIdx.x * V + v] = one[v];
+        shared[threadIdx.y * both + channels + threadIdx.x * V + v] = other[v];
+    }
+    __syncthreads();
+    for (int k = thread; k < both; k += threads) {
+        float sum = 0;
+        for (int row = 0; row < blockDim.y; ++row) sum += shared[row * both + k];
+        partial[blockIdx.x * both + k] = sum;
+    }
+    __threadfence();
+    __syncthreads();
+    int* last = (int*)(shared + blockDim.y * both);
+    if (thread == 0) *last = atomicInc(ticket, gridDim.x - 1) == gridDim.x - 1;
+    __syncthreads();
+    if (!*last) return false;
+    __threadfence();
+    volatile const float* found = partial;
+    int groups = threads / both < 1 ? 1 : threads / both;
+    groups = groups > blockDim.y ? blockDim.y : groups;
+    for (int k = thread; k < both * groups; k += threads) {
+        float sum = 0;
+#pragma unroll 8
+        for (int block = k / both; block < gridDim.x; block += groups) sum += found[block * both + k % both];
+        shared[k] = sum;
+    }
+    __syncthreads();
+    for (int k = thread; k < both; k += threads) {
+        float sum = 0;
+        for (int group = 0; group < groups; ++group) sum += shared[group * both + k];
+        shared[k] = sum;
+    }
+    __syncthreads();
+    return true;
+}
+
+// From sums over x - x of the first pixel, to the statistics; the running ones take their share.
+__device__ void conclude(
+    const float* shared, const T* x, const float* bias, float* mean, float* deviation, float* running_mean,
+    float* running_variance, long long* seen, int channels, float pixels, float count, float eps, float momentum
+) {
+    int thread = threadIdx.y * blockDim.x + threadIdx.x;
+    for (int c = thread; c < channels; c += blockDim.x * blockDim.y) {
+        float apart = shared[c] / pixels;
+        float variance = shared[channels + c] / pixels - apart * apart;
+        variance = variance < 0 ? 0 : variance;  // but NaN stays
+        float middle = wide(x[c]) + apart;
+        mean[c] = middle;
+        deviation[c] = 1.0f / sqrtf(variance + eps);
+        float shifted = bias ? middle + bias[c] : middle;
+        running_mean[c] += momentum * (shifted - running_mean[c]);
+        running_variance[c] += momentum * (variance * (count / (count - 1)) - running_variance[c]);
+    }
+    if (seen && thread == 0) *seen += 1;
+}
+
+// Mean and 1 / deviation of each channel of x (pixels, channels).
+extern "C" __global__ void moments(
+    const T* x, const float* bias, float* mean, float* deviation, float* running_mean, float* running_variance,
+    long long* seen, float* partial, unsigned* ticket, int pixels, int channels, float eps, float momentum
+) {
+    SHARED
+    float first[V], one[V] = {}, other[V] = {};
+    const T* own = x + threadIdx.x * V;
+    load(own, first);
+#pragma unroll 4
+    for (int p = blockIdx.x * blockDim.y + threadIdx.y; p < pixels; p += gridDim.x * blockDim.y) {
+        float here[V];
+        load(own + (long long)p * channels, here);
+        EACH {
+            float apart = here[v] - first[v];
+            one[v] += apart;
+            other[v] += apart * apart;
+        }
+    }
+    if (total(shared, one, other, partial, ticket, channels))
+        conclude(shared, x, bias, mean, deviation, running_mean, running_variance, seen, channels, pixels, pixels, eps,
+                 momentum);
+}
+
+// Those of x (images, height, width, channels) enlarged twofold.
+extern "C" __global__ void moments_enlarged(
+    const T* x, float* mean, float* deviation, float* running_mean, float* running_variance, long long* seen,
+    float* partial, unsigned* ticket, int images, int height, int width, int channels, int bilinear, float eps,
+    float momentum
+) {
+    SHARED
+    float first[V], one[V] = {}, other[V] = {};
+    const T* own = x + threadIdx.x * V;
+    load(own, first);
+    for (int line = blockIdx.x; line < images * height; line += gridDim.x) {
+        const T* image = own + (long long)(line / height) * height * width * channels;
+        int i = line % height;
+        for (int j = threadIdx.y; j < width; j += blockDim.y) {
+            float here[V], around[V] = {};
+            load(image + ((long long)i * width + j) * channels, here);
+            weighed(image, i, j, height, width, channels, bilinear, around);
+            EACH {
+                one[v] += here[v] - first[v];
+                other[v] += (here[v] - first[v]) * (around[v] - first[v]);
+            }
+        }
+    }
+    float pixels = (float)images * height * width;
+    if (total(shared, one, other, partial, ticket, channels))
+        conclude(shared, x, 0, mean, deviation, running_mean, running_variance, seen, channels, pixels, 4 * pixels, eps,
+                 momentum);
+}
+
+// ------------------------------------------------------------------ forwards
+
+// a * x + b of a channel is its normalisation; without a mean, x is left as it is.
+__device__ __forceinline__ void line_of(
+    const float* mean, const float* deviation, const float* scale, const float* offset, int c, float& a, float& b
+) {
+    a = mean ? scale[c] * deviation[c] : 1.0f;
+    b = mean ? offset[c] - mean[c] * a : 0.0f;
+}
+
+// z (images, height + 2 pad, width + 2 pad, channels): x normalised, activated, padded. A block has a row.
+extern "C" __global__ void normalise(
+    const T* x, const float* mean, const float* deviation, const float* scale, const float* offset, T* z, int height,
+    int width, int channels, int pad, int reflect, float slope
+) {
+    float a[V], b[V];
+    EACH line_of(mean, deviation, scale, offset, threadIdx.x * V + v, a[v], b[v]);
+    int tall = height + 2 * pad, broad = width + 2 * pad;
+    int i = shown(blockIdx.x % tall, height, pad, reflect);
+    const T* from = x + ((long long)(blockIdx.x / tall) * height + i) * width * channels + threadIdx.x * V;
+    T* to = z + (long long)blockIdx.x * broad * channels + threadIdx.x * V;
+#pragma unroll 4
+    for (int column = threadIdx.y; column < broad; column += blockDim.y) {
+        float here[V] = {};
+        int j = shown(column, width, pad, reflect);
+        if (i >= 0 && j >= 0) {
+            load(from + (long long)j * channels, here);
+            EACH {
+                here[v] = a[v] * here[v] + b[v];
+                here[v] = here[v] < 0 ? slope * here[v] : here[v];
+            }
+        }
+        store(to + (long long)column * channels, here);
+    }
+}
+
+// z (images, 2 height + 2 pad, 2 width + 2 pad, all): first x enlarged and normalised, then `beside` (images, 2 height,
+// 2 width, few) normalised, then zeros; padded. A block has a row.
+extern "C" __global__ void enlarge(
+    const T* x, const float* mean, const float* deviation, const float* scale, const float* offset, const T* beside,
+    const float* its_mean, const float* its_deviation, const float* its_scale, const float* its_offset, T* z,
+    int height, int width, int channels, int few, int all, int pad, int reflect, int bilinear
+) {
+    int first = threadIdx.x * V, tall = 2 * height + 2 * pad, broad = 2 * width + 2 * pad;
+    int i = shown(blockIdx.x % tall, 2 * height, pad, reflect), image = blockIdx.x / tall;
+    float a[V] = {}, b[V] = {};
+    EACH {
+        int c = first + v - channels;
+        if (c < 0) line_of(mean, deviation, scale, offset, first + v, a[v], b[v]);
+        else if (c < few) line_of(its_mean, its_deviation, its_scale, its_offset, c, a[v], b[v]);
+    }
+    int k = i / 2, near = bilinear ? held(i % 2 ? k + 1 : k - 1, height) : k;  // the row that i is next to
+    const T* upper = x + ((long long)image * height + k) * width * channels + first;
+    const T* lower = x + ((long long)image * height + near) * width * channels + first;
+    T* to = z + (long long)blockIdx.x * broad * all + first;
+    for (int column = threadIdx.y; column < broad; column += blockDim.y) {
+        float here[V] = {};
+        int j = shown(column, 2 * width, pad, reflect);
+        if (i >= 0 && j >= 0) {
+            if (first < channels) {
+                long long l = j / 2;
+                if (bilinear) {
+                    long long next = held(j % 2 ? l + 1 : l - 1, width);
+                    add(upper + l * channels, 0.5625f, here);
+                    add(upper + next * channels, 0.1875f, here);
+                    add(lower + l * channels, 0.1875f, here);
+                    add(lower + next * channels, 0.0625f, here);
+                } else {
+                    load(upper + l * channels, here);
+                }
+            } else {
+                const T* there = beside + (((long long)image * 2 * height + i) * 2 * width + j) * few;
+                EACH {
+                    int c = first + v - channels;
+                    if (c < few) here[v] = wide(there[c]);
+                }
+            }
+            EACH here[v] = a[v] * here[v] + b[v];
+        }
+        store(to + (long long)column * all, here);
+    }
+}
+
+// ------------------------------------------------------------------ backwards
+
+// From the sums of g and of g * (x - mean), to the gradients of scale, offset and the bias that x would have had added;
+// `shares` are those sums as they enter the gradient of x.
+__device__ void conclude_gradients(
+    const float* shared, const float* deviation, const float* scale, float* to_scale, float* to_offset, float* to_bias,
+    float* shares, int channels, float count, int frozen
+) {
+    for (int c = threadIdx.y * blockDim.x + threadIdx.x; c < channels; c += blockDim.x * blockDim.y) {
+        to_offset[c] = shared[c];
+        to_scale[c] = deviation[c] * shared[channels + c];
+        if (to_bias) to_bias[c] = frozen ? scale[c] * deviation[c] * shared[c] : 0.0f;
+        shares[c] = frozen ? 0.0f : shared[c] / count;
+        shares[channels + c] = frozen ? 0.0f : deviation[c] * deviation[c] * shared[channels + c] / count;
+    }
+}
+
+// The gradient of the normalised x at (i, j), taken back through padding and activation.
+__device__ __forceinline__ void gradient_at(
+    const T* g, const float* x, const float* a, const float* b, int i, int j, int height, int width, int channels,
+    int pad, int reflect, float slope, float* sum
+) {
+    EACH sum[v] = 0;
+    folded(g, i, j, height, width, channels, pad, reflect, 1.0f, sum);
+    EACH sum[v] = a[v] * x[v] + b[v] < 0 ? slope * sum[v] : sum[v];
+}
+
+// The sums that the backward pass of `normalise` needs; g has `all` channels, those of x from number `skipped` on.
+extern "C" __global__ void gather(
+    const T* g, const T* x, const float* mean, const float* deviation, const float* scale, const float* offset,
+    float* to_scale, float* to_offset, float* to_bias, float* shares, float* partial, unsigned* ticket, int images,
+    int height, int width, int channels, int all, int skipped, int pad, int reflect, float slope, int frozen
+) {
+    SHARED
+    float a[V], b[V], middle[V], one[V] = {}, other[V] = {};
+    int first = threadIdx.x * V, tall = height + 2 * pad, broad = width + 2 * pad;
+    EACH {
+        line_of(mean, deviation, scale, offset, first + v, a[v], b[v]);
+        middle[v] = mean[first + v];
+    }
+    for (int line = blockIdx.x; line < images * height; line += gridDim.x) {
+        const T* image = g + (long long)(line / height) * tall * broad * all + skipped + first;
+#pragma unroll 2
+        for (int j = threadIdx.y; j < width; j += blockDim.y) {
+            float here[V], back[V];
+            load(x + ((long long)line * width + j) * channels + first, here);
+            gradient_at(image, here, a, b, line % height, j, height, width, all, pad, reflect, slope, back);
+            EACH {
+                one[v] += back[v];
+                other[v] += back[v] * (here[v] - middle[v]);
+            }
+        }
+    }
+    if (total(shared, one, other, partial, ticket, channels))
+        conclude_gradients(shared, deviation, scale, to_scale, to_offset, to_bias, shares, channels,
+                           (float)images * height * width, frozen);
+}
+
+// The gradient of x. Without a mean there was only padding.
+extern "C" __global__ void spread(
+    const T* g, const T* x, const float* mean, const float* deviation, const float* scale, const float* offset,
+    const float* shares, T* to_x, int height, int width, int channels, int all, int skipped, int pad, int reflect,
+    float slope
+) {
+    float a[V], b[V], middle[V], flat[V], steep[V];
+    int first = threadIdx.x * V, tall = height + 2 * pad, broad = width + 2 * pad;
+    EACH {
+        line_of(mean, deviation, scale, offset, first + v, a[v], b[v]);
+        middle[v] = mean ? mean[first + v] : 0.0f;
+        flat[v] = mean ? shares[first + v] : 0.0f;
+        steep[v] = mean ? shares[channels + first + v] : 0.0f;
+    }
+    const T* image = g + (long long)(blockIdx.x / height) * tall * broad * all + skipped + first;
+#pragma unroll 2
+    for (int j = threadIdx.y; j < width; j += blockDim.y) {
+        float here[V] = {}, back[V];
+        long long at = ((long long)blockIdx.x * width + j) * channels + first;
+        if (mean) load(x + at, here);
+        gradient_at(image, here, a, b, blockIdx.x % height, j, height, width, all, pad, reflect, slope, back);
+        EACH back[v] = a[v] * (back[v] - flat[v] - (here[v] - middle[v]) * steep[v]);
+        store(to_x + at, back);
+    }
+}
+
+// The gradient of what `enlarge` has enlarged and normalised, brought to the size of x, and its sums.
+extern "C" __global__ void gather_enlarged(
+    const T* g, const T* x, const float* mean, const float* deviation, const float* scale, T* back_small,
+    float* to_scale, float* to_offset, float* shares, float* partial, unsigned* ticket, int images, int height,
+    int width, int channels, int all, int pad, int reflect, int bilinear, int frozen
+) {
+    SHARED
+    float middle[V], one[V] = {}, other[V] = {};
+    int first = threadIdx.x * V, tall = 2 * height + 2 * pad, broad = 2 * width + 2 * pad;
+    EACH middle[v] = mean[first + v];
+    for (int line = blockIdx.x; line < images * height; line += gridDim.x) {
+        const T* image = g + (long long)(line / height) * tall * broad * all + first;
+        int i = line % height;
+        for (int j = threadIdx.y; j < width; j += blockDim.y) {
+            float here[V], back[V] = {};
+            long long at = ((long long)line * width + j) * channels + first;
+            load(x + at, here);
+#pragma unroll
+            for (int a = 0; a < 4; ++a) {
+                float row = weight_of(i, a, height, bilinear);
+                if (row == 0) continue;
+#pragma unroll
+                for (int b = 0; b < 4; ++b) {
+                    float weight = row * weight_of(j, b, width, bilinear);
+                    if (weight == 0) continue;
+                    folded(image, 2 * i - 1 + a, 2 * j - 1 + b, 2 * height, 2 * width, all, pad, reflect, weight, back);
+                }
+            }
+            store(back_small + at, back);
+            EACH {
+                one[v] += back[v];
+                other[v] += back[v] * (here[v] - middle[v]);
+            }
+        }
+    }
+    if (total(shared, one, other, partial, ticket, channels))
+        conclude_gradients(shared, deviation, scale, to_scale, to_offset, 0, shares, channels,
+                           4.0f * images * height * width, frozen);
+}
+
+// The gradient of x from that, in place of it.
+extern "C" __global__ void spread_enlarged(
+    T* back_small, const T* x, const float* mean, const float* deviation, const float* scale, const float* shares,
+    int height, int width, int channels, int bilinear
+) {
+    float a[V], middle[V], flat[V], steep[V];
+    int first = threadIdx.x * V;
+    EACH {
+        a[v] = scale[first + v] * deviation[first + v];
+        middle[v] = mean[first + v];
+        flat[v] = 4 * shares[first + v];
+        steep[v] = 4 * shares[channels + first + v];
+    }
+    const T* image = x + (long long)(blockIdx.x / height) * height * width * channels + first;
+    for (int j = threadIdx.y; j < width; j += blockDim.y) {
+        float back[V], around[V] = {};
+        T* at = back_small + ((long long)blockIdx.x * width + j) * channels + first;
+        load(at, back);
+        weighed(image, blockIdx.x % height, j, height, width, channels, bilinear, around);
+        EACH back[v] = a[v] * (back[v] - flat[v] - (around[v] - middle[v]) * steep[v]);
+        store(at, back);
+    }
+}

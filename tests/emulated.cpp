@@ -1,0 +1,81 @@
+// dip/networks/kernels.cu on a CPU: the threads of a block in turn, from one __syncthreads() to the next.
+#include <cmath>
+#include <cstring>
+#include <functional>
+#include <utility>
+#include <vector>
+#include <ucontext.h>
+
+struct Index { unsigned x, y, z; };
+static Index threadIdx, blockIdx, blockDim, gridDim;
+static std::vector<float> room;
+static ucontext_t scheduler, *thread_now;
+
+#define __global__
+#define __device__
+#define __forceinline__ inline
+static float __uint_as_float(unsigned bits) { float x; std::memcpy(&x, &bits, 4); return x; }
+static unsigned __float_as_uint(float x) { unsigned bits; std::memcpy(&bits, &x, 4); return bits; }
+static void __threadfence() {}
+static void __syncthreads() { swapcontext(thread_now, &scheduler); }
+static unsigned atomicInc(unsigned* at, unsigned most) {
+    unsigned before = *at;
+    *at = before >= most ? 0 : before + 1;
+    return before;
+}
+#define SHARED float* shared = room.data();
+
+#include "kernels.cu"
+
+static std::function<void()> work;
+static bool over;
+static void body() {
+    work();
+    over = true;
+    swapcontext(thread_now, &scheduler);
+}
+
+template <class... A, size_t... I>
+static void run(void (*kernel)(A...), void** given, std::index_sequence<I...>) {
+    work = [=] { kernel(*(A*)given[I]...); };
+}
+
+template <class... A>
+static void run(void (*kernel)(A...), void** given) { run(kernel, given, std::index_sequence_for<A...>()); }
+
+static bool choose(const char* name, void** given) {
+#define KERNEL(K) if (!std::strcmp(name, #K)) return run(K, given), true;
+    KERNEL(moments) KERNEL(moments_enlarged) KERNEL(normalise) KERNEL(enlarge) KERNEL(gather) KERNEL(spread)
+    KERNEL(gather_enlarged) KERNEL(spread_enlarged)
+    return false;
+}
+
+extern "C" int emulate(const char* name, unsigned blocks, unsigned x, unsigned y, unsigned shared, void** given) {
+    if (!choose(name, given)) return 1;
+    const size_t stack = 1 << 15, threads = x * y;
+    std::vector<char> stacks(stack * threads);
+    blockDim = {x, y, 1};
+    gridDim = {blocks, 1, 1};
+    for (unsigned block = 0; block < blocks; ++block) {
+        blockIdx = {block, 0, 0};
+        room.assign(shared / 4, NAN);  // what nobody has written is to be seen in the results
+        std::vector<ucontext_t> contexts(threads);
+        for (size_t t = 0; t < threads; ++t) {
+            getcontext(&contexts[t]);
+            contexts[t].uc_stack.ss_sp = &stacks[stack * t];
+            contexts[t].uc_stack.ss_size = stack;
+            makecontext(&contexts[t], body, 0);
+        }
+        for (size_t ended = 0; ended < threads;) {
+            if (ended) return 2;  // a barrier that not all threads reach
+            for (size_t t = 0; t < threads; ++t) {
+                threadIdx = {(unsigned)(t % x), (unsigned)(t / x), 0};
+                thread_now = &contexts[t];
+                over = false;
+                swapcontext(&scheduler, thread_now);
+                ended += over;
+            }
+        }
+    }
+    return 0;
+}

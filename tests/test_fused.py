@@ -1,0 +1,182 @@
+"""The kernels for a GPU, against PyTorch's layers: here on a CPU, where a C++ compiler makes them; there as they are."""
+
+import copy
+import ctypes
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import dip
+from dip import networks
+from dip.networks import cuda, fused, layers
+from dip.networks.upsampled import conv_upsampled
+
+HERE = Path(__file__).parent
+COMPILER = shutil.which("c++") or shutil.which("g++")
+on_cuda = torch.cuda.is_available()
+
+
+class Emulated:
+    """The kernels compiled for this processor, as a `dip.networks.cuda.Program`."""
+
+    processors = 3
+
+    def __init__(self, folder, dtype, width):
+        library = folder / f"{width}-{dtype}.so"
+        if not library.exists():
+            given = [f"-DV={width}", f"-DBFLOAT16={int(dtype == torch.bfloat16)}", f"-I{cuda.__file__[:-7]}"]
+            command = [COMPILER, "-std=c++17", "-O2", "-w", "-shared", "-fPIC", *given, str(HERE / "emulated.cpp")]
+            subprocess.run([*command, "-o", str(library)], check=True, capture_output=True)
+        self._library = ctypes.CDLL(str(library))
+
+    def launch(self, kernel, blocks, threads, shared, arguments):
+        assert threads[0] * threads[1] <= 1024
+        assert shared <= 48 * 1024
+        assert not any(isinstance(one, torch.Tensor) and one.is_meta for one in arguments)
+        values = [cuda.argument(one) for one in arguments]
+        pointers = (ctypes.c_void_p * len(values))(*[ctypes.addressof(value) for value in values])
+        assert self._library.emulate(kernel.encode(), blocks, *threads, shared, pointers) == 0
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory):
+    return tmp_path_factory.mktemp("kernels")
+
+
+@pytest.fixture
+def device(monkeypatch, compiled):
+    """Return where the kernels are computed; on a CPU they are emulated."""
+    if on_cuda:
+        return "cuda"
+    if COMPILER is None:
+        pytest.skip("there is no C++ compiler here")
+    monkeypatch.setattr(cuda, "program", lambda device, dtype, width: Emulated(compiled, dtype, width))
+    monkeypatch.setattr(layers, "trained_on_gpu", lambda x, beside=0: torch.is_grad_enabled() and fits(x))
+    monkeypatch.setattr("dip.networks.upsampled.trained_on_gpu", lambda x, beside=0: torch.is_grad_enabled() and fits(x))
+    monkeypatch.setattr(layers, "_on_cpu", lambda x: False)
+    return "cpu"
+
+
+def fits(x):
+    return x.dtype in (torch.float32, torch.bfloat16)
+
+
+def layers_of(kind, channels, outputs=6, **options):
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(channels)
+    nn.init.uniform_(norm.weight, -1, 1)
+    nn.init.normal_(norm.bias)
+    nn.init.normal_(norm.running_mean)
+    conv = layers.Conv2d(channels, outputs, **{"kernel": 3, "stride": 1, "padding": "reflect", "bias": True, **options})
+    nn.init.normal_(conv.weight, std=0.2)
+    if conv.bias is not None:
+        nn.init.normal_(conv.bias)
+    return {"norm": [norm, nn.LeakyReLU(0.2)], "conv": [conv], "both": [norm, nn.LeakyReLU(0.2), conv]}[kind]
+
+
+def compared(run, modules, inputs, frozen=False, dtype=torch.float32):
+    """Return what a computation leaves, in float64 with PyTorch's layers, and with the kernels."""
+    found = []
+    for kind in (torch.float64, dtype):
+        own = [copy.deepcopy(module).train(not frozen) for module in modules]
+        own = [module.double() if kind == torch.float64 else module for module in own]
+        given = [x.detach().clone().to(kind).contiguous(memory_format=torch.channels_last).requires_grad_() for x in inputs]
+        y = run(own, *given)
+        torch.manual_seed(1)
+        y.backward(torch.randn(y.shape, dtype=torch.float64).to(y))
+        state = {f"{i} {k}": v for i, module in enumerate(own) for k, v in module.state_dict().items() if "running" in k or "tracked" in k}
+        gradients = {f"{i} {k}": p.grad for i, module in enumerate(own) for k, p in module.named_parameters()}
+        found.append({"y": y, **{f"to {i}": x.grad for i, x in enumerate(given)}, **state, **gradients})
+    return found
+
+
+def near(found, tolerance, least=1e-9):
+    one, other = found
+    assert one.keys() == other.keys()
+    for name, a in one.items():
+        a, b = a.detach().cpu(), other[name].detach().cpu().double()
+        scale = a.abs().max() if a.abs().max() > least else 1.0
+        assert (a - b).abs().max() <= tolerance * scale, name
+
+
+def picture(*shape, device="cpu"):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(5)).to(device) * 2 + 3
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("kind", ["norm", "both", "conv"])
+@pytest.mark.parametrize(
+    ("channels", "options"),
+    [
+        (16, {}),
+        (12, {"padding": "zeros", "stride": 2}),
+        (7, {"kernel": 5, "bias": False}),
+        (8, {"kernel": 1}),
+        (4, {"stride": 2}),
+        (2, {"kernel": 7, "padding": "zeros"}),
+    ],
+)
+def test_norm_act_and_conv(device, kind, channels, options, frozen):
+    modules = [module.to(device) for module in layers_of(kind, channels, **options)]
+    x = picture(2, channels, 9, 14, device=device)
+    bias = torch.randn(channels, generator=torch.Generator().manual_seed(3)).to(device)
+    near(compared(lambda own, x: layers.apply(own, x, bias), modules, [x], frozen), 2e-5)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
+@pytest.mark.parametrize("branch", [0, 3, 4])
+@pytest.mark.parametrize(
+    ("channels", "options"),
+    [(16, {}), (12, {"padding": "zeros"}), (5, {"kernel": 5}), (8, {"kernel": 1, "bias": False})],
+)
+def test_the_decoders_stage(device, channels, options, branch, mode, frozen):
+    norm, _, conv = (module.to(device) for module in layers_of("both", branch + channels, **options))
+    inputs = [picture(2, channels, 5, 8, device=device)] + [picture(2, branch, 10, 16, device=device)] * bool(branch)
+
+    def run(own, x, branch=None):
+        return layers.biased(*conv_upsampled(x, branch, mode, *own))
+
+    near(compared(run, [norm, conv], inputs, frozen), 2e-5)
+
+
+def test_a_picture_larger_than_the_blocks_are_many(device):
+    modules = [module.to(device) for module in layers_of("both", 24)]
+    near(compared(lambda own, x: layers.apply(own, x), modules, [picture(1, 24, 67, 81, device=device)]), 2e-5)
+    norm, _, conv = modules
+    inputs = [picture(1, 20, 33, 40, device=device), picture(1, 4, 66, 80, device=device)]
+    run = lambda own, x, b: layers.biased(*conv_upsampled(x, b, "bilinear", *own))  # noqa: E731
+    near(compared(run, [norm, conv], inputs), 2e-5)
+
+
+@pytest.mark.parametrize("upsampling", ["bilinear", "nearest"])
+def test_a_whole_network(device, upsampling):
+    torch.manual_seed(0)
+    network = networks.EncoderDecoder(
+        8, 3, down=[16, 24], up=[16, 24], skip=[4, 0], upsampling=upsampling, kernel_down=[3, 5], padding="reflect"
+    )
+    network = network.to(device, memory_format=torch.channels_last)
+    found = compared(lambda own, z: own[0](z), [network], [picture(1, 8, 24, 20, device=device)])
+    near(found, 5e-4, least=1e-3)  # the gradients of a scale before another normalisation are all but 0
+
+
+def test_bfloat16_rounds_no_more_than_pytorchs_layers(device):
+    modules = [module.to(device) for module in layers_of("both", 16)]
+    x = picture(1, 16, 20, 24, device=device).bfloat16().float()
+    exact, own = compared(lambda own, x: layers.apply(own, x), modules, [x], dtype=torch.bfloat16)
+    stock = [copy.deepcopy(module) for module in modules]
+    given = x.detach().bfloat16().contiguous(memory_format=torch.channels_last).requires_grad_()
+    y = nn.Sequential(*stock)(given)
+    torch.manual_seed(1)
+    y.backward(torch.randn(y.shape, dtype=torch.float64).to(y))
+    theirs = {"y": y, "to 0": given.grad, "0 weight": stock[0].weight.grad, "2 weight": stock[2].weight.grad}
+    for name, b in theirs.items():
+        a, scale = exact[name].detach(), exact[name].detach().abs().mean()
+        ours, other = ((t.detach().cpu().double() - a.cpu()).abs().mean() / scale for t in (own[name], b))
+        assert ours <= 1.5 * other + 1e-4, name
+        assert ours < 0.02

@@ -7,7 +7,8 @@ A graph repeats what was done when it was recorded, at the same places in memory
 
 - it is compared with the plain iteration before it is used: two iterations each way from one state, which is put
   back afterwards. Where they differ, or the recording fails, the fit goes on plainly and says so;
-- before each replay it is made sure that the fit's tensors are those of the recording, and its layers in the same mode;
+- it is made sure that the fit's tensors are those of the recording, and its layers in the same mode: before each replay
+  where code of the user's own has run since the last one, from time to time where none has;
 - what leaves it is a copy;
 - code of the user's own, which may do another thing each time that it is called, is recorded only if that is asked
   for (``engine="graph"``): no comparison could tell what it will do later.
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -24,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from dip import devices, optimizers
+from dip.callbacks import Reference
 from dip.errors import shown, unknown, warn
 
 if TYPE_CHECKING:
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 
 ENGINES = ("auto", "graph", "plain")
 WORTHWHILE = 100  # iterations of the run that have to be left: to record and compare takes the time of about ten
+_LOOK = 25  # iterations between two looks at a recording's tensors where only the package's own code has run
 _SECOND = 0.25  # factor of the learning rate in the second iteration of the comparison: a new rate has to act
 # Of the loss and the output, relative: the weights are the same and so, in all likelihood, are the kernels.
 _NEAR = {torch.float32: 1e-3, torch.bfloat16: 1e-2}
@@ -181,7 +185,7 @@ class Replays:
         left : int
             Iterations that are left of the run.
         """
-        if self._made is not None and self._made.addresses != _addresses(fit):
+        if self._made is not None and _is_due(fit) and self._made.addresses != _addresses(fit):
             self._drop()
         if self._made is None and not self._failed and left >= WORTHWHILE:
             device = recorder(fit.device)
@@ -193,6 +197,8 @@ class Replays:
                     self._failed = True
                     first = error.__context__ or error  # the end of a recording that has failed fails too
                     why = str(first).partition("\n")[0] or type(first).__name__
+                    for one in (error, first):  # their frames hold what was computed on the stream of the recording
+                        traceback.clear_frames(one.__traceback__)
                     warn(
                         f"the iteration could not be recorded as a CUDA graph: {why}; the fit goes on without, as with "
                         'engine="plain", and takes longer'
@@ -226,8 +232,9 @@ class Replay:
     def evaluate(self) -> Evaluated:
         """Draw the jitter and return the objective (its gradients in place), the data loss in it, and the output."""
         self._first.replay()
-        loss, data_loss, output = (tensor.clone() for tensor in self._first.outputs)
-        return loss, data_loss, output
+        loss, data_loss, output = self._first.outputs
+        own = loss.clone()
+        return own, own if data_loss.data_ptr() == loss.data_ptr() else data_loss.clone(), output.clone()
 
     def advance(self) -> None:
         """Take the optimiser's step, and the output into the average."""
@@ -238,6 +245,13 @@ class Replay:
         """Leave an optimiser for plain steps; the gradients lie in memory that belongs to the graphs."""
         optimizers.recordable(self._optimizer, False)
         self._optimizer.zero_grad(set_to_none=True)
+
+
+def _is_due(fit: Fit) -> bool:
+    """Tell whether somebody may have changed something, or nobody has looked for a while: it takes a millisecond."""
+    rule = fit.settings.stop
+    others = any(type(callback) is not Reference for callback in fit.callbacks) or not (rule is None or _known(rule))
+    return others or fit.settings.engine == "graph" or fit.iteration % _LOOK == 0
 
 
 def _suits(fit: Fit) -> bool:

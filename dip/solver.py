@@ -419,7 +419,7 @@ class Fit:
     def _trainable_state(self) -> dict[str, Any]:
         """Return copies of all that an optimiser's step changes, and the average."""
         return {
-            "network": {name: tensor.clone() for name, tensor in self.network.state_dict().items()},
+            "network": optimizers.copies(self.network.state_dict()),
             "code": self.code.detach().clone() if self.code.requires_grad else None,
             "optimizer": optimizers.state_dict(self._optimizer),
             "average": self._average.state_dict(),

@@ -14,6 +14,7 @@ static ucontext_t scheduler, *thread_now;
 #define __global__
 #define __device__
 #define __forceinline__ inline
+#define __launch_bounds__(...)
 static float __uint_as_float(unsigned bits) { float x; std::memcpy(&x, &bits, 4); return x; }
 static unsigned __float_as_uint(float x) { unsigned bits; std::memcpy(&bits, &x, 4); return bits; }
 static void __threadfence() {}
@@ -23,6 +24,18 @@ static unsigned atomicInc(unsigned* at, unsigned most) {
     *at = before >= most ? 0 : before + 1;
     return before;
 }
+struct float4 { float x, y, z, w; };
+template <class A> static A __ldcg(const A* at) { return *at; }
+static std::vector<float> exchanged(1024);
+static float __shfl_xor_sync(unsigned, float value, int apart) {
+    unsigned thread = threadIdx.y * blockDim.x + threadIdx.x;
+    exchanged[thread] = value;
+    __syncthreads();
+    float found = exchanged[thread ^ apart];
+    __syncthreads();
+    return found;
+}
+#define __shared__ static
 #define SHARED float* shared = room.data();
 
 #include "kernels.cu"
@@ -44,9 +57,10 @@ template <class... A>
 static void run(void (*kernel)(A...), void** given) { run(kernel, given, std::index_sequence_for<A...>()); }
 
 static bool choose(const char* name, void** given) {
-#define KERNEL(K) if (!std::strcmp(name, #K)) return run(K, given), true;
-    KERNEL(moments) KERNEL(moments_enlarged) KERNEL(normalise) KERNEL(enlarge) KERNEL(gather) KERNEL(spread)
-    KERNEL(gather_enlarged) KERNEL(spread_enlarged)
+#define CASE(K) if (!std::strcmp(name, #K)) return run(K, given), true;
+    CASE(moments) CASE(moments_enlarged) CASE(normalise) CASE(enlarge) CASE(gather) CASE(spread)
+    CASE(gather_enlarged) CASE(spread_enlarged) CASE(narrow) CASE(gather_narrow) CASE(spread_narrow)
+    CASE(arrange) CASE(arrange_back)
     return false;
 }
 

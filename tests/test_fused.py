@@ -13,7 +13,7 @@ from torch import nn
 
 import dip
 from dip import networks
-from dip.networks import cuda, fused, layers
+from dip.networks import cuda, encoder_decoder, layers, upsampled
 from dip.networks.upsampled import conv_upsampled
 
 HERE = Path(__file__).parent
@@ -52,12 +52,13 @@ def compiled(tmp_path_factory):
 def device(monkeypatch, compiled):
     """Return where the kernels are computed; on a CPU they are emulated."""
     if on_cuda:
+        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # for the comparison with float64
         return "cuda"
     if COMPILER is None:
         pytest.skip("there is no C++ compiler here")
     monkeypatch.setattr(cuda, "program", lambda device, dtype, width: Emulated(compiled, dtype, width))
-    monkeypatch.setattr(layers, "trained_on_gpu", lambda x, beside=0: torch.is_grad_enabled() and fits(x))
-    monkeypatch.setattr("dip.networks.upsampled.trained_on_gpu", lambda x, beside=0: torch.is_grad_enabled() and fits(x))
+    for module in (layers, upsampled, encoder_decoder):
+        monkeypatch.setattr(module, "trained_on_gpu", lambda x, beside=0: torch.is_grad_enabled() and fits(x))
     monkeypatch.setattr(layers, "_on_cpu", lambda x: False)
     return "cpu"
 
@@ -119,6 +120,8 @@ def picture(*shape, device="cpu"):
         (8, {"kernel": 1}),
         (4, {"stride": 2}),
         (2, {"kernel": 7, "padding": "zeros"}),
+        (32, {"kernel": 1, "outputs": 3}),
+        (16, {"kernel": 1, "outputs": 1, "bias": False}),
     ],
 )
 def test_norm_act_and_conv(device, kind, channels, options, frozen):

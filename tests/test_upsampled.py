@@ -10,14 +10,17 @@ import torch.nn.functional as F
 from torch import nn
 
 from dip.networks import EncoderDecoder, upsampled
-from dip.networks.layers import Conv2d
-from dip.networks.upsampled import conv_upsampled
+from dip.networks.layers import Conv2d, biased
 
 
 @pytest.fixture(autouse=True)
 def _small_pictures(monkeypatch):
     monkeypatch.setattr(upsampled, "_SMALLEST", 8)
     monkeypatch.setattr(upsampled, "_LEAST", 0)
+
+
+def conv_upsampled(*given):
+    return biased(*upsampled.conv_upsampled(*given))
 
 
 def random(*shape, seed=0):

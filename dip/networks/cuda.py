@@ -24,6 +24,7 @@ __all__ = ["Picture", "ready"]
 
 _DTYPES = {torch.float32: 4, torch.bfloat16: 8}  # and how many values are 16 bytes, which a thread reads at once
 _THREADS, _CHANNELS = 512, 1024  # of a block, at most; what it sums has to have room in 48 KiB
+_BLOCKS = {"moments": 2}  # that sum on a processor at a time, where it is not one
 _lock = threading.RLock()
 _own = threading.local()
 
@@ -79,20 +80,29 @@ class Picture:
         self._program = None if x.is_meta else program(x.device, x.dtype, width)
         self._like = x
 
-    def launch(self, kernel: str, blocks: int, *arguments: Any) -> None:
-        """Queue a kernel of so many blocks."""
+    def launch(self, kernel: str, lines: int, *arguments: Any) -> None:
+        """Queue a kernel of a block for each of so many lines, a row or `threads[1]` pixels."""
         if self._program is not None:
-            self._program.launch(kernel, blocks, self.threads, 0, arguments)
+            self._program.launch(kernel, lines, self.threads, 0, arguments)
 
-    def sum(self, kernel: str, lines: int, key: nn.Module, *arguments: Any, last: tuple[Any, ...]) -> None:
-        """Queue a kernel that sums over as many lines of threads; its scratch comes between the arguments."""
+    def sum(self, kernel: str, lines: int, key: nn.Module, *arguments: Any, last: tuple[Any, ...], sums: int = 2) -> None:
+        """Queue a kernel that sums over so many lines; its scratch comes between the arguments.
+
+        `sums` is how many it has of each channel, and `key` the layer whose they are.
+        """
         if self._program is None:
             return
-        blocks = min(self._program.processors, lines)
-        partial = self._like.new_empty(blocks * 2 * self.channels, dtype=torch.float32)
-        shared = 4 * ((self.threads[1] + 1) * 2 * self.channels + 1)
+        blocks = min(self._program.processors * _BLOCKS.get(kernel, 1), lines)
+        partial = self._like.new_empty(blocks * sums * self.channels, dtype=torch.float32)
+        shared = 4 * self.channels * max(2 * self.threads[1], sums)
         given = (*arguments, partial, _ticket(key, self._like.device), *last)
         self._program.launch(kernel, blocks, self.threads, shared, given)
+
+    def pixels(self, kernel: str, count: int, *arguments: Any) -> None:
+        """Queue a kernel that goes over so many pixels."""
+        if self._program is not None:
+            blocks = min(4 * self._program.processors, -(-count // self.threads[1]))
+            self._program.launch(kernel, blocks, self.threads, 0, arguments)
 
 
 _tickets: WeakKeyDictionary[nn.Module, Tensor] = WeakKeyDictionary()

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from dip.errors import non_negative_int, positive_int, unknown, yes_or_no
-from dip.networks.layers import Conv2d, apply
+from dip.networks import fused
+from dip.networks.layers import Conv2d, apply, trained_on_gpu
 from dip.networks.upsampled import conv_upsampled
 from dip.operators import Downsample
 
@@ -216,17 +217,25 @@ class EncoderDecoder(nn.Module):
                 f"a network of {self.scales} scales cannot make {size[0]} x {size[1]} pixels; "
                 f"pad the code to {self.padded_size(*size)} (see padded_size) or take fewer scales"
             )
-        skips, x = [], z
+        skips, x, weights = [], z, self._cast(z)
         for down, skip, skip_channels in zip(self.down, self.skip, self.skip_channels, strict=True):
-            skips.append(apply(skip.children(), x) if skip_channels else None)
-            x = apply(down.children(), x)
+            skips.append(apply(skip.children(), x, weights=weights) if skip_channels else None)
+            x = apply(down.children(), x, weights=weights)
         for up, branch, mode in reversed(list(zip(self.up, skips, self.upsampling, strict=True))):
             norm, conv, *layers = up.children()
             x, bias = conv_upsampled(x, branch, mode, norm, conv)
-            x = apply([*layers, self.out] if up is self.up[0] else layers, x, bias)
+            x = apply([*layers, self.out] if up is self.up[0] else layers, x, bias, weights)
         if x.dtype != torch.float64:
             x = x.float()
         return torch.sigmoid(x) if self.sigmoid else x
+
+
+    def _cast(self, z: Tensor) -> dict[Any, Tensor]:
+        """Return the weights in the dtype of the code, where that is to be done at once."""
+        if not trained_on_gpu(z):
+            return {}
+        enlarging = {list(up.children())[1] for up in self.up}  # they are cast by kernels of their own
+        return fused.cast([m for m in self.modules() if isinstance(m, Conv2d) and m not in enlarging], z.dtype)
 
 
 def _halve(downsampling: str) -> nn.Module:

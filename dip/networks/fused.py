@@ -8,18 +8,29 @@ normalisation takes it away again, so its gradient is 0, and only the running me
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dip import devices
 from dip.networks import cuda
 
-__all__ = ["conv", "conv_enlarged", "norm_act", "norm_conv"]
+__all__ = ["cast", "conv", "conv_enlarged", "norm_act", "norm_conv"]
 
 Pad = tuple[int, bool]  # how many pixels, and whether by reflection or with zeros
 Gradients = tuple[Tensor | None, ...]
+
+
+Cast = Mapping[Any, Tensor]  # the weights of convolutions in the dtype of the pictures, where they are not so already
+
+
+def cast(layers: Iterable[Any], dtype: torch.dtype) -> dict[Any, Tensor]:
+    """Return the weights of convolutions in another dtype, all at once, which takes fewer calls."""
+    chosen = [layer for layer in layers if layer.weight.dtype != dtype]
+    return dict(zip(chosen, _Cast.apply(dtype, *(layer.weight for layer in chosen)), strict=True)) if chosen else {}
 
 
 def norm_act(x: Tensor, bias: Tensor | None, norm: Any, slope: float) -> Tensor:
@@ -40,15 +51,25 @@ def norm_act(x: Tensor, bias: Tensor | None, norm: Any, slope: float) -> Tensor:
     return y
 
 
-def norm_conv(x: Tensor, bias: Tensor | None, norm: Any, slope: float, layer: Any) -> Tensor:
+def norm_conv(x: Tensor, bias: Tensor | None, norm: Any, slope: float, layer: Any, weights: Cast) -> Tensor:
     """Return the convolution, without its own bias, of what `norm_act` returns, padded as the layer says."""
-    y: Tensor = _NormConv.apply(_ordered(x), bias, norm.weight, norm.bias, layer.weight, norm, slope, layer)
+    x = _ordered(x)
+    y: Tensor
+    if narrow(x, layer):
+        y = _Narrow.apply(x, bias, norm.weight, norm.bias, layer.weight, norm, slope, layer)
+    else:
+        y = _NormConv.apply(x, bias, norm.weight, norm.bias, weights.get(layer, layer.weight), norm, slope, layer)
     return y
 
 
-def conv(x: Tensor, layer: Any) -> Tensor:
+def conv(x: Tensor, layer: Any, weights: Cast) -> Tensor:
     """Return the convolution of x without the layer's bias."""
-    y: Tensor = _Conv.apply(_ordered(x), layer.weight, layer)
+    x = _ordered(x)
+    y: Tensor
+    if narrow(x, layer):
+        y = _Narrow.apply(x, None, None, None, layer.weight, None, 1.0, layer)
+    else:
+        y = _Conv.apply(x, weights.get(layer, layer.weight), layer)
     return y
 
 
@@ -57,6 +78,13 @@ def conv_enlarged(x: Tensor, branch: Tensor | None, mode: str, norm: Any, layer:
     branch = None if branch is None else _ordered(branch)
     y: Tensor = _ConvEnlarged.apply(_ordered(x), branch, norm.weight, norm.bias, layer.weight, norm, layer, mode)
     return y
+
+
+def narrow(x: Tensor, layer: Any) -> bool:
+    """Tell whether a convolution is one of single pixels to a few channels, for which there are kernels."""
+    across = cuda.Picture(x).threads[0]
+    few = layer.out_channels <= 4 and layer.kernel_size == (1, 1) and layer.stride == (1, 1)
+    return few and across <= 32 and across & (across - 1) == 0
 
 
 def _ordered(x: Tensor) -> Tensor:
@@ -151,15 +179,75 @@ def _back(
     return to_x, found
 
 
-def _gradients(g: Tensor, z: Tensor, weight: Tensor, stride: int, wanted: tuple[bool, bool]) -> tuple[Any, Any]:
-    """Return PyTorch's gradients of a convolution's input and weights."""
-    to_z, to_weight, _ = torch.ops.aten.convolution_backward(
-        _ordered(g), z, weight, None, [stride] * 2, [0, 0], [1, 1], False, [0, 0], 1, (*wanted, False)
-    )
-    return (None if to_z is None else _ordered(to_z)), to_weight
+class _Gradients:
+    """PyTorch's gradients of a convolution's input and weights.
+
+    In a recording that of the weights, for which nothing waits, is computed beside what follows that of the input.
+
+    Parameters
+    ----------
+    g, z, weight : Tensor
+        The gradient of the output, the input (padded already), the weights.
+    stride : int
+        Of the convolution.
+    wanted : tuple of bool
+        Whether the gradients of input and weights are.
+    """
+
+    def __init__(self, g: Tensor, z: Tensor, weight: Tensor, stride: int, wanted: tuple[bool, bool]) -> None:
+        self._given = _ordered(g), z, weight, stride
+        self._side = None
+        self.to_input = _ordered(self._one(True)) if wanted[0] else None
+        self._to_weight = None
+        if wanted[1]:
+            if wanted[0] and g.is_cuda and torch.cuda.is_current_stream_capturing():
+                self._main, self._side = torch.cuda.current_stream(g.device), devices.stream(g.device, devices.BESIDE)
+                self._side.wait_stream(self._main)
+                with torch.cuda.stream(self._side):
+                    self._to_weight = self._one(False)
+            else:
+                self._to_weight = self._one(False)
+
+    def _one(self, of_input: bool) -> Tensor:
+        g, z, weight, stride = self._given
+        geometry = [stride] * 2, [0, 0], [1, 1], False, [0, 0], 1
+        found = torch.ops.aten.convolution_backward(g, z, weight, None, *geometry, (of_input, not of_input, False))
+        return found[0] if of_input else found[1]
+
+    def to_weight(self) -> Tensor | None:
+        """Return the gradient of the weights; all that is queued from here on waits for it."""
+        if self._side is not None:
+            self._main.wait_stream(self._side)
+        return self._to_weight
+
+
+class _Cast(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, dtype: torch.dtype, *weights: Tensor) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        made = [torch.empty_like(weight, dtype=dtype) for weight in weights]
+        torch._foreach_copy_(made, list(weights))
+        ctx.dtypes = [weight.dtype for weight in weights]
+        return tuple(made)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *gradients: Tensor | None) -> Gradients:
+        made = [
+            None if g is None else torch.empty_like(g, dtype=dtype)
+            for g, dtype in zip(gradients, ctx.dtypes, strict=True)
+        ]
+        there = [(own, g) for own, g in zip(made, gradients, strict=True) if own is not None]
+        if there:
+            torch._foreach_copy_(*map(list, zip(*there, strict=True)))
+        return None, *made
 
 
 _NOTHING = (None,) * 4
+
+
+def _as(gradient: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    return None if gradient is None else gradient.to(dtype)
 
 
 class _NormAct(torch.autograd.Function):
@@ -198,7 +286,7 @@ class _NormConv(torch.autograd.Function):
         ctx.norm, ctx.slope, ctx.frozen = norm, slope, not norm.training
         ctx.stride, ctx.pad = layer.stride[0], (layer.pad, layer.reflect)
         z = _normalised(x, (found.mean, found.deviation, scale, offset), slope, ctx.pad)
-        weight = weight.to(x.dtype)
+        ctx.dtype, weight = weight.dtype, weight.to(x.dtype)
         ctx.save_for_backward(x, scale, offset, found.mean, found.deviation, weight, z)
         return F.conv2d(z, weight, None, ctx.stride)
 
@@ -206,12 +294,11 @@ class _NormConv(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Gradients:
         x, scale, offset, mean, deviation, weight, z = ctx.saved_tensors
-        to_z, to_weight = _gradients(gradients[0], z, weight, ctx.stride, (True, ctx.needs_input_grad[4]))
+        of_conv = _Gradients(gradients[0], z, weight, ctx.stride, (True, ctx.needs_input_grad[4]))
         line = mean, deviation, scale, offset
-        to_x, found = _back(to_z, x, line, ctx.slope, ctx.pad, ctx.norm, ctx.frozen)
-        to_weight = None if to_weight is None else to_weight.to(scale.dtype)
+        to_x, found = _back(of_conv.to_input, x, line, ctx.slope, ctx.pad, ctx.norm, ctx.frozen)
         to_bias = found.to_bias if ctx.needs_input_grad[1] else None
-        return to_x, to_bias, found.to_scale, found.to_offset, to_weight, None, None, None
+        return to_x, to_bias, found.to_scale, found.to_offset, _as(of_conv.to_weight(), ctx.dtype), None, None, None
 
 
 class _Conv(torch.autograd.Function):
@@ -228,11 +315,12 @@ class _Conv(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Gradients:
         z, weight = ctx.saved_tensors
-        to_x, to_weight = _gradients(gradients[0], z, weight, ctx.stride, ctx.needs_input_grad[:2])
+        of_conv = _Gradients(gradients[0], z, weight, ctx.stride, ctx.needs_input_grad[:2])
+        to_x = of_conv.to_input
         if to_x is not None and ctx.pad[0]:
             like = _empty(to_x, *ctx.shape)  # of x the kernel takes no values
             to_x, _ = _back(to_x, like, _NOTHING, 1.0, ctx.pad, None, True)
-        return to_x, None if to_weight is None else to_weight.to(ctx.dtype), None
+        return to_x, _as(of_conv.to_weight(), ctx.dtype), None
 
 
 class _ConvEnlarged(torch.autograd.Function):
@@ -261,9 +349,12 @@ class _ConvEnlarged(torch.autograd.Function):
         z = _empty(x, every, 2 * (height + pad[0]), 2 * (width + pad[0]))
         size = height, width, channels, few, every, *pad, mode == "bilinear"
         cuda.Picture(x, every).launch("enlarge", images * z.shape[2], x, *line, branch, *its_line, z, *size)
-        zeros = weight.new_zeros((len(weight), every - few - channels, *weight.shape[2:]))
-        own = torch.cat([weight[:, few:], weight[:, :few], zeros], dim=1)
-        own = own.to(x.dtype, memory_format=torch.channels_last)
+        weight = weight.contiguous(memory_format=torch.channels_last)
+        own = torch.empty(
+            (len(weight), every, *weight.shape[2:]), dtype=x.dtype, device=x.device, memory_format=torch.channels_last
+        )
+        ctx.lines = len(weight) * weight.shape[2] * weight.shape[3]
+        cuda.Picture(x).launch("arrange", ctx.lines, weight, own, ctx.lines, few, channels, every)
         ctx.norm, ctx.frozen, ctx.pad, ctx.few, ctx.mode = norm, not norm.training, pad, few, mode
         ctx.save_for_backward(x, branch, own, z, *line, *its_line)
         return F.conv2d(z, own)
@@ -275,7 +366,8 @@ class _ConvEnlarged(torch.autograd.Function):
         line, its_line, few = lines[:4], tuple(lines[4:]), ctx.few
         mean, deviation, scale, _ = line
         images, channels, height, width = x.shape
-        to_z, to_weight = _gradients(gradients[0], z, weight, 1, (True, ctx.needs_input_grad[4]))
+        of_conv = _Gradients(gradients[0], z, weight, 1, (True, ctx.needs_input_grad[4]))
+        to_z: Any = of_conv.to_input
         picture, found, to_x = cuda.Picture(x), _Shares(x), torch.empty_like(x)
         sums = found.to_scale, found.to_offset, found.shares
         bilinear = ctx.mode == "bilinear"
@@ -292,7 +384,61 @@ class _ConvEnlarged(torch.autograd.Function):
             to_branch, its = _back(to_z, branch, its_line, 1.0, ctx.pad, ctx.norm, ctx.frozen, channels)
             to_scale = torch.cat([its.to_scale, found.to_scale])
             to_offset = torch.cat([its.to_offset, found.to_offset])
-        if to_weight is not None:
-            parts = to_weight[:, channels : channels + few], to_weight[:, :channels]
-            to_weight = torch.cat(parts, dim=1).to(scale.dtype)
+        arranged, to_weight = of_conv.to_weight(), None
+        if arranged is not None:
+            arranged = _ordered(arranged)
+            to_weight = torch.empty(
+                (len(weight), few + channels, *weight.shape[2:]),
+                dtype=torch.float32,
+                device=x.device,
+                memory_format=torch.channels_last,
+            )
+            picture.launch("arrange_back", ctx.lines, arranged, to_weight, ctx.lines, few, channels, weight.shape[1])
         return to_x, to_branch, to_scale, to_offset, to_weight, None, None, None
+
+
+class _Narrow(torch.autograd.Function):
+    """A convolution of single pixels to a few channels, after a normalisation and an activation or by itself."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        bias: Tensor | None,
+        scale: Tensor | None,
+        offset: Tensor | None,
+        weight: Tensor,
+        norm: Any,
+        slope: float,
+        layer: Any,
+    ) -> Tensor:
+        ctx.norm, ctx.slope, ctx.layer, ctx.frozen = norm, slope, layer, norm is not None and not norm.training
+        line = _NOTHING
+        if norm is not None:
+            found = _Statistics(x, norm, bias=bias)
+            line = found.mean, found.deviation, scale, offset
+        ctx.save_for_backward(x, weight, *line)
+        images, channels, height, width = x.shape
+        y, pixels = _empty(x, len(weight), height, width), images * height * width
+        cuda.Picture(x).pixels("narrow", pixels, x, *line, weight, y, pixels, channels, len(weight), slope)
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> Gradients:
+        x, weight, *line = ctx.saved_tensors
+        g, picture, found, to_weight = _ordered(gradients[0]), cuda.Picture(x), _Shares(x), torch.empty_like(weight)
+        channels, pixels = x.shape[1], x.numel() // x.shape[1]
+        size = pixels, channels, len(weight), ctx.slope
+        sums = found.to_scale, found.to_offset, found.to_bias, found.shares
+        lines = -(-pixels // (4 * picture.threads[1]))
+        given = g, x, *line, weight, to_weight, *sums
+        picture.sum("gather_narrow", lines, ctx.layer, *given, last=(*size, ctx.frozen), sums=6)
+        to_x = None
+        if ctx.needs_input_grad[0]:
+            to_x = torch.empty_like(x)
+            picture.pixels("spread_narrow", pixels, g, x, *line, weight, found.shares, to_x, *size)
+        if ctx.norm is None:
+            return to_x, None, None, None, to_weight, None, None, None
+        to_bias = found.to_bias if ctx.needs_input_grad[1] else None
+        return to_x, to_bias, found.to_scale, found.to_offset, to_weight, None, None, None

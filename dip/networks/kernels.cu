@@ -9,7 +9,7 @@
 #if BFLOAT16
 typedef unsigned short T;
 __device__ __forceinline__ float wide(T x) { return __uint_as_float((unsigned)x << 16); }
-__device__ __forceinline__ T narrow(float x) {
+__device__ __forceinline__ T rounded(float x) {
     if (x != x) return 0x7fff;
     unsigned bits = __float_as_uint(x);
     return (T)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);  // to the nearest, ties to even
@@ -17,13 +17,15 @@ __device__ __forceinline__ T narrow(float x) {
 #else
 typedef float T;
 __device__ __forceinline__ float wide(T x) { return x; }
-__device__ __forceinline__ T narrow(float x) { return x; }
+__device__ __forceinline__ T rounded(float x) { return x; }
 #endif
 
 struct alignas(sizeof(T) * V) Pack {
     T values[V];
 };
 
+// A kernel of 512 threads a block at most, of which so many blocks are to find room on a processor.
+#define KERNEL(BLOCKS) extern "C" __global__ void __launch_bounds__(512, BLOCKS)
 #define EACH for (int v = 0; v < V; ++v)
 
 __device__ __forceinline__ void load(const T* from, float* to) {
@@ -38,7 +40,7 @@ __device__ __forceinline__ void add(const T* from, float weight, float* to) {
 
 __device__ __forceinline__ void store(T* to, const float* from) {
     Pack pack;
-    EACH pack.values[v] = narrow(from[v]);
+    EACH pack.values[v] = rounded(from[v]);
     *(Pack*)to = pack;
 }
 
@@ -60,15 +62,21 @@ __device__ __forceinline__ int showing(int line, int number, int size, int pad, 
     return line <= size - 2 && line >= size - 1 - pad ? 2 * (size - 1) - line + pad : -1;
 }
 
+// Tell whether lines from `first` to `last` are in a padded picture once each, and none of them is a border.
+__device__ __forceinline__ bool inner(int first, int last, int size, int pad, int reflect) {
+    int most = reflect ? pad : 0;
+    return first > most && last < size - 1 - most;
+}
+
 // Add to `sum` the gradient of pixel (i, j) of a picture of height x width: that of the padded picture wherever it is.
 __device__ __forceinline__ void folded(
     const T* g, int i, int j, int height, int width, int channels, int pad, int reflect, float weight, float* sum
 ) {
-#pragma unroll
+#pragma unroll 1
     for (int a = 0; a < 3; ++a) {
         int row = showing(i, a, height, pad, reflect);
         if (row < 0) continue;
-#pragma unroll
+#pragma unroll 1
         for (int b = 0; b < 3; ++b) {
             int column = showing(j, b, width, pad, reflect);
             if (column >= 0) add(g + ((long long)row * (width + 2 * pad) + column) * channels, weight, sum);
@@ -92,12 +100,15 @@ __device__ __forceinline__ int held(int line, int size) { return line < 0 ? 0 : 
 __device__ __forceinline__ void weighed(
     const T* x, int i, int j, int height, int width, int channels, int bilinear, float* sum
 ) {
+    if (!bilinear) {
+        add(x + ((long long)i * width + j) * channels, 1.0f, sum);
+        return;
+    }
 #pragma unroll
     for (int a = -1; a < 2; ++a) {
 #pragma unroll
         for (int b = -1; b < 2; ++b) {
-            if (!bilinear && (a || b)) continue;
-            float weight = bilinear ? (a ? 0.1875f : 0.625f) * (b ? 0.1875f : 0.625f) : 1.0f;
+            float weight = (a ? 0.1875f : 0.625f) * (b ? 0.1875f : 0.625f);
             add(x + ((long long)held(i + a, height) * width + held(j + b, width)) * channels, weight, sum);
         }
     }
@@ -105,42 +116,62 @@ __device__ __forceinline__ void weighed(
 
 // ------------------------------------------------------------------ sums
 
-// Add two sums of each channel over all blocks. In the block that is done last, true is returned and shared memory
-// begins with both sums of all channels; in the others, false. Needs (blockDim.y + 1) * 2 * channels floats there.
-__device__ bool total(
-    float* shared, const float* one, const float* other, float* partial, unsigned* ticket, int channels
-) {
-    int both = 2 * channels, thread = threadIdx.y * blockDim.x + threadIdx.x, threads = blockDim.x * blockDim.y;
-    EACH {
-        shared[threadIdx.y * both + threadIdx.x * V + v] = one[v];
-        shared[threadIdx.y * both + channels + threadIdx.x * V + v] = other[v];
-    }
-    __syncthreads();
-    for (int k = thread; k < both; k += threads) {
-        float sum = 0;
-        for (int row = 0; row < blockDim.y; ++row) sum += shared[row * both + k];
-        partial[blockIdx.x * both + k] = sum;
-    }
-    __threadfence();
-    __syncthreads();
-    int* last = (int*)(shared + blockDim.y * both);
-    if (thread == 0) *last = atomicInc(ticket, gridDim.x - 1) == gridDim.x - 1;
-    __syncthreads();
-    if (!*last) return false;
-    __threadfence();
-    volatile const float* found = partial;
-    int groups = threads / both < 1 ? 1 : threads / both;
-    groups = groups > blockDim.y ? blockDim.y : groups;
-    for (int k = thread; k < both * groups; k += threads) {
-        float sum = 0;
+// Add S sums of each channel over all blocks. In the block that is done last, true is returned and shared memory begins
+// with the sums, one after the other for all channels; in the others, false. Two at a time go there, which takes
+// (blockDim.y + 1) * 2 * channels floats, or S * channels in the end.
+template <int S>
+__device__ bool total(float* shared, const float (*sums)[V], float* partial, unsigned* ticket, int channels) {
+    int all = S * channels, both = 2 * channels;
+    int thread = threadIdx.y * blockDim.x + threadIdx.x, threads = blockDim.x * blockDim.y;
+#pragma unroll
+    for (int s = 0; s < S; s += 2) {
+        if (s) __syncthreads();
+        float* own = shared + threadIdx.y * both + threadIdx.x * V;
+        EACH {
+            own[v] = sums[s][v];
+            own[channels + v] = sums[s + 1][v];
+        }
+        __syncthreads();
+        for (int k = thread; k < both; k += threads) {
+            float sum = 0;
 #pragma unroll 8
-        for (int block = k / both; block < gridDim.x; block += groups) sum += found[block * both + k % both];
-        shared[k] = sum;
+            for (int row = 0; row < blockDim.y; ++row) sum += shared[row * both + k];
+            partial[blockIdx.x * all + s * channels + k] = sum;
+        }
+    }
+    __shared__ int last;
+    __threadfence();
+    __syncthreads();
+    if (thread == 0) last = atomicInc(ticket, gridDim.x - 1) == gridDim.x - 1;
+    __syncthreads();
+    if (!last) return false;
+    __threadfence();
+    // some threads for each value, or each four, so that many are on their way at a time
+    int wide = all % 4 ? 1 : 4, columns = all / wide, room = blockDim.y * both / all;
+    int groups = threads / columns;
+    groups = groups < 1 ? 1 : groups > room ? (room < 1 ? 1 : room) : groups;
+    for (int k = thread; k < columns * groups; k += threads) {
+        int column = k % columns * wide;
+        float a = 0, b = 0, c = 0, d = 0;
+        if (wide == 4) {
+#pragma unroll 8
+            for (int block = k / columns; block < gridDim.x; block += groups) {
+                float4 found = __ldcg((const float4*)(partial + block * all + column));
+                a += found.x, b += found.y, c += found.z, d += found.w;
+            }
+            shared[k / columns * all + column + 1] = b;
+            shared[k / columns * all + column + 2] = c;
+            shared[k / columns * all + column + 3] = d;
+        } else {
+#pragma unroll 8
+            for (int block = k / columns; block < gridDim.x; block += groups) a += __ldcg(partial + block * all + column);
+        }
+        shared[k / columns * all + column] = a;
     }
     __syncthreads();
-    for (int k = thread; k < both; k += threads) {
+    for (int k = thread; k < all; k += threads) {
         float sum = 0;
-        for (int group = 0; group < groups; ++group) sum += shared[group * both + k];
+        for (int group = 0; group < groups; ++group) sum += shared[group * all + k];
         shared[k] = sum;
     }
     __syncthreads();
@@ -168,12 +199,12 @@ __device__ void conclude(
 }
 
 // Mean and 1 / deviation of each channel of x (pixels, channels).
-extern "C" __global__ void moments(
+KERNEL(2) moments(
     const T* x, const float* bias, float* mean, float* deviation, float* running_mean, float* running_variance,
     long long* seen, float* partial, unsigned* ticket, int pixels, int channels, float eps, float momentum
 ) {
     SHARED
-    float first[V], one[V] = {}, other[V] = {};
+    float first[V], sums[2][V] = {};
     const T* own = x + threadIdx.x * V;
     load(own, first);
 #pragma unroll 4
@@ -182,23 +213,23 @@ extern "C" __global__ void moments(
         load(own + (long long)p * channels, here);
         EACH {
             float apart = here[v] - first[v];
-            one[v] += apart;
-            other[v] += apart * apart;
+            sums[0][v] += apart;
+            sums[1][v] += apart * apart;
         }
     }
-    if (total(shared, one, other, partial, ticket, channels))
+    if (total<2>(shared, sums, partial, ticket, channels))
         conclude(shared, x, bias, mean, deviation, running_mean, running_variance, seen, channels, pixels, pixels, eps,
                  momentum);
 }
 
 // Those of x (images, height, width, channels) enlarged twofold.
-extern "C" __global__ void moments_enlarged(
+KERNEL(1) moments_enlarged(
     const T* x, float* mean, float* deviation, float* running_mean, float* running_variance, long long* seen,
     float* partial, unsigned* ticket, int images, int height, int width, int channels, int bilinear, float eps,
     float momentum
 ) {
     SHARED
-    float first[V], one[V] = {}, other[V] = {};
+    float first[V], sums[2][V] = {};
     const T* own = x + threadIdx.x * V;
     load(own, first);
     for (int line = blockIdx.x; line < images * height; line += gridDim.x) {
@@ -209,13 +240,13 @@ extern "C" __global__ void moments_enlarged(
             load(image + ((long long)i * width + j) * channels, here);
             weighed(image, i, j, height, width, channels, bilinear, around);
             EACH {
-                one[v] += here[v] - first[v];
-                other[v] += (here[v] - first[v]) * (around[v] - first[v]);
+                sums[0][v] += here[v] - first[v];
+                sums[1][v] += (here[v] - first[v]) * (around[v] - first[v]);
             }
         }
     }
     float pixels = (float)images * height * width;
-    if (total(shared, one, other, partial, ticket, channels))
+    if (total<2>(shared, sums, partial, ticket, channels))
         conclude(shared, x, 0, mean, deviation, running_mean, running_variance, seen, channels, pixels, 4 * pixels, eps,
                  momentum);
 }
@@ -231,7 +262,7 @@ __device__ __forceinline__ void line_of(
 }
 
 // z (images, height + 2 pad, width + 2 pad, channels): x normalised, activated, padded. A block has a row.
-extern "C" __global__ void normalise(
+KERNEL(2) normalise(
     const T* x, const float* mean, const float* deviation, const float* scale, const float* offset, T* z, int height,
     int width, int channels, int pad, int reflect, float slope
 ) {
@@ -258,7 +289,7 @@ extern "C" __global__ void normalise(
 
 // z (images, 2 height + 2 pad, 2 width + 2 pad, all): first x enlarged and normalised, then `beside` (images, 2 height,
 // 2 width, few) normalised, then zeros; padded. A block has a row.
-extern "C" __global__ void enlarge(
+KERNEL(1) enlarge(
     const T* x, const float* mean, const float* deviation, const float* scale, const float* offset, const T* beside,
     const float* its_mean, const float* its_deviation, const float* its_scale, const float* its_offset, T* z,
     int height, int width, int channels, int few, int all, int pad, int reflect, int bilinear
@@ -325,19 +356,23 @@ __device__ __forceinline__ void gradient_at(
     const T* g, const float* x, const float* a, const float* b, int i, int j, int height, int width, int channels,
     int pad, int reflect, float slope, float* sum
 ) {
-    EACH sum[v] = 0;
-    folded(g, i, j, height, width, channels, pad, reflect, 1.0f, sum);
+    if (inner(i, i, height, pad, reflect) && inner(j, j, width, pad, reflect)) {
+        load(g + ((long long)(i + pad) * (width + 2 * pad) + j + pad) * channels, sum);
+    } else {
+        EACH sum[v] = 0;
+        folded(g, i, j, height, width, channels, pad, reflect, 1.0f, sum);
+    }
     EACH sum[v] = a[v] * x[v] + b[v] < 0 ? slope * sum[v] : sum[v];
 }
 
 // The sums that the backward pass of `normalise` needs; g has `all` channels, those of x from number `skipped` on.
-extern "C" __global__ void gather(
+KERNEL(1) gather(
     const T* g, const T* x, const float* mean, const float* deviation, const float* scale, const float* offset,
     float* to_scale, float* to_offset, float* to_bias, float* shares, float* partial, unsigned* ticket, int images,
     int height, int width, int channels, int all, int skipped, int pad, int reflect, float slope, int frozen
 ) {
     SHARED
-    float a[V], b[V], middle[V], one[V] = {}, other[V] = {};
+    float a[V], b[V], middle[V], sums[2][V] = {};
     int first = threadIdx.x * V, tall = height + 2 * pad, broad = width + 2 * pad;
     EACH {
         line_of(mean, deviation, scale, offset, first + v, a[v], b[v]);
@@ -351,18 +386,18 @@ extern "C" __global__ void gather(
             load(x + ((long long)line * width + j) * channels + first, here);
             gradient_at(image, here, a, b, line % height, j, height, width, all, pad, reflect, slope, back);
             EACH {
-                one[v] += back[v];
-                other[v] += back[v] * (here[v] - middle[v]);
+                sums[0][v] += back[v];
+                sums[1][v] += back[v] * (here[v] - middle[v]);
             }
         }
     }
-    if (total(shared, one, other, partial, ticket, channels))
+    if (total<2>(shared, sums, partial, ticket, channels))
         conclude_gradients(shared, deviation, scale, to_scale, to_offset, to_bias, shares, channels,
                            (float)images * height * width, frozen);
 }
 
 // The gradient of x. Without a mean there was only padding.
-extern "C" __global__ void spread(
+KERNEL(1) spread(
     const T* g, const T* x, const float* mean, const float* deviation, const float* scale, const float* offset,
     const float* shares, T* to_x, int height, int width, int channels, int all, int skipped, int pad, int reflect,
     float slope
@@ -388,13 +423,13 @@ extern "C" __global__ void spread(
 }
 
 // The gradient of what `enlarge` has enlarged and normalised, brought to the size of x, and its sums.
-extern "C" __global__ void gather_enlarged(
+KERNEL(1) gather_enlarged(
     const T* g, const T* x, const float* mean, const float* deviation, const float* scale, T* back_small,
     float* to_scale, float* to_offset, float* shares, float* partial, unsigned* ticket, int images, int height,
     int width, int channels, int all, int pad, int reflect, int bilinear, int frozen
 ) {
     SHARED
-    float middle[V], one[V] = {}, other[V] = {};
+    float middle[V], sums[2][V] = {};
     int first = threadIdx.x * V, tall = 2 * height + 2 * pad, broad = 2 * width + 2 * pad;
     EACH middle[v] = mean[first + v];
     for (int line = blockIdx.x; line < images * height; line += gridDim.x) {
@@ -404,31 +439,45 @@ extern "C" __global__ void gather_enlarged(
             float here[V], back[V] = {};
             long long at = ((long long)line * width + j) * channels + first;
             load(x + at, here);
+            if (bilinear && inner(2 * i - 1, 2 * i + 2, 2 * height, pad, reflect) &&
+                inner(2 * j - 1, 2 * j + 2, 2 * width, pad, reflect)) {
+                const T* corner = image + ((long long)(2 * i - 1 + pad) * broad + 2 * j - 1 + pad) * all;
 #pragma unroll
-            for (int a = 0; a < 4; ++a) {
-                float row = weight_of(i, a, height, bilinear);
-                if (row == 0) continue;
+                for (int a = 0; a < 4; ++a) {
 #pragma unroll
-                for (int b = 0; b < 4; ++b) {
-                    float weight = row * weight_of(j, b, width, bilinear);
-                    if (weight == 0) continue;
-                    folded(image, 2 * i - 1 + a, 2 * j - 1 + b, 2 * height, 2 * width, all, pad, reflect, weight, back);
+                    for (int b = 0; b < 4; ++b) {
+                        float weight = (a == 1 || a == 2 ? 0.75f : 0.25f) * (b == 1 || b == 2 ? 0.75f : 0.25f);
+                        add(corner + ((long long)a * broad + b) * all, weight, back);
+                    }
+                }
+            } else {
+#pragma unroll 1
+                for (int a = 0; a < 4; ++a) {
+                    float row = weight_of(i, a, height, bilinear);
+                    if (row == 0) continue;
+#pragma unroll 1
+                    for (int b = 0; b < 4; ++b) {
+                        float weight = row * weight_of(j, b, width, bilinear);
+                        if (weight == 0) continue;
+                        folded(image, 2 * i - 1 + a, 2 * j - 1 + b, 2 * height, 2 * width, all, pad, reflect, weight,
+                               back);
+                    }
                 }
             }
             store(back_small + at, back);
             EACH {
-                one[v] += back[v];
-                other[v] += back[v] * (here[v] - middle[v]);
+                sums[0][v] += back[v];
+                sums[1][v] += back[v] * (here[v] - middle[v]);
             }
         }
     }
-    if (total(shared, one, other, partial, ticket, channels))
+    if (total<2>(shared, sums, partial, ticket, channels))
         conclude_gradients(shared, deviation, scale, to_scale, to_offset, 0, shares, channels,
                            4.0f * images * height * width, frozen);
 }
 
 // The gradient of x from that, in place of it.
-extern "C" __global__ void spread_enlarged(
+KERNEL(2) spread_enlarged(
     T* back_small, const T* x, const float* mean, const float* deviation, const float* scale, const float* shares,
     int height, int width, int channels, int bilinear
 ) {
@@ -448,5 +497,136 @@ extern "C" __global__ void spread_enlarged(
         weighed(image, blockIdx.x % height, j, height, width, channels, bilinear, around);
         EACH back[v] = a[v] * (back[v] - flat[v] - (around[v] - middle[v]) * steep[v]);
         store(at, back);
+    }
+}
+
+// ------------------------------------------------------------------ a convolution of one pixel to few channels
+
+#define FEW 4  // at most
+
+// The weights (few, channels) that a thread needs; those there are not are 0.
+__device__ __forceinline__ void weights_of(const float* weight, int channels, int few, float (*own)[V]) {
+#pragma unroll
+    for (int k = 0; k < FEW; ++k) EACH own[k][v] = k < few ? weight[k * channels + threadIdx.x * V + v] : 0.0f;
+}
+
+// y (pixels, few): the convolution of x normalised and activated, or as it is. blockDim.x is a power of 2, a warp at most.
+KERNEL(1) narrow(
+    const T* x, const float* mean, const float* deviation, const float* scale, const float* offset,
+    const float* weight, T* y, int pixels, int channels, int few, float slope
+) {
+    float a[V], b[V], own[FEW][V];
+    EACH line_of(mean, deviation, scale, offset, threadIdx.x * V + v, a[v], b[v]);
+    weights_of(weight, channels, few, own);
+    for (int start = blockIdx.x * blockDim.y; start < pixels; start += gridDim.x * blockDim.y) {
+        int p = start + threadIdx.y;  // all threads go on, for they add up together
+        float here[V] = {}, sum[FEW] = {};
+        if (p < pixels) load(x + (long long)p * channels + threadIdx.x * V, here);
+        EACH {
+            here[v] = a[v] * here[v] + b[v];
+            here[v] = here[v] < 0 ? slope * here[v] : here[v];
+#pragma unroll
+            for (int k = 0; k < FEW; ++k) sum[k] += own[k][v] * here[v];
+        }
+        for (int apart = blockDim.x / 2; apart; apart /= 2) {
+#pragma unroll
+            for (int k = 0; k < FEW; ++k) sum[k] += __shfl_xor_sync(0xffffffff, sum[k], apart);
+        }
+        if (p < pixels && threadIdx.x == 0) {
+#pragma unroll
+            for (int k = 0; k < FEW; ++k)
+                if (k < few) y[(long long)p * few + k] = rounded(sum[k]);
+        }
+    }
+}
+
+__device__ __forceinline__ void few_of(const T* g, int few, float* to) {
+#pragma unroll
+    for (int k = 0; k < FEW; ++k) to[k] = k < few ? wide(g[k]) : 0.0f;
+}
+
+// The gradient of the weights, and with a mean the sums that the gradient of x needs.
+KERNEL(1) gather_narrow(
+    const T* g, const T* x, const float* mean, const float* deviation, const float* scale, const float* offset,
+    const float* weight, float* to_weight, float* to_scale, float* to_offset, float* to_bias, float* shares,
+    float* partial, unsigned* ticket, int pixels, int channels, int few, float slope, int frozen
+) {
+    SHARED
+    float a[V], b[V], middle[V], own[FEW][V], sums[2 + FEW][V] = {};
+    EACH {
+        line_of(mean, deviation, scale, offset, threadIdx.x * V + v, a[v], b[v]);
+        middle[v] = mean ? mean[threadIdx.x * V + v] : 0.0f;
+    }
+    weights_of(weight, channels, few, own);
+#pragma unroll 2
+    for (int p = blockIdx.x * blockDim.y + threadIdx.y; p < pixels; p += gridDim.x * blockDim.y) {
+        float here[V], from[FEW];
+        load(x + (long long)p * channels + threadIdx.x * V, here);
+        few_of(g + (long long)p * few, few, from);
+        EACH {
+            float z = a[v] * here[v] + b[v], bent = z < 0 ? slope : 1.0f, back = 0;
+#pragma unroll
+            for (int k = 0; k < FEW; ++k) {
+                back += own[k][v] * from[k];
+                sums[2 + k][v] += from[k] * bent * z;
+            }
+            sums[0][v] += bent * back;
+            sums[1][v] += bent * back * (here[v] - middle[v]);
+        }
+    }
+    if (!total<2 + FEW>(shared, sums, partial, ticket, channels)) return;
+    if (mean)
+        conclude_gradients(shared, deviation, scale, to_scale, to_offset, to_bias, shares, channels, pixels, frozen);
+    int thread = threadIdx.y * blockDim.x + threadIdx.x;
+    for (int k = thread; k < few * channels; k += blockDim.x * blockDim.y) to_weight[k] = shared[2 * channels + k];
+}
+
+// The gradient of x.
+KERNEL(1) spread_narrow(
+    const T* g, const T* x, const float* mean, const float* deviation, const float* scale, const float* offset,
+    const float* weight, const float* shares, T* to_x, int pixels, int channels, int few, float slope
+) {
+    float a[V], b[V], middle[V], flat[V], steep[V], own[FEW][V];
+    int first = threadIdx.x * V;
+    EACH {
+        line_of(mean, deviation, scale, offset, first + v, a[v], b[v]);
+        middle[v] = mean ? mean[first + v] : 0.0f;
+        flat[v] = mean ? shares[first + v] : 0.0f;
+        steep[v] = mean ? shares[channels + first + v] : 0.0f;
+    }
+    weights_of(weight, channels, few, own);
+#pragma unroll 2
+    for (int p = blockIdx.x * blockDim.y + threadIdx.y; p < pixels; p += gridDim.x * blockDim.y) {
+        float here[V] = {}, from[FEW], back[V];
+        if (mean) load(x + (long long)p * channels + first, here);
+        few_of(g + (long long)p * few, few, from);
+        EACH {
+            float sum = 0;
+#pragma unroll
+            for (int k = 0; k < FEW; ++k) sum += own[k][v] * from[k];
+            sum = a[v] * here[v] + b[v] < 0 ? slope * sum : sum;
+            back[v] = a[v] * (sum - flat[v] - (here[v] - middle[v]) * steep[v]);
+        }
+        store(to_x + (long long)p * channels + first, back);
+    }
+}
+
+// ------------------------------------------------------------------ the weights of what `enlarge` makes
+
+// From weights (outputs, few + channels), pixel by pixel, to the order of `enlarge` and the picture's dtype.
+KERNEL(2) arrange(const float* weight, T* arranged, int lines, int few, int channels, int all) {
+    int c = threadIdx.y * blockDim.x + threadIdx.x;
+    for (; c < all; c += blockDim.x * blockDim.y) {
+        int from = c < channels ? few + c : c - channels;
+        arranged[blockIdx.x * all + c] = rounded(c < few + channels ? weight[blockIdx.x * (few + channels) + from] : 0.0f);
+    }
+}
+
+// The same backwards, for their gradient.
+KERNEL(2) arrange_back(const T* arranged, float* weight, int lines, int few, int channels, int all) {
+    int c = threadIdx.y * blockDim.x + threadIdx.x;
+    for (; c < few + channels; c += blockDim.x * blockDim.y) {
+        int from = c < few ? channels + c : c - few;
+        weight[blockIdx.x * (few + channels) + c] = wide(arranged[blockIdx.x * all + from]);
     }
 }

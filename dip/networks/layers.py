@@ -83,7 +83,9 @@ class Conv2d(nn.Conv2d):
         return self.weight.to(dtype), None if self.bias is None else self.bias.to(dtype)
 
 
-def apply(layers: Iterable[nn.Module], x: Tensor, bias: Tensor | None = None) -> Tensor:
+def apply(
+    layers: Iterable[nn.Module], x: Tensor, bias: Tensor | None = None, weights: fused.Cast | None = None
+) -> Tensor:
     """Apply layers in turn.
 
     In training, with statistics of its own or with frozen ones, a batch normalisation, an activation that is linear on
@@ -98,21 +100,26 @@ def apply(layers: Iterable[nn.Module], x: Tensor, bias: Tensor | None = None) ->
         (N, C, H, W).
     bias : Tensor, optional
         (C,), to be added to x first.
+    weights : mapping, optional
+        What `dip.networks.fused.cast` returned.
     """
-    left = list(layers)
+    left, weights = list(layers), weights or {}
     while left:
         on_gpu = trained_on_gpu(x)
         together = _together(left, x) if on_gpu or trained_on_cpu(x) else None
         if on_gpu and together is not None:
             norm, slope, conv, length = together
             given = x, bias, norm, slope
-            x, bias = (fused.norm_act(*given), None) if conv is None else (fused.norm_conv(*given, conv), conv.bias)
+            if conv is None:
+                x, bias = fused.norm_act(*given), None
+            else:
+                x, bias = fused.norm_conv(*given, conv, weights), conv.bias
             del left[:length]
             continue
         x, bias = biased(x, bias), None
         if on_gpu and _unwatched(left[0]) and type(left[0]) is Conv2d:
             conv = left.pop(0)
-            x, bias = fused.conv(x, conv), conv.bias
+            x, bias = fused.conv(x, conv, weights), conv.bias
             continue
         if together is None:
             x = left.pop(0)(x)

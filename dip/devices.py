@@ -320,20 +320,20 @@ def _gib(count: int) -> str:
 
 STREAMS = 16
 """How many streams `stream` has on a GPU for fits in threads."""
-BESIDE = STREAMS + 1
-"""The number of one for work beside the stream that is recorded."""
+BESIDE, BRANCH = STREAMS + 1, STREAMS + 2
+"""The numbers of two for work beside the stream that is recorded."""
 
 _streams: dict[tuple[torch.device, int], torch.cuda.Stream] = {}
 _streams_lock = threading.Lock()
 
 
 def stream(device: torch.device, number: int) -> torch.cuda.Stream:
-    """Return a CUDA stream of the package's own by its number: 0 to record on, 1 to `STREAMS` for fits in threads, `BESIDE`.
+    """Return a CUDA stream of the package's own by its number: 0 to record on, 1 to `STREAMS` for fits in threads, `BESIDE`, `BRANCH`.
 
     PyTorch has 32 streams a device and hands them out in turn. One that is made for each fit would sooner or later be
     one on which another fit runs, or is recorded; these are made once.
     """
-    assert 0 <= number <= BESIDE
+    assert 0 <= number <= BRANCH
     with _streams_lock:
         if (device, number) not in _streams:
             _streams[device, number] = torch.cuda.Stream(device)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from dip.errors import unknown
+from dip.networks import cuda
 
 _Name = TypeVar("_Name")
 NAMES = ("adam", "lbfgs")
@@ -147,3 +149,47 @@ def _copy(value: Any, like: Tensor | None = None) -> Any:
     if like is not None and value.shape == like.shape:
         return torch.empty_like(like, requires_grad=False).copy_(value)
     return value.clone() if like is None else value.to(like.device, copy=True)
+
+
+def _lies_like(p: Tensor, t: Any) -> bool:
+    """Tell whether a tensor is in memory as a parameter is: in float32, its values in the same order."""
+    if not isinstance(t, Tensor) or t.shape != p.shape or t.dtype != torch.float32:
+        return False
+    return all(n == 1 or a == b for n, a, b in zip(p.shape, t.stride(), p.stride(), strict=True))
+
+
+PART = 4096  # values of a parameter that a block takes
+
+
+def steps(optimizer: torch.optim.Optimizer) -> Callable[[], Any]:
+    """Return what does the next steps of an optimiser whose gradients stay where they are in memory.
+
+    PyTorch's Adam takes several calls, for few threads each; on a GPU there is a kernel of the package's own. It does
+    the same step.
+    """
+    if not isinstance(optimizer, torch.optim.Adam) or len(optimizer.param_groups) != 1:
+        return optimizer.step
+    (group,) = optimizer.param_groups
+    rows, counts = [], []
+    for p in group["params"]:
+        state = optimizer.state[p]
+        four = [p, p.grad, state.get("exp_avg"), state.get("exp_avg_sq")]
+        if not all(map(partial(_lies_like, p), four)) or not (p.is_contiguous() or p.is_contiguous(memory_format=torch.channels_last)):
+            return optimizer.step
+        counts.append(state["step"])
+        for first in range(0, p.numel(), PART):
+            places = [t.data_ptr() + 4 * first for t in four]
+            rows.append([*places, counts[-1].data_ptr(), min(PART, p.numel() - first)])
+    like = counts[0]
+    others = [group[name] for name in ("weight_decay", "amsgrad", "maximize")]
+    if any(others) or not isinstance(group["lr"], Tensor) or not cuda.works(like.device):
+        return optimizer.step
+    table, kernels = torch.tensor(rows, device=like.device), cuda.program(like.device, torch.float32, 4)
+    one, other = group["betas"]
+    given = table, group["lr"], 1 - one, 1 - other, group["eps"]
+
+    def step() -> None:
+        torch._foreach_add_(counts, 1)
+        kernels.launch("adam", len(rows), (512, 1), 0, given)
+
+    return step

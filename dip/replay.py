@@ -221,8 +221,10 @@ class Replay:
         self._optimizer, self._average = optimizer, average = fit._optimizer, fit._average
         self._first = first = device.record(fit._evaluate_anew, fit._jitter.generator)
 
+        step = optimizers.steps(optimizer)
+
         def advance() -> tuple[Tensor, ...]:
-            optimizer.step()
+            step()
             average.mix(first.outputs[2])
             return ()
 

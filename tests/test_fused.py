@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 import dip
-from dip import networks
-from dip.networks import cuda, encoder_decoder, layers, upsampled
-from dip.networks.upsampled import conv_upsampled
+from dip import networks, optimizers
+from dip.networks import cuda, encoder_decoder, fused, layers, upsampled
+from dip.networks.upsampled import branched, conv_upsampled
 
 HERE = Path(__file__).parent
 COMPILER = shutil.which("c++") or shutil.which("g++")
@@ -48,9 +48,10 @@ def compiled(tmp_path_factory):
     return tmp_path_factory.mktemp("kernels")
 
 
-@pytest.fixture
-def device(monkeypatch, compiled):
-    """Return where the kernels are computed; on a CPU they are emulated."""
+@pytest.fixture(params=["small", "large"])
+def device(request, monkeypatch, compiled):
+    """Return where the kernels are computed; on a CPU they are emulated. Pictures are taken for small ones, and not."""
+    monkeypatch.setattr(fused, "_SMALL", 4096 if request.param == "small" else 0)
     if on_cuda:
         monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # for the comparison with float64
         return "cuda"
@@ -143,6 +144,7 @@ def test_the_decoders_stage(device, channels, options, branch, mode, frozen):
     inputs = [picture(2, channels, 5, 8, device=device)] + [picture(2, branch, 10, 16, device=device)] * bool(branch)
 
     def run(own, x, branch=None):
+        branch = None if branch is None else branched(branch, [], *own, {})
         return layers.biased(*conv_upsampled(x, branch, mode, *own))
 
     near(compared(run, [norm, conv], inputs, frozen), 2e-5)
@@ -153,7 +155,7 @@ def test_a_picture_larger_than_the_blocks_are_many(device):
     near(compared(lambda own, x: layers.apply(own, x), modules, [picture(1, 24, 67, 81, device=device)]), 2e-5)
     norm, _, conv = modules
     inputs = [picture(1, 20, 33, 40, device=device), picture(1, 4, 66, 80, device=device)]
-    run = lambda own, x, b: layers.biased(*conv_upsampled(x, b, "bilinear", *own))  # noqa: E731
+    run = lambda own, x, b: layers.biased(*conv_upsampled(x, branched(b, [], *own, {}), "bilinear", *own))  # noqa: E731
     near(compared(run, [norm, conv], inputs), 2e-5)
 
 
@@ -183,3 +185,51 @@ def test_bfloat16_rounds_no_more_than_pytorchs_layers(device):
         ours, other = ((t.detach().cpu().double() - a.cpu()).abs().mean() / scale for t in (own[name], b))
         assert ours <= 1.5 * other + 1e-4, name
         assert ours < 0.02
+
+
+def test_steps_of_adam_are_pytorchs(device, monkeypatch):
+    monkeypatch.setattr(cuda, "works", lambda device: True)
+    shapes = [(5,), (128, 33, 3, 3), (4, 8, 1, 1), (3, 3000)]
+    found = []
+    for ours in (False, True):
+        generator = torch.Generator().manual_seed(0)
+        parameters = [torch.randn(shape, generator=generator).to(device).requires_grad_() for shape in shapes]
+        optimizer = optimizers.create("adam", parameters, 0.02)
+        gradients = [[torch.randn(shape, generator=generator).to(device) for shape in shapes] for _ in range(5)]
+        for p in parameters:
+            p.grad = torch.zeros_like(p)
+        step = optimizer.step
+        for number, new in enumerate(gradients):
+            for p, g in zip(parameters, new, strict=True):
+                p.grad.copy_(g)
+            if number == 1:  # as a recording does
+                optimizers.recordable(optimizer, True)
+                step = optimizers.steps(optimizer) if ours else optimizer.step
+                assert (step == optimizer.step) != ours
+            optimizers.set_lr(optimizer, 0.02 / (1 + number))
+            step()
+        found.append([[p.detach(), *optimizer.state[p].values()] for p in parameters])
+    for theirs, own in zip(*found, strict=True):
+        for a, b in zip(theirs, own, strict=True):
+            torch.testing.assert_close(a, b, rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("change", ["order", "two groups", "sgd", "decay"])
+def test_other_optimisers_make_their_own_steps(device, change, monkeypatch):
+    monkeypatch.setattr(cuda, "works", lambda device: True)
+    p = torch.ones(2, 3, 2, 2, device=device, requires_grad=True)
+    q = torch.ones(3, device=device, requires_grad=True)
+    optimizer = optimizers.create("adam", [p, q], 0.1)
+    if change == "two groups":
+        optimizer = torch.optim.Adam([{"params": [p]}, {"params": [q]}])
+    elif change == "sgd":
+        optimizer = torch.optim.SGD([p, q], lr=0.1)
+    elif change == "decay":
+        optimizer = torch.optim.Adam([p, q], weight_decay=0.1)
+    p.grad, q.grad = torch.ones_like(p), torch.ones_like(q)
+    optimizer.step()
+    if change == "order":
+        p.grad = p.grad.contiguous(memory_format=torch.channels_last)
+    if change != "sgd":
+        optimizers.recordable(optimizer, True)
+    assert optimizers.steps(optimizer) == optimizer.step

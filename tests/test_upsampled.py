@@ -19,8 +19,9 @@ def _small_pictures(monkeypatch):
     monkeypatch.setattr(upsampled, "_LEAST", 0)
 
 
-def conv_upsampled(*given):
-    return biased(*upsampled.conv_upsampled(*given))
+def conv_upsampled(x, branch, *given):
+    branch = None if branch is None else upsampled.Branch(branch)
+    return biased(*upsampled.conv_upsampled(x, branch, *given))
 
 
 def random(*shape, seed=0):

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from dip.errors import warn
 
-__all__ = ["Picture", "ready"]
+__all__ = ["Picture", "program", "ready", "works"]
 
 _DTYPES = {torch.float32: 4, torch.bfloat16: 8}  # and how many values are 16 bytes, which a thread reads at once
-_THREADS, _CHANNELS = 512, 1024  # of a block, at most; what it sums has to have room in 48 KiB
+_THREADS, _CHANNELS = 512, 504  # of a block, and of a picture, at most: some are added to those of the decoder
 _BLOCKS = {"moments": 2}  # that sum on a processor at a time, where it is not one
 _lock = threading.RLock()
 _own = threading.local()
@@ -45,14 +45,11 @@ def source() -> str:
 
 def ready(x: Tensor, beside: int = 0) -> bool:
     """Tell whether the kernels can take a picture (N, C, H, W), with so many channels beside its own."""
-    size = _DTYPES.get(x.dtype)
-    if size is None or x.ndim != 4 or x.shape[1] + beside > _CHANNELS - 8:
-        return False
-    if (x.shape[1] + beside + 8) // width_of(x.shape[1], size) > _THREADS:
+    if x.dtype not in _DTYPES or x.ndim != 4 or x.shape[1] + beside > _CHANNELS:
         return False
     # the meta device stands for the first GPU
     device = x.device if x.is_cuda else torch.device("cuda:0")
-    return torch.cuda.is_available() and _works(device)
+    return torch.cuda.is_available() and works(device)
 
 
 def width_of(channels: int, most: int) -> int:
@@ -98,6 +95,11 @@ class Picture:
         given = (*arguments, partial, _ticket(key, self._like.device), *last)
         self._program.launch(kernel, blocks, self.threads, shared, given)
 
+    def whole(self, kernel: str, *arguments: Any) -> None:
+        """Queue a kernel whose blocks have all pixels of some channels each."""
+        if self._program is not None:
+            self._program.launch(kernel, self.threads[0], (1, _THREADS), 0, arguments)
+
     def pixels(self, kernel: str, count: int, *arguments: Any) -> None:
         """Queue a kernel that goes over so many pixels."""
         if self._program is not None:
@@ -118,9 +120,9 @@ def _ticket(key: nn.Module, device: torch.device) -> Tensor:
 
 
 @functools.cache
-def _works(device: torch.device) -> bool:
+def works(device: torch.device) -> bool:
     """Tell whether the kernels can be compiled and give what they should; say so where they should and do not."""
-    if torch.version.cuda is None:  # AMD's devices are called cuda too
+    if device.type != "cuda" or torch.version.cuda is None:  # AMD's devices are called cuda too
         return False
     try:
         with _lock:
@@ -219,8 +221,6 @@ class _Loaded:
     def _enter(self) -> None:
         """Let this thread launch on the device: PyTorch's threads for backward passes may not have had to yet."""
         if getattr(_own, "device", None) != self._device:
-            with torch.cuda.device(self._device):
-                torch.cuda.synchronize() if not torch.cuda.is_current_stream_capturing() else None
             context, driver = ctypes.c_void_p(), _driver()
             _check(driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), self._device.index or 0))
             _check(driver.cuCtxSetCurrent(context))

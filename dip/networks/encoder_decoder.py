@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dip.errors import non_negative_int, positive_int, unknown, yes_or_no
 from dip.networks import fused
 from dip.networks.layers import Conv2d, apply, trained_on_gpu
-from dip.networks.upsampled import conv_upsampled
+from dip.networks.upsampled import branched, conv_upsampled
 from dip.operators import Downsample
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -166,7 +166,6 @@ class EncoderDecoder(nn.Module):
         self.out = Conv2d(up[0], out_channels, 1, stride=1, padding=padding, bias=bias)
         self.sigmoid, self.padding, self.norm_scale = sigmoid, padding, norm_scale
         self.in_channels, self.out_channels, self.scales = in_channels, out_channels, scales
-        self.skip_channels = skip
         self._deepest = _deepest_size(kernels_down, kernels_up, kernels_skip, padding)
         self.multiple, self.reach = 2**scales, _reach(kernels_down, kernels_up, kernels_skip, downsampling)
         self.reset_parameters(generator)
@@ -218,12 +217,12 @@ class EncoderDecoder(nn.Module):
                 f"pad the code to {self.padded_size(*size)} (see padded_size) or take fewer scales"
             )
         skips, x, weights = [], z, self._cast(z)
-        for down, skip, skip_channels in zip(self.down, self.skip, self.skip_channels, strict=True):
-            skips.append(apply(skip.children(), x, weights=weights) if skip_channels else None)
+        for down, skip, up in zip(self.down, self.skip, self.up, strict=True):
+            skips.append(branched(x, list(skip.children()), *list(up.children())[:2], weights) if len(skip) else None)
             x = apply(down.children(), x, weights=weights)
         for up, branch, mode in reversed(list(zip(self.up, skips, self.upsampling, strict=True))):
             norm, conv, *layers = up.children()
-            x, bias = conv_upsampled(x, branch, mode, norm, conv)
+            x, bias = conv_upsampled(x, branch, mode, norm, conv, weights)
             x = apply([*layers, self.out] if up is self.up[0] else layers, x, bias, weights)
         if x.dtype != torch.float64:
             x = x.float()

@@ -8,7 +8,7 @@ normalisation takes it away again, so its gradient is 0, and only the running me
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -73,11 +73,47 @@ def conv(x: Tensor, layer: Any, weights: Cast) -> Tensor:
     return y
 
 
-def conv_enlarged(x: Tensor, branch: Tensor | None, mode: str, norm: Any, layer: Any) -> Tensor:
-    """Return the convolution, without its bias, of ``norm(cat([branch, upsample(x, mode)]))``; see `conv_upsampled`."""
-    branch = None if branch is None else _ordered(branch)
-    y: Tensor = _ConvEnlarged.apply(_ordered(x), branch, norm.weight, norm.bias, layer.weight, norm, layer, mode)
+def conv_enlarged(x: Tensor, branch: Tensor | None, mode: str, norm: Any, layer: Any, weights: Cast) -> Tensor:
+    """Return the convolution, without its bias, of ``cat([branch, norm(upsample(x, mode))])``; see `conv_upsampled`.
+
+    The branch comes normalised, from `norm_first`; `norm` is the layer for both.
+    """
+    later = any(weight.requires_grad for weight in weights.values())  # see _Gradients
+    if branch is not None:
+        branch = _ordered(branch)
+        if _recorded(x):
+            torch.cuda.current_stream(x.device).wait_stream(devices.stream(x.device, devices.BRANCH))
+    scale, offset = (t.narrow(0, len(t) - x.shape[1], x.shape[1]) for t in (norm.weight, norm.bias))
+    y: Tensor = _ConvEnlarged.apply(_ordered(x), branch, scale, offset, layer.weight, norm, layer, mode, later)
     return y
+
+
+def norm_first(x: Tensor, norm: Any) -> Tensor:
+    """Return the batch normalisation of x by the first of a layer's channels."""
+    scale, offset = (t.narrow(0, 0, x.shape[1]) for t in (norm.weight, norm.bias))
+    y: Tensor = _NormAct.apply(_ordered(x), None, scale, offset, norm, 1.0)
+    return y
+
+
+def beside(work: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Return what some work makes of x. In a recording it is done beside what follows, until `conv_enlarged` needs it.
+
+    So is its backward pass: autograd takes the stream of the forward pass, and waits where one needs the other.
+    """
+    if not _recorded(x):
+        return work(x)
+    main, side = torch.cuda.current_stream(x.device), devices.stream(x.device, devices.BRANCH)
+    side.wait_stream(main)
+    with torch.cuda.stream(side):
+        y = work(x)
+    x.record_stream(side)
+    y.record_stream(main)
+    return y
+
+
+def _recorded(x: Tensor) -> bool:
+    """Tell whether what is done with x in this thread is only recorded now."""
+    return x.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
 def narrow(x: Tensor, layer: Any) -> bool:
@@ -140,12 +176,37 @@ class _Statistics:
             picture.sum("moments_enlarged", images * height, norm, *given, last=size)
 
 
+_SMALL = 4096  # pixels of a picture for which one kernel, of fewer blocks, is quicker than two
+
+
+def _is_small(x: Tensor) -> bool:
+    return x.numel() <= _SMALL * x.shape[1]
+
+
 def _normalised(x: Tensor, line: tuple[Tensor | None, ...], slope: float, pad: Pad) -> Tensor:
     """Return x normalised by (mean, 1 / deviation, scale, offset), or as it is if these are None, and padded."""
     images, channels, height, width = x.shape
     z = _empty(x, channels, height + 2 * pad[0], width + 2 * pad[0])
     cuda.Picture(x).launch("normalise", images * z.shape[2], x, *line, z, height, width, channels, *pad, slope)
     return z
+
+
+def _norm_act(
+    x: Tensor, bias: Tensor | None, norm: Any, scale: Tensor, offset: Tensor, slope: float, pad: Pad
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return x + bias normalised, activated and padded, and the mean of x and its 1 / deviation."""
+    if not norm.training or not _is_small(x):
+        found = _Statistics(x, norm, bias=bias)
+        return _normalised(x, (found.mean, found.deviation, scale, offset), slope, pad), found.mean, found.deviation
+    images, channels, height, width = x.shape
+    z = _empty(x, channels, height + 2 * pad[0], width + 2 * pad[0])
+    running_mean, running_variance = (t.narrow(0, 0, channels) for t in (norm.running_mean, norm.running_var))
+    mean, deviation = running_mean.new_empty(channels), running_mean.new_empty(channels)
+    seen = norm.num_batches_tracked if channels == len(norm.running_mean) else None
+    given = x, bias, scale, offset, running_mean, running_variance, seen, mean, deviation, z
+    size = images, height, width, channels, *pad, slope, norm.eps, norm.momentum
+    cuda.Picture(x).whole("small", *given, *size)
+    return z, mean, deviation
 
 
 class _Shares:
@@ -171,6 +232,11 @@ def _back(
     images, channels, height, width = x.shape
     picture, found = cuda.Picture(x, skipped=skipped), _Shares(x)
     size = height, width, channels, g.shape[1], skipped, *pad, slope
+    if norm is not None and _is_small(x):
+        to_x = torch.empty_like(x)
+        given = g, x, *line, found.to_scale, found.to_offset, found.to_bias, to_x
+        picture.whole("small_back", *given, images, *size, frozen)
+        return to_x, found
     if norm is not None:
         sums = found.to_scale, found.to_offset, found.to_bias, found.shares
         picture.sum("gather", images * height, norm, g, x, *line, *sums, last=(images, *size, frozen))
@@ -182,7 +248,8 @@ def _back(
 class _Gradients:
     """PyTorch's gradients of a convolution's input and weights.
 
-    In a recording that of the weights, for which nothing waits, is computed beside what follows that of the input.
+    In a recording that of the weights, for which nothing waits, is computed beside what follows that of the input, if
+    `later`: until `_Cast` needs it, which does so last.
 
     Parameters
     ----------
@@ -192,21 +259,34 @@ class _Gradients:
         Of the convolution.
     wanted : tuple of bool
         Whether the gradients of input and weights are.
+    later : bool
+        Whether they are cast.
+    finish : callable, optional
+        What is to be done with that of the weights at once.
     """
 
-    def __init__(self, g: Tensor, z: Tensor, weight: Tensor, stride: int, wanted: tuple[bool, bool]) -> None:
+    def __init__(
+        self,
+        g: Tensor,
+        z: Tensor,
+        weight: Tensor,
+        stride: int,
+        wanted: tuple[bool, bool],
+        later: bool,
+        finish: Callable[[Tensor], Tensor] = lambda gradient: gradient,
+    ) -> None:
         self._given = _ordered(g), z, weight, stride
-        self._side = None
         self.to_input = _ordered(self._one(True)) if wanted[0] else None
-        self._to_weight = None
-        if wanted[1]:
-            if wanted[0] and g.is_cuda and torch.cuda.is_current_stream_capturing():
-                self._main, self._side = torch.cuda.current_stream(g.device), devices.stream(g.device, devices.BESIDE)
-                self._side.wait_stream(self._main)
-                with torch.cuda.stream(self._side):
-                    self._to_weight = self._one(False)
-            else:
-                self._to_weight = self._one(False)
+        self.to_weight = None
+        if not wanted[1]:
+            return
+        if later and _recorded(g):
+            side = _waiting.room_for(self._given[:2])
+            with torch.cuda.stream(side):
+                self.to_weight = finish(self._one(False))
+            _waiting.hold(self.to_weight)
+        else:
+            self.to_weight = finish(self._one(False))
 
     def _one(self, of_input: bool) -> Tensor:
         g, z, weight, stride = self._given
@@ -214,11 +294,46 @@ class _Gradients:
         found = torch.ops.aten.convolution_backward(g, z, weight, None, *geometry, (of_input, not of_input, False))
         return found[0] if of_input else found[1]
 
-    def to_weight(self) -> Tensor | None:
-        """Return the gradient of the weights; all that is queued from here on waits for it."""
-        if self._side is not None:
-            self._main.wait_stream(self._side)
-        return self._to_weight
+
+class _Waiting:
+    """What the stream beside that of a recording works on: it has to stay until the latter has waited for it.
+
+    One recording is made at a time.
+    """
+
+    def __init__(self) -> None:
+        self._held: list[Tensor] = []
+        self._bytes = self._most = 0
+
+    def room_for(self, tensors: tuple[Tensor, ...]) -> torch.cuda.Stream:
+        """Return the stream, on which work on tensors may be queued; earlier ones are waited for if they are large."""
+        device, needed = tensors[0].device, sum(t.nbytes for t in tensors)
+        if self._bytes + needed > 3 * self._most // 2:
+            self.join(device)
+        self._most = max(self._most, needed)
+        self._bytes += needed
+        self._held += tensors
+        side = devices.stream(device, devices.BESIDE)
+        side.wait_stream(torch.cuda.current_stream(device))
+        return side
+
+    def hold(self, tensor: Tensor) -> None:
+        """Keep what comes of it, too."""
+        self._held.append(tensor)
+
+    def join(self, device: torch.device) -> None:
+        """Let the current stream wait for all of it."""
+        if self._held:
+            torch.cuda.current_stream(device).wait_stream(devices.stream(device, devices.BESIDE))
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self._held.clear()
+        self._bytes = 0
+
+
+_waiting = _Waiting()
 
 
 class _Cast(torch.autograd.Function):
@@ -228,11 +343,16 @@ class _Cast(torch.autograd.Function):
         made = [torch.empty_like(weight, dtype=dtype) for weight in weights]
         torch._foreach_copy_(made, list(weights))
         ctx.dtypes = [weight.dtype for weight in weights]
+        if _recorded(made[0]):
+            _waiting.forget()
         return tuple(made)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> Gradients:
+        first = next(g for g in gradients if g is not None)
+        if _recorded(first):
+            _waiting.join(first.device)
         made = [
             None if g is None else torch.empty_like(g, dtype=dtype)
             for g, dtype in zip(gradients, ctx.dtypes, strict=True)
@@ -246,6 +366,11 @@ class _Cast(torch.autograd.Function):
 _NOTHING = (None,) * 4
 
 
+def _is_cast(dtype: torch.dtype) -> bool:
+    """Tell whether weights that a function was given are those of `_Cast`."""
+    return dtype != torch.float32
+
+
 def _as(gradient: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     return None if gradient is None else gradient.to(dtype)
 
@@ -255,10 +380,10 @@ class _NormAct(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, bias: Tensor | None, scale: Tensor, offset: Tensor, norm: Any, slope: float
     ) -> Tensor:
-        found = _Statistics(x, norm, bias=bias)
-        ctx.save_for_backward(x, scale, offset, found.mean, found.deviation)
+        z, mean, deviation = _norm_act(x, bias, norm, scale, offset, slope, (0, False))
+        ctx.save_for_backward(x, scale, offset, mean, deviation)
         ctx.norm, ctx.slope, ctx.frozen = norm, slope, not norm.training
-        return _normalised(x, (found.mean, found.deviation, scale, offset), slope, (0, False))
+        return z
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -282,23 +407,23 @@ class _NormConv(torch.autograd.Function):
         slope: float,
         layer: Any,
     ) -> Tensor:
-        found = _Statistics(x, norm, bias=bias)
         ctx.norm, ctx.slope, ctx.frozen = norm, slope, not norm.training
         ctx.stride, ctx.pad = layer.stride[0], (layer.pad, layer.reflect)
-        z = _normalised(x, (found.mean, found.deviation, scale, offset), slope, ctx.pad)
+        z, mean, deviation = _norm_act(x, bias, norm, scale, offset, slope, ctx.pad)
         ctx.dtype, weight = weight.dtype, weight.to(x.dtype)
-        ctx.save_for_backward(x, scale, offset, found.mean, found.deviation, weight, z)
+        ctx.save_for_backward(x, scale, offset, mean, deviation, weight, z)
         return F.conv2d(z, weight, None, ctx.stride)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Gradients:
         x, scale, offset, mean, deviation, weight, z = ctx.saved_tensors
-        of_conv = _Gradients(gradients[0], z, weight, ctx.stride, (True, ctx.needs_input_grad[4]))
+        wanted = True, ctx.needs_input_grad[4]
+        of_conv = _Gradients(gradients[0], z, weight, ctx.stride, wanted, _is_cast(ctx.dtype))
         line = mean, deviation, scale, offset
         to_x, found = _back(of_conv.to_input, x, line, ctx.slope, ctx.pad, ctx.norm, ctx.frozen)
         to_bias = found.to_bias if ctx.needs_input_grad[1] else None
-        return to_x, to_bias, found.to_scale, found.to_offset, _as(of_conv.to_weight(), ctx.dtype), None, None, None
+        return to_x, to_bias, found.to_scale, found.to_offset, _as(of_conv.to_weight, ctx.dtype), None, None, None
 
 
 class _Conv(torch.autograd.Function):
@@ -315,12 +440,13 @@ class _Conv(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Gradients:
         z, weight = ctx.saved_tensors
-        of_conv = _Gradients(gradients[0], z, weight, ctx.stride, ctx.needs_input_grad[:2])
+        later = _is_cast(ctx.dtype)
+        of_conv = _Gradients(gradients[0], z, weight, ctx.stride, ctx.needs_input_grad[:2], later)
         to_x = of_conv.to_input
         if to_x is not None and ctx.pad[0]:
             like = _empty(to_x, *ctx.shape)  # of x the kernel takes no values
             to_x, _ = _back(to_x, like, _NOTHING, 1.0, ctx.pad, None, True)
-        return to_x, _as(of_conv.to_weight(), ctx.dtype), None
+        return to_x, _as(of_conv.to_weight, ctx.dtype), None
 
 
 class _ConvEnlarged(torch.autograd.Function):
@@ -335,66 +461,54 @@ class _ConvEnlarged(torch.autograd.Function):
         norm: Any,
         layer: Any,
         mode: str,
+        later: bool,
     ) -> Tensor:
         images, channels, height, width = x.shape
         few = 0 if branch is None else branch.shape[1]
         every = -(-(few + channels) // 8) * 8  # that many suit the convolution
         pad = layer.pad, layer.reflect
         found = _Statistics(x, norm, few, enlarged=mode)
-        line = found.mean, found.deviation, scale[few:], offset[few:]
-        its_line: tuple[Tensor | None, ...] = _NOTHING
-        if branch is not None:
-            its = _Statistics(branch, norm)
-            its_line = its.mean, its.deviation, scale[:few], offset[:few]
+        line = found.mean, found.deviation, scale, offset
         z = _empty(x, every, 2 * (height + pad[0]), 2 * (width + pad[0]))
         size = height, width, channels, few, every, *pad, mode == "bilinear"
-        cuda.Picture(x, every).launch("enlarge", images * z.shape[2], x, *line, branch, *its_line, z, *size)
-        weight = weight.contiguous(memory_format=torch.channels_last)
-        own = torch.empty(
-            (len(weight), every, *weight.shape[2:]), dtype=x.dtype, device=x.device, memory_format=torch.channels_last
-        )
+        cuda.Picture(x, every).launch("enlarge", images * z.shape[2], x, *line, branch, z, *size)
+        weight = _ordered(weight)
+        own = _empty(weight.new_empty(len(weight), dtype=x.dtype), every, *weight.shape[2:])
         ctx.lines = len(weight) * weight.shape[2] * weight.shape[3]
-        cuda.Picture(x).launch("arrange", ctx.lines, weight, own, ctx.lines, few, channels, every)
-        ctx.norm, ctx.frozen, ctx.pad, ctx.few, ctx.mode = norm, not norm.training, pad, few, mode
-        ctx.save_for_backward(x, branch, own, z, *line, *its_line)
+        cuda.Picture(x).launch("arrange", ctx.lines, weight, own, few, channels, every)
+        ctx.norm, ctx.frozen, ctx.pad, ctx.few, ctx.mode, ctx.later = norm, not norm.training, pad, few, mode, later
+        ctx.save_for_backward(x, own, z, *line[:3])
         return F.conv2d(z, own)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Gradients:
-        x, branch, weight, z, *lines = ctx.saved_tensors
-        line, its_line, few = lines[:4], tuple(lines[4:]), ctx.few
-        mean, deviation, scale, _ = line
+        x, weight, z, mean, deviation, scale = ctx.saved_tensors
         images, channels, height, width = x.shape
-        of_conv = _Gradients(gradients[0], z, weight, 1, (True, ctx.needs_input_grad[4]))
+        every, picture = z.shape[1], cuda.Picture(x)
+
+        def finish(arranged: Tensor) -> Tensor:
+            arranged = _ordered(arranged)
+            made = _empty(weight.new_empty(len(weight), dtype=torch.float32), ctx.few + channels, *weight.shape[2:])
+            picture.launch("arrange_back", ctx.lines, arranged, made, ctx.few, channels, every)
+            return made
+
+        of_conv = _Gradients(gradients[0], z, weight, 1, (True, ctx.needs_input_grad[4]), ctx.later, finish)
         to_z: Any = of_conv.to_input
-        picture, found, to_x = cuda.Picture(x), _Shares(x), torch.empty_like(x)
+        to_branch = None
+        if ctx.needs_input_grad[1]:
+            like = _empty(x, ctx.few, 2 * height, 2 * width)  # the kernel takes no values of it
+            to_branch, _ = _back(to_z, like, _NOTHING, 1.0, ctx.pad, None, True, channels)
+        found, to_x, bilinear = _Shares(x), torch.empty_like(x), ctx.mode == "bilinear"
         sums = found.to_scale, found.to_offset, found.shares
-        bilinear = ctx.mode == "bilinear"
-        size = images, height, width, channels, to_z.shape[1], *ctx.pad, bilinear, ctx.frozen
         picture.sum(
             *("gather_enlarged", images * height, ctx.norm),
             *(to_z, x, mean, deviation, scale, to_x, *sums),
-            last=size,
+            last=(images, height, width, channels, every, *ctx.pad, bilinear, ctx.frozen),
         )
         given = to_x, x, mean, deviation, scale, found.shares
         picture.launch("spread_enlarged", images * height, *given, height, width, channels, bilinear)
-        to_branch, to_scale, to_offset = None, found.to_scale, found.to_offset
-        if branch is not None:
-            to_branch, its = _back(to_z, branch, its_line, 1.0, ctx.pad, ctx.norm, ctx.frozen, channels)
-            to_scale = torch.cat([its.to_scale, found.to_scale])
-            to_offset = torch.cat([its.to_offset, found.to_offset])
-        arranged, to_weight = of_conv.to_weight(), None
-        if arranged is not None:
-            arranged = _ordered(arranged)
-            to_weight = torch.empty(
-                (len(weight), few + channels, *weight.shape[2:]),
-                dtype=torch.float32,
-                device=x.device,
-                memory_format=torch.channels_last,
-            )
-            picture.launch("arrange_back", ctx.lines, arranged, to_weight, ctx.lines, few, channels, weight.shape[1])
-        return to_x, to_branch, to_scale, to_offset, to_weight, None, None, None
+        return to_x, to_branch, found.to_scale, found.to_offset, of_conv.to_weight, None, None, None, None
 
 
 class _Narrow(torch.autograd.Function):

@@ -62,16 +62,28 @@ __device__ __forceinline__ int showing(int line, int number, int size, int pad, 
     return line <= size - 2 && line >= size - 1 - pad ? 2 * (size - 1) - line + pad : -1;
 }
 
-// Tell whether lines from `first` to `last` are in a padded picture once each, and none of them is a border.
-__device__ __forceinline__ bool inner(int first, int last, int size, int pad, int reflect) {
-    int most = reflect ? pad : 0;
-    return first > most && last < size - 1 - most;
+// Which other line of a padded picture shows a line, its own if none does. Of pad 1 there is one at most, if size > 3.
+__device__ __forceinline__ int again(int line, int size, int reflect) {
+    if (reflect && line == 1) return 0;
+    return reflect && line == size - 2 ? size + 1 : line + 1;
 }
 
 // Add to `sum` the gradient of pixel (i, j) of a picture of height x width: that of the padded picture wherever it is.
 __device__ __forceinline__ void folded(
     const T* g, int i, int j, int height, int width, int channels, int pad, int reflect, float weight, float* sum
 ) {
+    int broad = width + 2 * pad;
+    if (!pad || (pad == 1 && height > 3 && width > 3)) {  // the usual case: all at once
+        int row = i + pad, column = j + pad;
+        add(g + ((long long)row * broad + column) * channels, weight, sum);
+        int other = pad ? again(i, height, reflect) : row, beside = pad ? again(j, width, reflect) : column;
+        if (other == row && beside == column) return;
+        float rows = other == row ? 0.0f : weight, columns = beside == column ? 0.0f : weight;
+        add(g + ((long long)other * broad + column) * channels, rows, sum);
+        add(g + ((long long)row * broad + beside) * channels, columns, sum);
+        add(g + ((long long)other * broad + beside) * channels, columns == 0 ? 0.0f : rows, sum);
+        return;
+    }
 #pragma unroll 1
     for (int a = 0; a < 3; ++a) {
         int row = showing(i, a, height, pad, reflect);
@@ -79,7 +91,7 @@ __device__ __forceinline__ void folded(
 #pragma unroll 1
         for (int b = 0; b < 3; ++b) {
             int column = showing(j, b, width, pad, reflect);
-            if (column >= 0) add(g + ((long long)row * (width + 2 * pad) + column) * channels, weight, sum);
+            if (column >= 0) add(g + ((long long)row * broad + column) * channels, weight, sum);
         }
     }
 }
@@ -110,6 +122,55 @@ __device__ __forceinline__ void weighed(
         for (int b = -1; b < 2; ++b) {
             float weight = (a ? 0.1875f : 0.625f) * (b ? 0.1875f : 0.625f);
             add(x + ((long long)held(i + a, height) * width + held(j + b, width)) * channels, weight, sum);
+        }
+    }
+}
+
+// Weight of a line of the padded enlarged picture in the gradient of line i of the small one.
+__device__ __forceinline__ float weight_there(int line, int i, int size, int pad, int reflect, int bilinear) {
+    if (line < 0 || line >= 2 * size + 2 * pad) return 0;
+    int number = shown(line, 2 * size, pad, reflect) - (2 * i - 1);
+    return number < 0 || number > 3 ? 0.0f : weight_of(i, number, size, bilinear);
+}
+
+// Add to `sum` the gradient of pixel (i, j) of a picture that is enlarged and padded: g's, wherever it went.
+__device__ __forceinline__ void brought_down(
+    const T* g, int i, int j, int height, int width, int channels, int pad, int reflect, int bilinear, float* sum
+) {
+    int broad = 2 * width + 2 * pad, tall = 2 * height + 2 * pad, row = 2 * i - 1 + pad, column = 2 * j - 1 + pad;
+    if (i > pad && i < height - 1 - pad && j > pad && j < width - 1 - pad) {
+        const T* corner = g + ((long long)row * broad + column) * channels;
+#pragma unroll
+        for (int a = 0; a < 4; ++a) {
+#pragma unroll
+            for (int b = 0; b < 4; ++b) {
+                bool middle_row = a == 1 || a == 2, middle_column = b == 1 || b == 2;
+                if (!bilinear && !(middle_row && middle_column)) continue;
+                float weight = !bilinear ? 1.0f : (middle_row ? 0.75f : 0.25f) * (middle_column ? 0.75f : 0.25f);
+                add(corner + ((long long)a * broad + b) * channels, weight, sum);
+            }
+        }
+    } else if (pad <= 1) {  // what is shown twice is two lines further out at most
+        float columns[8];
+#pragma unroll
+        for (int b = 0; b < 8; ++b) columns[b] = weight_there(column - 2 + b, j, width, pad, reflect, bilinear);
+#pragma unroll 2
+        for (int a = 0; a < 8; ++a) {
+            float weight = weight_there(row - 2 + a, i, height, pad, reflect, bilinear);
+            const T* line = g + (long long)held(row - 2 + a, tall) * broad * channels;
+#pragma unroll
+            for (int b = 0; b < 8; ++b)
+                add(line + (long long)held(column - 2 + b, broad) * channels, weight * columns[b], sum);
+        }
+    } else {
+#pragma unroll 1
+        for (int a = 0; a < 4; ++a) {
+#pragma unroll 1
+            for (int b = 0; b < 4; ++b) {
+                float weight = weight_of(i, a, height, bilinear) * weight_of(j, b, width, bilinear);
+                if (weight != 0)
+                    folded(g, 2 * i - 1 + a, 2 * j - 1 + b, 2 * height, 2 * width, channels, pad, reflect, weight, sum);
+            }
         }
     }
 }
@@ -288,20 +349,15 @@ KERNEL(2) normalise(
 }
 
 // z (images, 2 height + 2 pad, 2 width + 2 pad, all): first x enlarged and normalised, then `beside` (images, 2 height,
-// 2 width, few) normalised, then zeros; padded. A block has a row.
+// 2 width, few), then zeros; padded. A block has a row.
 KERNEL(1) enlarge(
-    const T* x, const float* mean, const float* deviation, const float* scale, const float* offset, const T* beside,
-    const float* its_mean, const float* its_deviation, const float* its_scale, const float* its_offset, T* z,
+    const T* x, const float* mean, const float* deviation, const float* scale, const float* offset, const T* beside, T* z,
     int height, int width, int channels, int few, int all, int pad, int reflect, int bilinear
 ) {
     int first = threadIdx.x * V, tall = 2 * height + 2 * pad, broad = 2 * width + 2 * pad;
     int i = shown(blockIdx.x % tall, 2 * height, pad, reflect), image = blockIdx.x / tall;
     float a[V] = {}, b[V] = {};
-    EACH {
-        int c = first + v - channels;
-        if (c < 0) line_of(mean, deviation, scale, offset, first + v, a[v], b[v]);
-        else if (c < few) line_of(its_mean, its_deviation, its_scale, its_offset, c, a[v], b[v]);
-    }
+    if (first < channels) EACH line_of(mean, deviation, scale, offset, first + v, a[v], b[v]);
     int k = i / 2, near = bilinear ? held(i % 2 ? k + 1 : k - 1, height) : k;  // the row that i is next to
     const T* upper = x + ((long long)image * height + k) * width * channels + first;
     const T* lower = x + ((long long)image * height + near) * width * channels + first;
@@ -321,6 +377,7 @@ KERNEL(1) enlarge(
                 } else {
                     load(upper + l * channels, here);
                 }
+                EACH here[v] = a[v] * here[v] + b[v];
             } else {
                 const T* there = beside + (((long long)image * 2 * height + i) * 2 * width + j) * few;
                 EACH {
@@ -328,7 +385,6 @@ KERNEL(1) enlarge(
                     if (c < few) here[v] = wide(there[c]);
                 }
             }
-            EACH here[v] = a[v] * here[v] + b[v];
         }
         store(to + (long long)column * all, here);
     }
@@ -356,12 +412,8 @@ __device__ __forceinline__ void gradient_at(
     const T* g, const float* x, const float* a, const float* b, int i, int j, int height, int width, int channels,
     int pad, int reflect, float slope, float* sum
 ) {
-    if (inner(i, i, height, pad, reflect) && inner(j, j, width, pad, reflect)) {
-        load(g + ((long long)(i + pad) * (width + 2 * pad) + j + pad) * channels, sum);
-    } else {
-        EACH sum[v] = 0;
-        folded(g, i, j, height, width, channels, pad, reflect, 1.0f, sum);
-    }
+    EACH sum[v] = 0;
+    folded(g, i, j, height, width, channels, pad, reflect, 1.0f, sum);
     EACH sum[v] = a[v] * x[v] + b[v] < 0 ? slope * sum[v] : sum[v];
 }
 
@@ -439,31 +491,7 @@ KERNEL(1) gather_enlarged(
             float here[V], back[V] = {};
             long long at = ((long long)line * width + j) * channels + first;
             load(x + at, here);
-            if (bilinear && inner(2 * i - 1, 2 * i + 2, 2 * height, pad, reflect) &&
-                inner(2 * j - 1, 2 * j + 2, 2 * width, pad, reflect)) {
-                const T* corner = image + ((long long)(2 * i - 1 + pad) * broad + 2 * j - 1 + pad) * all;
-#pragma unroll
-                for (int a = 0; a < 4; ++a) {
-#pragma unroll
-                    for (int b = 0; b < 4; ++b) {
-                        float weight = (a == 1 || a == 2 ? 0.75f : 0.25f) * (b == 1 || b == 2 ? 0.75f : 0.25f);
-                        add(corner + ((long long)a * broad + b) * all, weight, back);
-                    }
-                }
-            } else {
-#pragma unroll 1
-                for (int a = 0; a < 4; ++a) {
-                    float row = weight_of(i, a, height, bilinear);
-                    if (row == 0) continue;
-#pragma unroll 1
-                    for (int b = 0; b < 4; ++b) {
-                        float weight = row * weight_of(j, b, width, bilinear);
-                        if (weight == 0) continue;
-                        folded(image, 2 * i - 1 + a, 2 * j - 1 + b, 2 * height, 2 * width, all, pad, reflect, weight,
-                               back);
-                    }
-                }
-            }
+            brought_down(image, i, j, height, width, all, pad, reflect, bilinear, back);
             store(back_small + at, back);
             EACH {
                 sums[0][v] += back[v];
@@ -477,7 +505,7 @@ KERNEL(1) gather_enlarged(
 }
 
 // The gradient of x from that, in place of it.
-KERNEL(2) spread_enlarged(
+KERNEL(1) spread_enlarged(
     T* back_small, const T* x, const float* mean, const float* deviation, const float* scale, const float* shares,
     int height, int width, int channels, int bilinear
 ) {
@@ -500,6 +528,131 @@ KERNEL(2) spread_enlarged(
     }
 }
 
+// ------------------------------------------------------------------ both passes at once
+
+// Add two sums over the 512 threads of a block, which has V channels.
+__device__ void total_within(float (*sums)[V]) {
+    __shared__ float room[17][2 * V];
+#pragma unroll
+    for (int apart = 16; apart; apart /= 2) {
+        EACH sums[0][v] += __shfl_xor_sync(0xffffffff, sums[0][v], apart);
+        EACH sums[1][v] += __shfl_xor_sync(0xffffffff, sums[1][v], apart);
+    }
+    if (threadIdx.y % 32 == 0) {
+        EACH room[threadIdx.y / 32][v] = sums[0][v];
+        EACH room[threadIdx.y / 32][V + v] = sums[1][v];
+    }
+    __syncthreads();
+    if (threadIdx.y < 2 * V) {
+        float sum = 0;
+        for (int warp = 0; warp < 16; ++warp) sum += room[warp][threadIdx.y];
+        room[16][threadIdx.y] = sum;
+    }
+    __syncthreads();
+    EACH sums[0][v] = room[16][v];
+    EACH sums[1][v] = room[16][V + v];
+}
+
+// `moments` and `normalise`, each block for V channels of all pixels.
+KERNEL(1) small(
+    const T* x, const float* bias, const float* scale, const float* offset, float* running_mean,
+    float* running_variance, long long* seen, float* mean, float* deviation, T* z, int images, int height, int width,
+    int channels, int pad, int reflect, float slope, float eps, float momentum
+) {
+    float first[V], sums[2][V] = {}, a[V], b[V];
+    int group = blockIdx.x * V, pixels = images * height * width;
+    load(x + group, first);
+#pragma unroll 4
+    for (int p = threadIdx.y; p < pixels; p += 512) {
+        float here[V];
+        load(x + (long long)p * channels + group, here);
+        EACH {
+            float apart = here[v] - first[v];
+            sums[0][v] += apart;
+            sums[1][v] += apart * apart;
+        }
+    }
+    total_within(sums);
+    EACH {
+        int c = group + v;
+        float apart = sums[0][v] / pixels, variance = sums[1][v] / pixels - apart * apart;
+        variance = variance < 0 ? 0 : variance;
+        float middle = first[v] + apart, steep = 1.0f / sqrtf(variance + eps);
+        a[v] = scale[c] * steep;
+        b[v] = offset[c] - middle * a[v];
+        if (threadIdx.y == v) {
+            mean[c] = middle;
+            deviation[c] = steep;
+            running_mean[c] += momentum * ((bias ? middle + bias[c] : middle) - running_mean[c]);
+            running_variance[c] += momentum * (variance * ((float)pixels / (pixels - 1)) - running_variance[c]);
+        }
+    }
+    if (seen && blockIdx.x == 0 && threadIdx.y == 0) *seen += 1;
+    int tall = height + 2 * pad, broad = width + 2 * pad;
+#pragma unroll 4
+    for (int q = threadIdx.y; q < images * tall * broad; q += 512) {
+        int line = q / broad, i = shown(line % tall, height, pad, reflect), j = shown(q % broad, width, pad, reflect);
+        float here[V] = {};
+        if (i >= 0 && j >= 0) {
+            load(x + (((long long)(line / tall) * height + i) * width + j) * channels + group, here);
+            EACH {
+                here[v] = a[v] * here[v] + b[v];
+                here[v] = here[v] < 0 ? slope * here[v] : here[v];
+            }
+        }
+        store(z + (long long)q * channels + group, here);
+    }
+}
+
+// `gather` and `spread`.
+KERNEL(1) small_back(
+    const T* g, const T* x, const float* mean, const float* deviation, const float* scale, const float* offset,
+    float* to_scale, float* to_offset, float* to_bias, T* to_x, int images, int height, int width, int channels,
+    int all, int skipped, int pad, int reflect, float slope, int frozen
+) {
+    float a[V], b[V], middle[V], sums[2][V] = {};
+    int first = blockIdx.x * V, tall = height + 2 * pad, broad = width + 2 * pad, pixels = images * height * width;
+    EACH {
+        line_of(mean, deviation, scale, offset, first + v, a[v], b[v]);
+        middle[v] = mean[first + v];
+    }
+    const T* image = g + skipped + first;
+#pragma unroll 2
+    for (int p = threadIdx.y; p < pixels; p += 512) {
+        float here[V], back[V];
+        int line = p / width;
+        load(x + (long long)p * channels + first, here);
+        gradient_at(image + (long long)(line / height) * tall * broad * all, here, a, b, line % height, p % width, height,
+                    width, all, pad, reflect, slope, back);
+        EACH {
+            sums[0][v] += back[v];
+            sums[1][v] += back[v] * (here[v] - middle[v]);
+        }
+    }
+    total_within(sums);
+    EACH {
+        int c = first + v;
+        float steep = deviation[c];
+        if (threadIdx.y == v) {
+            to_offset[c] = sums[0][v];
+            to_scale[c] = steep * sums[1][v];
+            if (to_bias) to_bias[c] = frozen ? scale[c] * steep * sums[0][v] : 0.0f;
+        }
+        sums[0][v] = frozen ? 0.0f : sums[0][v] / pixels;
+        sums[1][v] = frozen ? 0.0f : steep * steep * sums[1][v] / pixels;
+    }
+#pragma unroll 2
+    for (int p = threadIdx.y; p < pixels; p += 512) {
+        float here[V], back[V];
+        int line = p / width;
+        load(x + (long long)p * channels + first, here);
+        gradient_at(image + (long long)(line / height) * tall * broad * all, here, a, b, line % height, p % width, height,
+                    width, all, pad, reflect, slope, back);
+        EACH back[v] = a[v] * (back[v] - sums[0][v] - (here[v] - middle[v]) * sums[1][v]);
+        store(to_x + (long long)p * channels + first, back);
+    }
+}
+
 // ------------------------------------------------------------------ a convolution of one pixel to few channels
 
 #define FEW 4  // at most
@@ -518,24 +671,31 @@ KERNEL(1) narrow(
     float a[V], b[V], own[FEW][V];
     EACH line_of(mean, deviation, scale, offset, threadIdx.x * V + v, a[v], b[v]);
     weights_of(weight, channels, few, own);
-    for (int start = blockIdx.x * blockDim.y; start < pixels; start += gridDim.x * blockDim.y) {
-        int p = start + threadIdx.y;  // all threads go on, for they add up together
-        float here[V] = {}, sum[FEW] = {};
-        if (p < pixels) load(x + (long long)p * channels + threadIdx.x * V, here);
-        EACH {
-            here[v] = a[v] * here[v] + b[v];
-            here[v] = here[v] < 0 ? slope * here[v] : here[v];
+    for (int start = blockIdx.x * blockDim.y * 4; start < pixels; start += gridDim.x * blockDim.y * 4) {
+        float here[4][V], sum[4][FEW] = {};
 #pragma unroll
-            for (int k = 0; k < FEW; ++k) sum[k] += own[k][v] * here[v];
+        for (int n = 0; n < 4; ++n) {
+            int p = start + n * blockDim.y + threadIdx.y;  // beyond the last, it again: all threads add up together
+            load(x + (long long)(p < pixels ? p : pixels - 1) * channels + threadIdx.x * V, here[n]);
         }
-        for (int apart = blockDim.x / 2; apart; apart /= 2) {
 #pragma unroll
-            for (int k = 0; k < FEW; ++k) sum[k] += __shfl_xor_sync(0xffffffff, sum[k], apart);
-        }
-        if (p < pixels && threadIdx.x == 0) {
+        for (int n = 0; n < 4; ++n) {
+            EACH {
+                float z = a[v] * here[n][v] + b[v];
+                z = z < 0 ? slope * z : z;
 #pragma unroll
-            for (int k = 0; k < FEW; ++k)
-                if (k < few) y[(long long)p * few + k] = rounded(sum[k]);
+                for (int k = 0; k < FEW; ++k) sum[n][k] += own[k][v] * z;
+            }
+            for (int apart = blockDim.x / 2; apart; apart /= 2) {
+#pragma unroll
+                for (int k = 0; k < FEW; ++k) sum[n][k] += __shfl_xor_sync(0xffffffff, sum[n][k], apart);
+            }
+            int p = start + n * blockDim.y + threadIdx.y;
+            if (p < pixels && threadIdx.x == 0) {
+#pragma unroll
+                for (int k = 0; k < FEW; ++k)
+                    if (k < few) y[(long long)p * few + k] = rounded(sum[n][k]);
+            }
         }
     }
 }
@@ -614,7 +774,7 @@ KERNEL(1) spread_narrow(
 // ------------------------------------------------------------------ the weights of what `enlarge` makes
 
 // From weights (outputs, few + channels), pixel by pixel, to the order of `enlarge` and the picture's dtype.
-KERNEL(2) arrange(const float* weight, T* arranged, int lines, int few, int channels, int all) {
+KERNEL(2) arrange(const float* weight, T* arranged, int few, int channels, int all) {
     int c = threadIdx.y * blockDim.x + threadIdx.x;
     for (; c < all; c += blockDim.x * blockDim.y) {
         int from = c < channels ? few + c : c - channels;
@@ -623,10 +783,33 @@ KERNEL(2) arrange(const float* weight, T* arranged, int lines, int few, int chan
 }
 
 // The same backwards, for their gradient.
-KERNEL(2) arrange_back(const T* arranged, float* weight, int lines, int few, int channels, int all) {
+KERNEL(2) arrange_back(const T* arranged, float* weight, int few, int channels, int all) {
     int c = threadIdx.y * blockDim.x + threadIdx.x;
     for (; c < few + channels; c += blockDim.x * blockDim.y) {
         int from = c < few ? channels + c : c - few;
         weight[blockIdx.x * (few + channels) + c] = wide(arranged[blockIdx.x * all + from]);
+    }
+}
+
+// ------------------------------------------------------------------ the optimiser
+
+// A step of Adam. Row by row, `table` has where a part of a parameter, of its gradient and of its moments begin, the
+// count of its steps, and how many values the part has. A block has a row.
+KERNEL(2) adam(const long long* table, const float* rate, float forgotten, float forgotten_squares, float eps) {
+    const long long* row = table + 6 * blockIdx.x;
+    float *value = (float*)row[0], *moment = (float*)row[2], *square = (float*)row[3];
+    const float* gradient = (const float*)row[1];
+    float steps = *(const float*)row[4];
+    // 1 - (1 - forgotten)^steps
+    float length = -*rate / -expm1f(steps * log1pf(-forgotten));
+    float spread = 1.0f / sqrtf(-expm1f(steps * log1pf(-forgotten_squares)));
+#pragma unroll 4
+    for (int k = threadIdx.y * blockDim.x + threadIdx.x; k < row[5]; k += blockDim.x * blockDim.y) {
+        float g = gradient[k], m = moment[k], s = square[k];
+        m += forgotten * (g - m);
+        s += forgotten_squares * (g * g - s);
+        moment[k] = m;
+        square[k] = s;
+        value[k] += length * m / (sqrtf(s) * spread + eps);
     }
 }

@@ -21,7 +21,7 @@ difference changes of the few outputs that see it, along one side at a time, is 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +42,7 @@ from dip.networks.layers import (
 )
 from dip.networks.norms import norm_backward, normalised, strips, sums_of
 
-__all__ = ["conv_upsampled"]
+__all__ = ["Branch", "branched", "conv_upsampled"]
 
 # Below these the border and the calls cost more than is saved: pixels of a side of the large picture, and its pixels
 # times input and output channels of the convolution (measured on two cores).
@@ -50,8 +50,28 @@ _SMALLEST, _LEAST = 64, 2**25
 _STRIP = 2**19  # values of the small picture in a strip for the gradient of the weights
 
 
+class Branch(NamedTuple):
+    """What joins the upsampled picture, and whether it is normalised already."""
+
+    picture: Tensor
+    normalised: bool = False
+
+
+def branched(x: Tensor, layers: Sequence[Any], norm: Any, conv: Any, weights: fused.Cast) -> Branch:
+    """Return what layers make of x, to join an upsampled picture; on a GPU normalised by that picture's `norm`."""
+    normalised = False
+
+    def work(x: Tensor) -> Tensor:
+        nonlocal normalised
+        x = apply(layers, x, weights=weights)
+        normalised = as_one(norm, conv) and trained_on_gpu(x, norm.num_features - x.shape[1])
+        return fused.norm_first(x, norm) if normalised else x
+
+    return Branch(fused.beside(work, x), normalised)
+
+
 def conv_upsampled(
-    x: Tensor, branch: Tensor | None, mode: str, norm: Any, conv: Any
+    x: Tensor, joined: Branch | None, mode: str, norm: Any, conv: Any, weights: fused.Cast | None = None
 ) -> tuple[Tensor, Tensor | None]:
     """Return ``conv(norm(cat([branch, upsample(x, mode)])))``, and the bias (K,) that is still to be added to it.
 
@@ -59,7 +79,7 @@ def conv_upsampled(
     ----------
     x : Tensor
         (N, C, H, W).
-    branch : Tensor or None
+    joined : Branch or None
         (N, S, 2H, 2W), what joins the upsampled picture.
     mode : {"bilinear", "nearest"}
         The upsampling.
@@ -67,9 +87,12 @@ def conv_upsampled(
         Of S + C channels.
     conv : Conv2d
         Of stride 1.
+    weights : mapping, optional
+        What `dip.networks.fused.cast` returned.
     """
-    if as_one(norm, conv) and trained_on_gpu(x, 0 if branch is None else branch.shape[1]):
-        return fused.conv_enlarged(x, branch, mode, norm, conv), conv.bias
+    branch = None if joined is None else joined.picture
+    if joined.normalised if joined is not None else (as_one(norm, conv) and trained_on_gpu(x)):
+        return fused.conv_enlarged(x, branch, mode, norm, conv, weights or {}), conv.bias
     if not (trained_on_cpu(x) and as_one(norm, conv) and _worthwhile(x, conv)):
         x = upsample(x, mode)
         x = x if branch is None else torch.cat([branch, x], dim=1)

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from dip import devices, optimizers
-from dip.callbacks import Reference
+from dip.callbacks import Every
 from dip.errors import shown, unknown, warn
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ class Replay:
         self._optimizer, self._average = optimizer, average = fit._optimizer, fit._average
         self._first = first = device.record(fit._evaluate_anew, fit._jitter.generator)
 
-        step = optimizers.steps(optimizer)
+        self._step = step = optimizers.steps(optimizer)  # has memory that the graph reads
 
         def advance() -> tuple[Tensor, ...]:
             step()
@@ -252,7 +252,8 @@ class Replay:
 def _is_due(fit: Fit) -> bool:
     """Tell whether somebody may have changed something, or nobody has looked for a while: it takes a millisecond."""
     rule = fit.settings.stop
-    others = any(type(callback) is not Reference for callback in fit.callbacks) or not (rule is None or _known(rule))
+    ours = all(map(_known, fit.callbacks)) and not any(isinstance(callback, Every) for callback in fit.callbacks)
+    others = not (ours and (rule is None or _known(rule)))
     return others or fit.settings.engine == "graph" or fit.iteration % _LOOK == 0
 
 

@@ -88,9 +88,8 @@ def conv_enlarged(x: Tensor, branch: Tensor | None, mode: str, norm: Any, layer:
     return y
 
 
-def norm_first(x: Tensor, norm: Any) -> Tensor:
-    """Return the batch normalisation of x by the first of a layer's channels."""
-    scale, offset = (t.narrow(0, 0, x.shape[1]) for t in (norm.weight, norm.bias))
+def norm_first(x: Tensor, norm: Any, scale: Tensor, offset: Tensor) -> Tensor:
+    """Return the batch normalisation of x by the first of a layer's channels, whose scale and offset these are."""
     y: Tensor = _NormAct.apply(_ordered(x), None, scale, offset, norm, 1.0)
     return y
 
@@ -280,7 +279,8 @@ class _Gradients:
         self.to_weight = None
         if not wanted[1]:
             return
-        if later and _recorded(g):
+        on_branch = _recorded(g) and torch.cuda.current_stream(g.device) == devices.stream(g.device, devices.BRANCH)
+        if later and _recorded(g) and not on_branch:
             side = _waiting.room_for(self._given[:2])
             with torch.cuda.stream(side):
                 self.to_weight = finish(self._one(False))
@@ -304,6 +304,7 @@ class _Waiting:
     def __init__(self) -> None:
         self._held: list[Tensor] = []
         self._bytes = self._most = 0
+        self._used = False
 
     def room_for(self, tensors: tuple[Tensor, ...]) -> torch.cuda.Stream:
         """Return the stream, on which work on tensors may be queued; earlier ones are waited for if they are large."""
@@ -313,6 +314,7 @@ class _Waiting:
         self._most = max(self._most, needed)
         self._bytes += needed
         self._held += tensors
+        self._used = True
         side = devices.stream(device, devices.BESIDE)
         side.wait_stream(torch.cuda.current_stream(device))
         return side
@@ -323,14 +325,14 @@ class _Waiting:
 
     def join(self, device: torch.device) -> None:
         """Let the current stream wait for all of it."""
-        if self._held:
+        if self._used:
             torch.cuda.current_stream(device).wait_stream(devices.stream(device, devices.BESIDE))
         self.forget()
 
     def forget(self) -> None:
         """Begin anew."""
         self._held.clear()
-        self._bytes = 0
+        self._bytes, self._used = 0, False
 
 
 _waiting = _Waiting()

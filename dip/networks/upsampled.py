@@ -59,13 +59,17 @@ class Branch(NamedTuple):
 
 def branched(x: Tensor, layers: Sequence[Any], norm: Any, conv: Any, weights: fused.Cast) -> Branch:
     """Return what layers make of x, to join an upsampled picture; on a GPU normalised by that picture's `norm`."""
+    if not (as_one(norm, conv) and trained_on_gpu(x)):
+        return Branch(apply(layers, x, weights=weights))
+    few = layers[0].out_channels if layers else x.shape[1]
+    scale, offset = norm.weight.narrow(0, 0, few), norm.bias.narrow(0, 0, few)
     normalised = False
 
     def work(x: Tensor) -> Tensor:
         nonlocal normalised
         x = apply(layers, x, weights=weights)
-        normalised = as_one(norm, conv) and trained_on_gpu(x, norm.num_features - x.shape[1])
-        return fused.norm_first(x, norm) if normalised else x
+        normalised = trained_on_gpu(x, norm.num_features - few)
+        return fused.norm_first(x, norm, scale, offset) if normalised else x
 
     return Branch(fused.beside(work, x), normalised)
 

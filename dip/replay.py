@@ -252,8 +252,8 @@ class Replay:
 def _is_due(fit: Fit) -> bool:
     """Tell whether somebody may have changed something, or nobody has looked for a while: it takes a millisecond."""
     rule = fit.settings.stop
-    ours = all(map(_known, fit.callbacks)) and not any(isinstance(callback, Every) for callback in fit.callbacks)
-    others = not (ours and (rule is None or _known(rule)))
+    called = [one.function if isinstance(one, Every) else one for one in fit.callbacks]
+    others = not all(one is None or _known(one) for one in (*called, rule))
     return others or fit.settings.engine == "graph" or fit.iteration % _LOOK == 0
 
 

@@ -233,3 +233,39 @@ def test_other_optimisers_make_their_own_steps(device, change, monkeypatch):
     if change != "sgd":
         optimizers.recordable(optimizer, True)
     assert optimizers.steps(optimizer) == optimizer.step
+
+
+def test_autograd_takes_the_gradients_of_weights_as_they_are(device, monkeypatch):
+    """A copy would be made before those that are computed beside the rest are there."""
+    seen = []
+
+    class Watched(fused._Gradients):
+        def __init__(self, *given):
+            super().__init__(*given)
+            seen.append(self.to_weight.data_ptr())
+
+    monkeypatch.setattr(fused, "_Gradients", Watched)
+    norm, _, conv = (module.to(device, memory_format=torch.channels_last) for module in layers_of("both", 20))
+    inputs = picture(1, 16, 6, 8, device=device), picture(1, 4, 12, 16, device=device)
+    x, beside = (one.contiguous(memory_format=torch.channels_last).requires_grad_() for one in inputs)
+    y, _ = conv_upsampled(x, branched(beside, [], norm, conv, {}), "bilinear", norm, conv)
+    y.sum().backward()
+    assert seen == [conv.weight.grad.data_ptr()]
+    network = networks.EncoderDecoder(8, 3, down=[16, 16], up=[16, 16], skip=[4, 4])
+    network = network.to(device, memory_format=torch.channels_last)
+    taken = []
+    monkeypatch.setattr(torch, "_foreach_copy_", watched(torch._foreach_copy_, taken))
+    z = picture(1, 8, 24, 32, device=device).bfloat16().contiguous(memory_format=torch.channels_last)
+    seen.clear()
+    network(z).sum().backward()
+    grads = {p.grad.data_ptr() for p in network.parameters()}
+    assert len(seen) == 8
+    assert set(seen) <= grads | {one.data_ptr() for one in taken}
+
+
+def watched(real, taken):
+    def copy(to, given):
+        taken.extend(given)
+        real(to, given)
+
+    return copy

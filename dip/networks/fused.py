@@ -283,8 +283,8 @@ class _Gradients:
         if later and _recorded(g) and not on_branch:
             side = _waiting.room_for(self._given[:2])
             with torch.cuda.stream(side):
+                # held by nobody else: autograd would copy it, before it is there
                 self.to_weight = finish(self._one(False))
-            _waiting.hold(self.to_weight)
         else:
             self.to_weight = finish(self._one(False))
 
@@ -303,8 +303,16 @@ class _Waiting:
 
     def __init__(self) -> None:
         self._held: list[Tensor] = []
-        self._bytes = self._most = 0
-        self._used = False
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin a recording."""
+        self._forget()
+        self._most = 0
+
+    def _forget(self) -> None:
+        self._held.clear()
+        self._bytes, self._used = 0, False
 
     def room_for(self, tensors: tuple[Tensor, ...]) -> torch.cuda.Stream:
         """Return the stream, on which work on tensors may be queued; earlier ones are waited for if they are large."""
@@ -319,20 +327,11 @@ class _Waiting:
         side.wait_stream(torch.cuda.current_stream(device))
         return side
 
-    def hold(self, tensor: Tensor) -> None:
-        """Keep what comes of it, too."""
-        self._held.append(tensor)
-
     def join(self, device: torch.device) -> None:
         """Let the current stream wait for all of it."""
         if self._used:
             torch.cuda.current_stream(device).wait_stream(devices.stream(device, devices.BESIDE))
-        self.forget()
-
-    def forget(self) -> None:
-        """Begin anew."""
-        self._held.clear()
-        self._bytes, self._used = 0, False
+        self._forget()
 
 
 _waiting = _Waiting()
@@ -346,7 +345,7 @@ class _Cast(torch.autograd.Function):
         torch._foreach_copy_(made, list(weights))
         ctx.dtypes = [weight.dtype for weight in weights]
         if _recorded(made[0]):
-            _waiting.forget()
+            _waiting.begin()
         return tuple(made)
 
     @staticmethod

@@ -76,7 +76,7 @@ def copies(tensors: dict[_Name, Tensor]) -> dict[_Name, Tensor]:
     kinds: dict[tuple[torch.device, torch.dtype], list[_Name]] = {}
     for name, tensor in tensors.items():
         kinds.setdefault((tensor.device, tensor.dtype), []).append(name)
-    found = {}
+    found: dict[_Name, Tensor] = {}
     for (device, _), names in kinds.items():
         together = [tensors[name].detach() for name in names]
         made = torch._foreach_mul(together, 1) if device.type == "cuda" else [one.clone() for one in together]
@@ -174,7 +174,9 @@ def steps(optimizer: torch.optim.Optimizer) -> Callable[[], Any]:
     for p in group["params"]:
         state = optimizer.state[p]
         four = [p, p.grad, state.get("exp_avg"), state.get("exp_avg_sq")]
-        if not all(map(partial(_lies_like, p), four)) or not (p.is_contiguous() or p.is_contiguous(memory_format=torch.channels_last)):
+        if not all(map(partial(_lies_like, p), four)) or not (
+            p.is_contiguous() or p.is_contiguous(memory_format=torch.channels_last)
+        ):
             return optimizer.step
         counts.append(state["step"])
         for first in range(0, p.numel(), PART):

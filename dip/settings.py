@@ -352,6 +352,7 @@ def _dry_run(
             network,
             (1, inputs, *_seen(frame, tile)),
             dtype,
+            device=device,
             moments=optimizers.MOMENTS[optimizer],
             optimize_code=optimize_code,
         )

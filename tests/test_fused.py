@@ -1,4 +1,6 @@
-"""The kernels for a GPU, against PyTorch's layers: here on a CPU, where a C++ compiler makes them; there as they are."""
+"""The kernels for a GPU, against PyTorch's layers: on a CPU, where a C++ compiler makes them, and on a GPU."""
+
+from __future__ import annotations
 
 import copy
 import ctypes
@@ -6,14 +8,12 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
-import dip
 from dip import networks, optimizers
-from dip.networks import cuda, encoder_decoder, fused, layers, upsampled
+from dip.networks import cuda, encoder_decoder, fused, layers, recorded, upsampled
 from dip.networks.upsampled import branched, conv_upsampled
 
 HERE = Path(__file__).parent
@@ -29,7 +29,7 @@ class Emulated:
     def __init__(self, folder, dtype, width):
         library = folder / f"{width}-{dtype}.so"
         if not library.exists():
-            given = [f"-DV={width}", f"-DBFLOAT16={int(dtype == torch.bfloat16)}", f"-I{cuda.__file__[:-7]}"]
+            given = [f"-DV={width}", f"-DBFLOAT16={int(dtype == torch.bfloat16)}", f"-I{Path(cuda.__file__).parent}"]
             command = [COMPILER, "-std=c++17", "-O2", "-w", "-shared", "-fPIC", *given, str(HERE / "emulated.cpp")]
             subprocess.run([*command, "-o", str(library)], check=True, capture_output=True)
         self._library = ctypes.CDLL(str(library))
@@ -48,10 +48,9 @@ def compiled(tmp_path_factory):
     return tmp_path_factory.mktemp("kernels")
 
 
-@pytest.fixture(params=["small", "large"])
-def device(request, monkeypatch, compiled):
-    """Return where the kernels are computed; on a CPU they are emulated. Pictures are taken for small ones, and not."""
-    monkeypatch.setattr(fused, "_SMALL", 4096 if request.param == "small" else 0)
+@pytest.fixture
+def device(monkeypatch, compiled):
+    """Return where the kernels are computed; on a CPU they are emulated."""
     if on_cuda:
         monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # for the comparison with float64
         return "cuda"
@@ -87,14 +86,24 @@ def compared(run, modules, inputs, frozen=False, dtype=torch.float32):
     for kind in (torch.float64, dtype):
         own = [copy.deepcopy(module).train(not frozen) for module in modules]
         own = [module.double() if kind == torch.float64 else module for module in own]
-        given = [x.detach().clone().to(kind).contiguous(memory_format=torch.channels_last).requires_grad_() for x in inputs]
+        given = [ordered(x.detach().to(kind, copy=True)).requires_grad_() for x in inputs]
         y = run(own, *given)
-        torch.manual_seed(1)
-        y.backward(torch.randn(y.shape, dtype=torch.float64).to(y))
-        state = {f"{i} {k}": v for i, module in enumerate(own) for k, v in module.state_dict().items() if "running" in k or "tracked" in k}
-        gradients = {f"{i} {k}": p.grad for i, module in enumerate(own) for k, p in module.named_parameters()}
-        found.append({"y": y, **{f"to {i}": x.grad for i, x in enumerate(given)}, **state, **gradients})
+        backwards(y)
+        left = {"y": y, **{f"to {number}": x.grad for number, x in enumerate(given)}}
+        for number, module in enumerate(own):
+            left |= {f"{number} {name}": t for name, t in module.named_buffers()}
+            left |= {f"{number} {name}": t.grad for name, t in module.named_parameters()}
+        found.append(left)
     return found
+
+
+def backwards(y):
+    """Take a gradient drawn at random back."""
+    y.backward(torch.randn(y.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).to(y))
+
+
+def ordered(x):
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 def near(found, tolerance, least=1e-9):
@@ -132,6 +141,14 @@ def test_norm_act_and_conv(device, kind, channels, options, frozen):
     near(compared(lambda own, x: layers.apply(own, x, bias), modules, [x], frozen), 2e-5)
 
 
+def stage(mode):
+    def run(own, x, branch=None):
+        branch = None if branch is None else branched(branch, [], *own, {})
+        return layers.biased(*conv_upsampled(x, branch, mode, *own))
+
+    return run
+
+
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("mode", ["bilinear", "nearest"])
 @pytest.mark.parametrize("branch", [0, 3, 4])
@@ -143,11 +160,7 @@ def test_the_decoders_stage(device, channels, options, branch, mode, frozen):
     norm, _, conv = (module.to(device) for module in layers_of("both", branch + channels, **options))
     inputs = [picture(2, channels, 5, 8, device=device)] + [picture(2, branch, 10, 16, device=device)] * bool(branch)
 
-    def run(own, x, branch=None):
-        branch = None if branch is None else branched(branch, [], *own, {})
-        return layers.biased(*conv_upsampled(x, branch, mode, *own))
-
-    near(compared(run, [norm, conv], inputs, frozen), 2e-5)
+    near(compared(stage(mode), [norm, conv], inputs, frozen), 2e-5)
 
 
 def test_a_picture_larger_than_the_blocks_are_many(device):
@@ -155,8 +168,7 @@ def test_a_picture_larger_than_the_blocks_are_many(device):
     near(compared(lambda own, x: layers.apply(own, x), modules, [picture(1, 24, 67, 81, device=device)]), 2e-5)
     norm, _, conv = modules
     inputs = [picture(1, 20, 33, 40, device=device), picture(1, 4, 66, 80, device=device)]
-    run = lambda own, x, b: layers.biased(*conv_upsampled(x, branched(b, [], *own, {}), "bilinear", *own))  # noqa: E731
-    near(compared(run, [norm, conv], inputs), 2e-5)
+    near(compared(stage("bilinear"), [norm, conv], inputs), 2e-5)
 
 
 @pytest.mark.parametrize("upsampling", ["bilinear", "nearest"])
@@ -175,10 +187,9 @@ def test_bfloat16_rounds_no_more_than_pytorchs_layers(device):
     x = picture(1, 16, 20, 24, device=device).bfloat16().float()
     exact, own = compared(lambda own, x: layers.apply(own, x), modules, [x], dtype=torch.bfloat16)
     stock = [copy.deepcopy(module) for module in modules]
-    given = x.detach().bfloat16().contiguous(memory_format=torch.channels_last).requires_grad_()
+    given = ordered(x.detach().bfloat16()).requires_grad_()
     y = nn.Sequential(*stock)(given)
-    torch.manual_seed(1)
-    y.backward(torch.randn(y.shape, dtype=torch.float64).to(y))
+    backwards(y)
     theirs = {"y": y, "to 0": given.grad, "0 weight": stock[0].weight.grad, "2 weight": stock[2].weight.grad}
     for name, b in theirs.items():
         a, scale = exact[name].detach(), exact[name].detach().abs().mean()
@@ -239,15 +250,15 @@ def test_autograd_takes_the_gradients_of_weights_as_they_are(device, monkeypatch
     """A copy would be made before those that are computed beside the rest are there."""
     seen = []
 
-    class Watched(fused._Gradients):
+    class Watched(recorded.Gradients):
         def __init__(self, *given):
             super().__init__(*given)
             seen.append(self.to_weight.data_ptr())
 
-    monkeypatch.setattr(fused, "_Gradients", Watched)
+    monkeypatch.setattr(fused, "Gradients", Watched)
     norm, _, conv = (module.to(device, memory_format=torch.channels_last) for module in layers_of("both", 20))
     inputs = picture(1, 16, 6, 8, device=device), picture(1, 4, 12, 16, device=device)
-    x, beside = (one.contiguous(memory_format=torch.channels_last).requires_grad_() for one in inputs)
+    x, beside = (ordered(one).requires_grad_() for one in inputs)
     y, _ = conv_upsampled(x, branched(beside, [], norm, conv, {}), "bilinear", norm, conv)
     y.sum().backward()
     assert seen == [conv.weight.grad.data_ptr()]
@@ -255,7 +266,7 @@ def test_autograd_takes_the_gradients_of_weights_as_they_are(device, monkeypatch
     network = network.to(device, memory_format=torch.channels_last)
     taken = []
     monkeypatch.setattr(torch, "_foreach_copy_", watched(torch._foreach_copy_, taken))
-    z = picture(1, 8, 24, 32, device=device).bfloat16().contiguous(memory_format=torch.channels_last)
+    z = ordered(picture(1, 8, 24, 32, device=device).bfloat16())
     seen.clear()
     network(z).sum().backward()
     grads = {p.grad.data_ptr() for p in network.parameters()}

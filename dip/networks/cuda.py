@@ -34,7 +34,9 @@ class Program(Protocol):
 
     processors: int
 
-    def launch(self, kernel: str, blocks: int, threads: tuple[int, int], shared: int, arguments: tuple[Any, ...]) -> None:
+    def launch(
+        self, kernel: str, blocks: int, threads: tuple[int, int], shared: int, arguments: tuple[Any, ...]
+    ) -> None:
         """Queue a kernel; tensors are given to it as pointers, None as a null pointer."""
 
 
@@ -52,9 +54,9 @@ def ready(x: Tensor, beside: int = 0) -> bool:
     return torch.cuda.is_available() and works(device)
 
 
-def width_of(channels: int, most: int) -> int:
-    """Return how many neighbouring channels a thread has: a power of 2 that divides them, `most` at most."""
-    return min(channels & -channels, most)
+def channels_a_thread(channels: int, dtype: torch.dtype) -> int:
+    """Return how many neighbouring channels a thread has: a power of 2 that divides them, 16 bytes at most."""
+    return min(channels & -channels, _DTYPES[dtype])
 
 
 class Picture:
@@ -71,7 +73,7 @@ class Picture:
     """
 
     def __init__(self, x: Tensor, channels: int | None = None, skipped: int = 0) -> None:
-        width = width_of(x.shape[1] | skipped, _DTYPES[x.dtype])
+        width = channels_a_thread(x.shape[1] | skipped, x.dtype)
         across = (channels or x.shape[1]) // width
         self.channels, self.threads = x.shape[1], (across, max(1, _THREADS // across))
         self._program = None if x.is_meta else program(x.device, x.dtype, width)
@@ -82,7 +84,9 @@ class Picture:
         if self._program is not None:
             self._program.launch(kernel, lines, self.threads, 0, arguments)
 
-    def sum(self, kernel: str, lines: int, key: nn.Module, *arguments: Any, last: tuple[Any, ...], sums: int = 2) -> None:
+    def sum(
+        self, kernel: str, lines: int, key: nn.Module, *arguments: Any, last: tuple[Any, ...], sums: int = 2
+    ) -> None:
         """Queue a kernel that sums over so many lines; its scratch comes between the arguments.
 
         `sums` is how many it has of each channel, and `key` the layer whose they are.
@@ -94,11 +98,6 @@ class Picture:
         shared = 4 * self.channels * max(2 * self.threads[1], sums)
         given = (*arguments, partial, _ticket(key, self._like.device), *last)
         self._program.launch(kernel, blocks, self.threads, shared, given)
-
-    def whole(self, kernel: str, *arguments: Any) -> None:
-        """Queue a kernel whose blocks have all pixels of some channels each."""
-        if self._program is not None:
-            self._program.launch(kernel, self.threads[0], (1, _THREADS), 0, arguments)
 
     def pixels(self, kernel: str, count: int, *arguments: Any) -> None:
         """Queue a kernel that goes over so many pixels."""
@@ -226,7 +225,9 @@ class _Loaded:
             _check(driver.cuCtxSetCurrent(context))
             _own.device = self._device
 
-    def launch(self, kernel: str, blocks: int, threads: tuple[int, int], shared: int, arguments: tuple[Any, ...]) -> None:
+    def launch(
+        self, kernel: str, blocks: int, threads: tuple[int, int], shared: int, arguments: tuple[Any, ...]
+    ) -> None:
         """Queue a kernel on the current stream."""
         self._enter()
         if kernel not in self._functions:
@@ -237,9 +238,7 @@ class _Loaded:
         pointers = (ctypes.c_void_p * len(values))(*[ctypes.addressof(value) for value in values])
         stream = ctypes.c_void_p(torch.cuda.current_stream(self._device).cuda_stream)
         _check(
-            _driver().cuLaunchKernel(
-                self._functions[kernel], blocks, 1, 1, *threads, 1, shared, stream, pointers, None
-            )
+            _driver().cuLaunchKernel(self._functions[kernel], blocks, 1, 1, *threads, 1, shared, stream, pointers, None)
         )
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dip.errors import non_negative_int, positive_int, unknown, yes_or_no
-from dip.networks import fused
+from dip.networks import fused, recorded
 from dip.networks.layers import Conv2d, apply, trained_on_gpu
 from dip.networks.upsampled import branched, conv_upsampled
 from dip.operators import Downsample
@@ -218,7 +218,8 @@ class EncoderDecoder(nn.Module):
             )
         skips, x, weights = [], z, self._cast(z)
         for down, skip, up in zip(self.down, self.skip, self.up, strict=True):
-            skips.append(branched(x, list(skip.children()), *list(up.children())[:2], weights) if len(skip) else None)
+            layers, (norm, conv) = list(skip.children()), list(up.children())[:2]
+            skips.append(branched(x, layers, norm, conv, weights) if layers else None)
             x = apply(down.children(), x, weights=weights)
         for up, branch, mode in reversed(list(zip(self.up, skips, self.upsampling, strict=True))):
             norm, conv, *layers = up.children()
@@ -228,13 +229,15 @@ class EncoderDecoder(nn.Module):
             x = x.float()
         return torch.sigmoid(x) if self.sigmoid else x
 
-
     def _cast(self, z: Tensor) -> dict[Any, Tensor]:
         """Return the weights in the dtype of the code, where that is to be done at once."""
         if not trained_on_gpu(z):
             return {}
-        enlarging = {list(up.children())[1] for up in self.up}  # they are cast by kernels of their own
-        return fused.cast([m for m in self.modules() if isinstance(m, Conv2d) and m not in enlarging], z.dtype)
+        own = {
+            list(up.children())[1] for up in self.up
+        }  # for these and narrow ones the kernels take weights as they are
+        layers = [layer for layer in self.modules() if isinstance(layer, Conv2d) and layer not in own]
+        return recorded.cast([layer for layer in layers if not fused.is_narrow(layer, z.dtype)], z.dtype)
 
 
 def _halve(downsampling: str) -> nn.Module:

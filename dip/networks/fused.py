@@ -8,29 +8,20 @@ normalisation takes it away again, so its gradient is 0, and only the running me
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dip import devices
 from dip.networks import cuda
+from dip.networks.recorded import Cast, Gradients, wait_for_branches
 
-__all__ = ["cast", "conv", "conv_enlarged", "norm_act", "norm_conv"]
+__all__ = ["conv", "conv_enlarged", "is_narrow", "norm_act", "norm_conv", "norm_first"]
 
 Pad = tuple[int, bool]  # how many pixels, and whether by reflection or with zeros
-Gradients = tuple[Tensor | None, ...]
-
-
-Cast = Mapping[Any, Tensor]  # the weights of convolutions in the dtype of the pictures, where they are not so already
-
-
-def cast(layers: Iterable[Any], dtype: torch.dtype) -> dict[Any, Tensor]:
-    """Return the weights of convolutions in another dtype, all at once, which takes fewer calls."""
-    chosen = [layer for layer in layers if layer.weight.dtype != dtype]
-    return dict(zip(chosen, _Cast.apply(dtype, *(layer.weight for layer in chosen)), strict=True)) if chosen else {}
+Backwards = tuple[Tensor | None, ...]
+Line = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]  # mean, 1 / deviation, scale, offset
 
 
 def norm_act(x: Tensor, bias: Tensor | None, norm: Any, slope: float) -> Tensor:
@@ -55,7 +46,7 @@ def norm_conv(x: Tensor, bias: Tensor | None, norm: Any, slope: float, layer: An
     """Return the convolution, without its own bias, of what `norm_act` returns, padded as the layer says."""
     x = _ordered(x)
     y: Tensor
-    if narrow(x, layer):
+    if is_narrow(layer, x.dtype):
         y = _Narrow.apply(x, bias, norm.weight, norm.bias, layer.weight, norm, slope, layer)
     else:
         y = _NormConv.apply(x, bias, norm.weight, norm.bias, weights.get(layer, layer.weight), norm, slope, layer)
@@ -66,7 +57,7 @@ def conv(x: Tensor, layer: Any, weights: Cast) -> Tensor:
     """Return the convolution of x without the layer's bias."""
     x = _ordered(x)
     y: Tensor
-    if narrow(x, layer):
+    if is_narrow(layer, x.dtype):
         y = _Narrow.apply(x, None, None, None, layer.weight, None, 1.0, layer)
     else:
         y = _Conv.apply(x, weights.get(layer, layer.weight), layer)
@@ -78,11 +69,10 @@ def conv_enlarged(x: Tensor, branch: Tensor | None, mode: str, norm: Any, layer:
 
     The branch comes normalised, from `norm_first`; `norm` is the layer for both.
     """
-    later = any(weight.requires_grad for weight in weights.values())  # see _Gradients
+    later = any(weight.requires_grad for weight in weights.values())  # see `Gradients`
     if branch is not None:
         branch = _ordered(branch)
-        if _recorded(x):
-            torch.cuda.current_stream(x.device).wait_stream(devices.stream(x.device, devices.BRANCH))
+        wait_for_branches(x)
     scale, offset = (t.narrow(0, len(t) - x.shape[1], x.shape[1]) for t in (norm.weight, norm.bias))
     y: Tensor = _ConvEnlarged.apply(_ordered(x), branch, scale, offset, layer.weight, norm, layer, mode, later)
     return y
@@ -94,30 +84,9 @@ def norm_first(x: Tensor, norm: Any, scale: Tensor, offset: Tensor) -> Tensor:
     return y
 
 
-def beside(work: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Return what some work makes of x. In a recording it is done beside what follows, until `conv_enlarged` needs it.
-
-    So is its backward pass: autograd takes the stream of the forward pass, and waits where one needs the other.
-    """
-    if not _recorded(x):
-        return work(x)
-    main, side = torch.cuda.current_stream(x.device), devices.stream(x.device, devices.BRANCH)
-    side.wait_stream(main)
-    with torch.cuda.stream(side):
-        y = work(x)
-    x.record_stream(side)
-    y.record_stream(main)
-    return y
-
-
-def _recorded(x: Tensor) -> bool:
-    """Tell whether what is done with x in this thread is only recorded now."""
-    return x.is_cuda and torch.cuda.is_current_stream_capturing()
-
-
-def narrow(x: Tensor, layer: Any) -> bool:
+def is_narrow(layer: Any, dtype: torch.dtype) -> bool:
     """Tell whether a convolution is one of single pixels to a few channels, for which there are kernels."""
-    across = cuda.Picture(x).threads[0]
+    across = layer.in_channels // cuda.channels_a_thread(layer.in_channels, dtype)
     few = layer.out_channels <= 4 and layer.kernel_size == (1, 1) and layer.stride == (1, 1)
     return few and across <= 32 and across & (across - 1) == 0
 
@@ -152,9 +121,7 @@ class _Statistics:
         self, x: Tensor, norm: Any, first: int = 0, *, bias: Tensor | None = None, enlarged: str | None = None
     ) -> None:
         images, channels, height, width = x.shape
-        running_mean, running_variance = (
-            t.narrow(0, first, channels) for t in (norm.running_mean, norm.running_var)
-        )
+        running_mean, running_variance = (t.narrow(0, first, channels) for t in (norm.running_mean, norm.running_var))
         if not norm.training:
             # not the layer's own: that may be changed before the backward pass
             self.mean = running_mean.clone() if bias is None else running_mean - bias.detach()
@@ -167,22 +134,14 @@ class _Statistics:
         if enlarged is None:
             pixels = images * height * width
             lines = -(-pixels // (4 * picture.threads[1]))
-            given = (x, bias, self.mean, self.deviation, *running)
-            picture.sum("moments", lines, norm, *given, last=(pixels, channels, norm.eps, norm.momentum))
+            last: tuple[Any, ...] = pixels, channels, norm.eps, norm.momentum
+            picture.sum("moments", lines, norm, x, bias, self.mean, self.deviation, *running, last=last)
         else:
-            size = images, height, width, channels, enlarged == "bilinear", norm.eps, norm.momentum
-            given = (x, self.mean, self.deviation, *running)
-            picture.sum("moments_enlarged", images * height, norm, *given, last=size)
+            last = images, height, width, channels, enlarged == "bilinear", norm.eps, norm.momentum
+            picture.sum("moments_enlarged", images * height, norm, x, self.mean, self.deviation, *running, last=last)
 
 
-_SMALL = 4096  # pixels of a picture for which one kernel, of fewer blocks, is quicker than two
-
-
-def _is_small(x: Tensor) -> bool:
-    return x.numel() <= _SMALL * x.shape[1]
-
-
-def _normalised(x: Tensor, line: tuple[Tensor | None, ...], slope: float, pad: Pad) -> Tensor:
+def _normalised(x: Tensor, line: Line, slope: float, pad: Pad) -> Tensor:
     """Return x normalised by (mean, 1 / deviation, scale, offset), or as it is if these are None, and padded."""
     images, channels, height, width = x.shape
     z = _empty(x, channels, height + 2 * pad[0], width + 2 * pad[0])
@@ -194,18 +153,8 @@ def _norm_act(
     x: Tensor, bias: Tensor | None, norm: Any, scale: Tensor, offset: Tensor, slope: float, pad: Pad
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return x + bias normalised, activated and padded, and the mean of x and its 1 / deviation."""
-    if not norm.training or not _is_small(x):
-        found = _Statistics(x, norm, bias=bias)
-        return _normalised(x, (found.mean, found.deviation, scale, offset), slope, pad), found.mean, found.deviation
-    images, channels, height, width = x.shape
-    z = _empty(x, channels, height + 2 * pad[0], width + 2 * pad[0])
-    running_mean, running_variance = (t.narrow(0, 0, channels) for t in (norm.running_mean, norm.running_var))
-    mean, deviation = running_mean.new_empty(channels), running_mean.new_empty(channels)
-    seen = norm.num_batches_tracked if channels == len(norm.running_mean) else None
-    given = x, bias, scale, offset, running_mean, running_variance, seen, mean, deviation, z
-    size = images, height, width, channels, *pad, slope, norm.eps, norm.momentum
-    cuda.Picture(x).whole("small", *given, *size)
-    return z, mean, deviation
+    found = _Statistics(x, norm, bias=bias)
+    return _normalised(x, (found.mean, found.deviation, scale, offset), slope, pad), found.mean, found.deviation
 
 
 class _Shares:
@@ -218,9 +167,9 @@ class _Shares:
 
 
 def _back(
-    g: Tensor,
+    g: Any,
     x: Tensor,
-    line: tuple[Tensor | None, ...],
+    line: Line,
     slope: float,
     pad: Pad,
     norm: Any,
@@ -231,11 +180,6 @@ def _back(
     images, channels, height, width = x.shape
     picture, found = cuda.Picture(x, skipped=skipped), _Shares(x)
     size = height, width, channels, g.shape[1], skipped, *pad, slope
-    if norm is not None and _is_small(x):
-        to_x = torch.empty_like(x)
-        given = g, x, *line, found.to_scale, found.to_offset, found.to_bias, to_x
-        picture.whole("small_back", *given, images, *size, frozen)
-        return to_x, found
     if norm is not None:
         sums = found.to_scale, found.to_offset, found.to_bias, found.shares
         picture.sum("gather", images * height, norm, g, x, *line, *sums, last=(images, *size, frozen))
@@ -244,127 +188,7 @@ def _back(
     return to_x, found
 
 
-class _Gradients:
-    """PyTorch's gradients of a convolution's input and weights.
-
-    In a recording that of the weights, for which nothing waits, is computed beside what follows that of the input, if
-    `later`: until `_Cast` needs it, which does so last.
-
-    Parameters
-    ----------
-    g, z, weight : Tensor
-        The gradient of the output, the input (padded already), the weights.
-    stride : int
-        Of the convolution.
-    wanted : tuple of bool
-        Whether the gradients of input and weights are.
-    later : bool
-        Whether they are cast.
-    finish : callable, optional
-        What is to be done with that of the weights at once.
-    """
-
-    def __init__(
-        self,
-        g: Tensor,
-        z: Tensor,
-        weight: Tensor,
-        stride: int,
-        wanted: tuple[bool, bool],
-        later: bool,
-        finish: Callable[[Tensor], Tensor] = lambda gradient: gradient,
-    ) -> None:
-        self._given = _ordered(g), z, weight, stride
-        self.to_input = _ordered(self._one(True)) if wanted[0] else None
-        self.to_weight = None
-        if not wanted[1]:
-            return
-        on_branch = _recorded(g) and torch.cuda.current_stream(g.device) == devices.stream(g.device, devices.BRANCH)
-        if later and _recorded(g) and not on_branch:
-            side = _waiting.room_for(self._given[:2])
-            with torch.cuda.stream(side):
-                # held by nobody else: autograd would copy it, before it is there
-                self.to_weight = finish(self._one(False))
-        else:
-            self.to_weight = finish(self._one(False))
-
-    def _one(self, of_input: bool) -> Tensor:
-        g, z, weight, stride = self._given
-        geometry = [stride] * 2, [0, 0], [1, 1], False, [0, 0], 1
-        found = torch.ops.aten.convolution_backward(g, z, weight, None, *geometry, (of_input, not of_input, False))
-        return found[0] if of_input else found[1]
-
-
-class _Waiting:
-    """What the stream beside that of a recording works on: it has to stay until the latter has waited for it.
-
-    One recording is made at a time.
-    """
-
-    def __init__(self) -> None:
-        self._held: list[Tensor] = []
-        self.begin()
-
-    def begin(self) -> None:
-        """Begin a recording."""
-        self._forget()
-        self._most = 0
-
-    def _forget(self) -> None:
-        self._held.clear()
-        self._bytes, self._used = 0, False
-
-    def room_for(self, tensors: tuple[Tensor, ...]) -> torch.cuda.Stream:
-        """Return the stream, on which work on tensors may be queued; earlier ones are waited for if they are large."""
-        device, needed = tensors[0].device, sum(t.nbytes for t in tensors)
-        if self._bytes + needed > 3 * self._most // 2:
-            self.join(device)
-        self._most = max(self._most, needed)
-        self._bytes += needed
-        self._held += tensors
-        self._used = True
-        side = devices.stream(device, devices.BESIDE)
-        side.wait_stream(torch.cuda.current_stream(device))
-        return side
-
-    def join(self, device: torch.device) -> None:
-        """Let the current stream wait for all of it."""
-        if self._used:
-            torch.cuda.current_stream(device).wait_stream(devices.stream(device, devices.BESIDE))
-        self._forget()
-
-
-_waiting = _Waiting()
-
-
-class _Cast(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, dtype: torch.dtype, *weights: Tensor) -> tuple[Tensor, ...]:
-        ctx.set_materialize_grads(False)
-        made = [torch.empty_like(weight, dtype=dtype) for weight in weights]
-        torch._foreach_copy_(made, list(weights))
-        ctx.dtypes = [weight.dtype for weight in weights]
-        if _recorded(made[0]):
-            _waiting.begin()
-        return tuple(made)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *gradients: Tensor | None) -> Gradients:
-        first = next(g for g in gradients if g is not None)
-        if _recorded(first):
-            _waiting.join(first.device)
-        made = [
-            None if g is None else torch.empty_like(g, dtype=dtype)
-            for g, dtype in zip(gradients, ctx.dtypes, strict=True)
-        ]
-        there = [(own, g) for own, g in zip(made, gradients, strict=True) if own is not None]
-        if there:
-            torch._foreach_copy_(*map(list, zip(*there, strict=True)))
-        return None, *made
-
-
-_NOTHING = (None,) * 4
+_NOTHING: Line = (None, None, None, None)
 
 
 def _is_cast(dtype: torch.dtype) -> bool:
@@ -388,7 +212,7 @@ class _NormAct(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> Gradients:
+    def backward(ctx: Any, *gradients: Tensor) -> Backwards:
         x, scale, offset, mean, deviation = ctx.saved_tensors
         line = mean, deviation, scale, offset
         to_x, found = _back(_ordered(gradients[0]), x, line, ctx.slope, (0, False), ctx.norm, ctx.frozen)
@@ -417,10 +241,10 @@ class _NormConv(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> Gradients:
+    def backward(ctx: Any, *gradients: Tensor) -> Backwards:
         x, scale, offset, mean, deviation, weight, z = ctx.saved_tensors
         wanted = True, ctx.needs_input_grad[4]
-        of_conv = _Gradients(gradients[0], z, weight, ctx.stride, wanted, _is_cast(ctx.dtype))
+        of_conv = Gradients(gradients[0], z, weight, ctx.stride, wanted, _is_cast(ctx.dtype))
         line = mean, deviation, scale, offset
         to_x, found = _back(of_conv.to_input, x, line, ctx.slope, ctx.pad, ctx.norm, ctx.frozen)
         to_bias = found.to_bias if ctx.needs_input_grad[1] else None
@@ -439,10 +263,10 @@ class _Conv(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> Gradients:
+    def backward(ctx: Any, *gradients: Tensor) -> Backwards:
         z, weight = ctx.saved_tensors
         later = _is_cast(ctx.dtype)
-        of_conv = _Gradients(gradients[0], z, weight, ctx.stride, ctx.needs_input_grad[:2], later)
+        of_conv = Gradients(gradients[0], z, weight, ctx.stride, ctx.needs_input_grad[:2], later)
         to_x = of_conv.to_input
         if to_x is not None and ctx.pad[0]:
             like = _empty(to_x, *ctx.shape)  # of x the kernel takes no values
@@ -483,7 +307,7 @@ class _ConvEnlarged(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> Gradients:
+    def backward(ctx: Any, *gradients: Tensor) -> Backwards:
         x, weight, z, mean, deviation, scale = ctx.saved_tensors
         images, channels, height, width = x.shape
         every, picture = z.shape[1], cuda.Picture(x)
@@ -494,7 +318,7 @@ class _ConvEnlarged(torch.autograd.Function):
             picture.launch("arrange_back", ctx.lines, arranged, made, ctx.few, channels, every)
             return made
 
-        of_conv = _Gradients(gradients[0], z, weight, 1, (True, ctx.needs_input_grad[4]), ctx.later, finish)
+        of_conv = Gradients(gradients[0], z, weight, 1, (True, ctx.needs_input_grad[4]), ctx.later, finish)
         to_z: Any = of_conv.to_input
         to_branch = None
         if ctx.needs_input_grad[1]:
@@ -540,7 +364,7 @@ class _Narrow(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> Gradients:
+    def backward(ctx: Any, *gradients: Tensor) -> Backwards:
         x, weight, *line = ctx.saved_tensors
         g, picture, found, to_weight = _ordered(gradients[0]), cuda.Picture(x), _Shares(x), torch.empty_like(weight)
         channels, pixels = x.shape[1], x.numel() // x.shape[1]

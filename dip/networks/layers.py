@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dip.networks import cuda, fused, norms
+from dip.networks import cuda, fused, norms, recorded
 from dip.networks.norms import normalise, normalised, strips
 
 __all__ = ["Conv2d", "apply", "conv2d", "foretelling", "upsample"]
@@ -84,7 +84,7 @@ class Conv2d(nn.Conv2d):
 
 
 def apply(
-    layers: Iterable[nn.Module], x: Tensor, bias: Tensor | None = None, weights: fused.Cast | None = None
+    layers: Iterable[nn.Module], x: Tensor, bias: Tensor | None = None, weights: recorded.Cast | None = None
 ) -> Tensor:
     """Apply layers in turn.
 
@@ -101,11 +101,11 @@ def apply(
     bias : Tensor, optional
         (C,), to be added to x first.
     weights : mapping, optional
-        What `dip.networks.fused.cast` returned.
+        What `dip.networks.recorded.cast` returned.
     """
     left, weights = list(layers), weights or {}
     while left:
-        on_gpu = trained_on_gpu(x)
+        on_gpu = trained_on_gpu(x) and _in_float32(left)
         together = _together(left, x) if on_gpu or trained_on_cpu(x) else None
         if on_gpu and together is not None:
             norm, slope, conv, length = together
@@ -118,8 +118,8 @@ def apply(
             continue
         x, bias = biased(x, bias), None
         if on_gpu and _unwatched(left[0]) and type(left[0]) is Conv2d:
-            conv = left.pop(0)
-            x, bias = fused.conv(x, conv, weights), conv.bias
+            single: Any = left.pop(0)
+            x, bias = fused.conv(x, single, weights), single.bias
             continue
         if together is None:
             x = left.pop(0)(x)
@@ -134,6 +134,11 @@ def apply(
             x = norm_conv(x, norm.weight, norm.bias, conv.weight, conv.bias, running, norm, slope, conv)
         del left[:length]
     return biased(x, bias)
+
+
+def _in_float32(layers: Iterable[nn.Module]) -> bool:
+    """Tell whether the weights of layers are as the kernels of `fused` take them."""
+    return all(p.dtype == torch.float32 for layer in layers for p in layer.parameters())
 
 
 def biased(x: Tensor, bias: Tensor | None) -> Tensor:

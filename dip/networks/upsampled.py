@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dip.networks import fused
+from dip.networks import fused, recorded
 from dip.networks.layers import (
     MODE,
     TAPS,
@@ -57,7 +57,7 @@ class Branch(NamedTuple):
     normalised: bool = False
 
 
-def branched(x: Tensor, layers: Sequence[Any], norm: Any, conv: Any, weights: fused.Cast) -> Branch:
+def branched(x: Tensor, layers: Sequence[Any], norm: Any, conv: Any, weights: recorded.Cast) -> Branch:
     """Return what layers make of x, to join an upsampled picture; on a GPU normalised by that picture's `norm`."""
     if not (as_one(norm, conv) and trained_on_gpu(x)):
         return Branch(apply(layers, x, weights=weights))
@@ -71,11 +71,11 @@ def branched(x: Tensor, layers: Sequence[Any], norm: Any, conv: Any, weights: fu
         normalised = trained_on_gpu(x, norm.num_features - few)
         return fused.norm_first(x, norm, scale, offset) if normalised else x
 
-    return Branch(fused.beside(work, x), normalised)
+    return Branch(recorded.beside(work, x), normalised)
 
 
 def conv_upsampled(
-    x: Tensor, joined: Branch | None, mode: str, norm: Any, conv: Any, weights: fused.Cast | None = None
+    x: Tensor, joined: Branch | None, mode: str, norm: Any, conv: Any, weights: recorded.Cast | None = None
 ) -> tuple[Tensor, Tensor | None]:
     """Return ``conv(norm(cat([branch, upsample(x, mode)])))``, and the bias (K,) that is still to be added to it.
 
@@ -92,7 +92,7 @@ def conv_upsampled(
     conv : Conv2d
         Of stride 1.
     weights : mapping, optional
-        What `dip.networks.fused.cast` returned.
+        What `dip.networks.recorded.cast` returned.
     """
     branch = None if joined is None else joined.picture
     if joined.normalised if joined is not None else (as_one(norm, conv) and trained_on_gpu(x)):

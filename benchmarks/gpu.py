@@ -1,0 +1,170 @@
+"""What a minute on an NVIDIA GPU tells of the engine: times of an iteration, memory, and the kernels one by one.
+
+    python benchmarks/gpu.py --reference CHECKOUT --profile profile.txt
+
+All in one process, so that little of the time goes into starting others: the original code's iteration (CHECKOUT is a
+clone of DmitryUlyanov/deep-image-prior; as `speed.py` has it), then runs of --iters iterations, recorded as in any
+fit. Each time is that of --every iterations in a row, without waiting for the GPU in between; the report has the
+median, and the most memory that PyTorch had, beside what was foretold. A run that could not be recorded is an error.
+--profile writes the kernels of one iteration of the paper's network at 512 x 512, with their beginnings and lengths in
+microseconds: it is the map for whoever wants to make it faster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import itertools
+import json
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from speed import CODE, noisy, original
+
+import dip
+
+RUNS: tuple[tuple[int, str, str], ...] = (
+    (512, "bfloat16", "paper"),
+    (512, "float32", "paper"),
+    (256, "bfloat16", "paper"),
+    (1024, "bfloat16", "paper"),
+    (256, "bfloat16", "fast"),
+    (512, "bfloat16", "fast"),
+    (1024, "bfloat16", "fast"),
+)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, and write the report."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--reference", type=Path, help="checkout of DmitryUlyanov/deep-image-prior")
+    parser.add_argument("--iters", type=int, default=200)
+    parser.add_argument("--every", type=int, default=20)
+    parser.add_argument("--profile", type=Path, help="file for the kernels of an iteration")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "gpu.json")
+    options = parser.parse_args(arguments)
+    if not torch.cuda.is_available():
+        parser.error("there is no NVIDIA GPU here; benchmarks/speed.py measures on a CPU")
+    results = []
+    if options.reference:
+        for size in (256, 512):
+            results.append(reference(size, options))
+            print(json.dumps(results[-1]), flush=True)
+    for size, precision, preset in RUNS:
+        results.append(recorded(size, precision, preset, options))
+        print(json.dumps(results[-1]), flush=True)
+    report = {
+        "experiment": "milliseconds an iteration and peak memory on a GPU, of runs recorded as CUDA graphs",
+        "iterations": options.iters,
+        "results": results,
+        "environment": dip.devices.environment(),
+        "date": datetime.date.today().isoformat(),
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(report, indent=1) + "\n")
+    if options.profile:
+        options.profile.write_text(kernels() + "\n")
+
+
+def reference(size: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Time the original network in the original loop."""
+    network = original(options.reference, 128).cuda()
+    y = torch.from_numpy(noisy(size)).permute(2, 0, 1)[None].cuda()
+    code = torch.rand(1, CODE, size, size, device="cuda") * 0.1
+    jitter = code.clone()
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
+    average: list[torch.Tensor] = []
+
+    def step() -> None:
+        optimizer.zero_grad()
+        output = network(code + jitter.normal_() / 30)
+        average[:] = [average[0] * 0.99 + output.detach() * 0.01] if average else [output.detach()]
+        torch.nn.functional.mse_loss(output, y).backward()
+        optimizer.step()
+
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    times = []
+    for number in range(4):
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        for _ in range(options.every):
+            step()
+        torch.cuda.synchronize()
+        if number:
+            times.append(1e3 * (time.perf_counter() - started) / options.every)
+    peak = torch.cuda.max_memory_allocated() - before
+    return {"name": "reference", "precision": "float32", "size": size, **spread(times), "peak_bytes": peak}
+
+
+def recorded(size: int, precision: str, preset: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Time a run."""
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before, times = torch.cuda.memory_allocated(), []
+
+    def look(fit: dip.Fit) -> None:
+        torch.cuda.synchronize()
+        times.append(time.perf_counter())
+
+    fit = new_fit(size, precision, preset, dip.callbacks.Every(options.every, look))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        fit.run(options.iters)
+    taken = [1e3 * (end - start) / options.every for start, end in itertools.pairwise(times[1:])]
+    return {
+        "name": preset,
+        "precision": precision,
+        "size": size,
+        **spread(taken),
+        "peak_bytes": torch.cuda.max_memory_allocated() - before,
+        "foretold_bytes": fit.settings.memory,
+    }
+
+
+def new_fit(size: int, precision: str, preset: str, callback: Callable[[dip.Fit], Any]) -> dip.Fit:
+    """Return the fit that is timed."""
+    return dip.Fit(
+        dip.Denoise(noisy(size)),
+        preset=preset,
+        precision=precision,
+        device="cuda",
+        engine="graph",
+        progress=False,
+        callbacks=[callback],
+    )
+
+
+def spread(times: list[float]) -> dict[str, float]:
+    """Return median, least and most, in milliseconds."""
+    found = {"milliseconds": statistics.median(times), "least": min(times), "most": max(times)}
+    return {name: round(value, 3) for name, value in found.items()}
+
+
+def kernels() -> str:
+    """Return the kernels of an iteration, in order and by name."""
+    profiler = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA])
+
+    def look(fit: dip.Fit) -> None:
+        torch.cuda.synchronize()
+        if fit.iteration == 60:
+            profiler.start()
+        elif fit.iteration == 63:
+            profiler.stop()
+
+    new_fit(512, "bfloat16", "paper", look).run(130)
+    events = sorted(profiler.events(), key=lambda event: event.time_range.start)
+    events = [event for event in events if event.device_type == torch.autograd.DeviceType.CUDA]
+    one = events[len(events) // 3 : 2 * len(events) // 3]
+    start = one[0].time_range.start
+    times = [(event.time_range.start - start, event.time_range.elapsed_us(), event.name[:120]) for event in one]
+    return "\n".join(f"{begun:9.1f} {long:8.1f}  {name}" for begun, long, name in times)
+
+
+if __name__ == "__main__":
+    main()

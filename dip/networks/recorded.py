@@ -1,0 +1,175 @@
+"""What of an iteration is computed beside the rest in a recording: branches, and the gradients of weights.
+
+A graph knows what waits for what, and a GPU has room for more than one small kernel. So the branch that joins the
+decoder is recorded on a stream of its own, and so are the gradients of weights, for which nothing waits but the
+optimiser. What is not recorded is done in its turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dip import devices
+
+__all__ = ["Cast", "Gradients", "beside", "cast", "recorded", "wait_for_branches"]
+
+Cast = Mapping[Any, Tensor]
+"""The weights of convolutions in the dtype of the pictures, where they are not so already."""
+
+
+def recorded(x: Tensor) -> bool:
+    """Tell whether what is done with x in this thread is only recorded now."""
+    return x.is_cuda and torch.cuda.is_current_stream_capturing()
+
+
+def beside(work: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Return what some work makes of x. In a recording it is done beside what follows, until `wait_for_branches`.
+
+    So is its backward pass: autograd takes the stream of the forward pass, and waits where one needs the other.
+    """
+    if not recorded(x):
+        return work(x)
+    main, side = torch.cuda.current_stream(x.device), devices.stream(x.device, devices.BRANCH)
+    side.wait_stream(main)
+    with torch.cuda.stream(side):
+        y = work(x)
+    x.record_stream(side)
+    y.record_stream(main)
+    return y
+
+
+def wait_for_branches(x: Tensor) -> None:
+    """Let what follows wait for what was done beside it; x tells where."""
+    if recorded(x):
+        torch.cuda.current_stream(x.device).wait_stream(devices.stream(x.device, devices.BRANCH))
+
+
+def cast(layers: Iterable[Any], dtype: torch.dtype) -> dict[Any, Tensor]:
+    """Return the weights of layers in another dtype, all at once, which takes fewer calls."""
+    chosen = [layer for layer in layers if layer.weight.dtype != dtype]
+    return dict(zip(chosen, _Cast.apply(dtype, *(layer.weight for layer in chosen)), strict=True)) if chosen else {}
+
+
+class Gradients:
+    """PyTorch's gradients of a convolution's input and weights.
+
+    In a recording that of the weights, for which nothing waits, is computed beside what follows that of the input, if
+    `later`: until `_Cast` needs it, which does so last.
+
+    Parameters
+    ----------
+    g, z, weight : Tensor
+        The gradient of the output, the input (padded already), the weights.
+    stride : int
+        Of the convolution.
+    wanted : tuple of bool
+        Whether the gradients of input and weights are.
+    later : bool
+        Whether they are cast.
+    finish : callable, optional
+        What is to be done with that of the weights at once.
+    """
+
+    def __init__(
+        self,
+        g: Tensor,
+        z: Tensor,
+        weight: Tensor,
+        stride: int,
+        wanted: tuple[bool, bool],
+        later: bool,
+        finish: Callable[[Tensor], Tensor] = lambda gradient: gradient,
+    ) -> None:
+        self._given = g.contiguous(memory_format=torch.channels_last), z, weight, stride
+        self.to_input = self._one(True).contiguous(memory_format=torch.channels_last) if wanted[0] else None
+        self.to_weight: Tensor | None = None
+        if not wanted[1]:
+            return
+        if later and recorded(g) and not _on_branch(g.device):
+            side = _waiting.room_for(self._given[:2])
+            with torch.cuda.stream(side):
+                # held by nobody else: autograd would copy it, before it is there
+                self.to_weight = finish(self._one(False))
+        else:
+            self.to_weight = finish(self._one(False))
+
+    def _one(self, of_input: bool) -> Tensor:
+        g, z, weight, stride = self._given
+        geometry = [stride] * 2, [0, 0], [1, 1], False, [0, 0], 1
+        both = torch.ops.aten.convolution_backward(g, z, weight, None, *geometry, (of_input, not of_input, False))
+        found: Tensor = both[0 if of_input else 1]
+        return found
+
+
+def _on_branch(device: torch.device) -> bool:
+    return torch.cuda.current_stream(device) == devices.stream(device, devices.BRANCH)
+
+
+class _Waiting:
+    """What the stream beside that of a recording works on: it has to stay until the latter has waited for it.
+
+    One recording is made at a time.
+    """
+
+    def __init__(self) -> None:
+        self._held: list[Tensor] = []
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin a recording."""
+        self._forget()
+        self._most = 0
+
+    def _forget(self) -> None:
+        self._held.clear()
+        self._bytes, self._used = 0, False
+
+    def room_for(self, tensors: tuple[Tensor, ...]) -> torch.cuda.Stream:
+        """Return the stream, on which work on tensors may be queued; earlier ones are waited for if they are large."""
+        device, needed = tensors[0].device, sum(t.nbytes for t in tensors)
+        if self._bytes + needed > 3 * self._most // 2:
+            self.join(device)
+        self._most = max(self._most, needed)
+        self._bytes += needed
+        self._held += tensors
+        self._used = True
+        side = devices.stream(device, devices.BESIDE)
+        side.wait_stream(torch.cuda.current_stream(device))
+        return side
+
+    def join(self, device: torch.device) -> None:
+        """Let the current stream wait for all of it."""
+        if self._used:
+            torch.cuda.current_stream(device).wait_stream(devices.stream(device, devices.BESIDE))
+        self._forget()
+
+
+_waiting = _Waiting()
+
+
+class _Cast(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, dtype: torch.dtype, *weights: Tensor) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        made = [torch.empty_like(weight, dtype=dtype) for weight in weights]
+        torch._foreach_copy_(made, list(weights))
+        ctx.dtypes = [weight.dtype for weight in weights]
+        if recorded(made[0]):
+            _waiting.begin()
+        return tuple(made)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        there = [g for g in gradients if g is not None]
+        if there and recorded(there[0]):
+            _waiting.join(there[0].device)
+        pairs = zip(gradients, ctx.dtypes, strict=True)
+        made = [None if g is None else torch.empty_like(g, dtype=dtype) for g, dtype in pairs]
+        if there:
+            torch._foreach_copy_([one for one in made if one is not None], there)
+        return None, *made

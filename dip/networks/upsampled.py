@@ -28,18 +28,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dip.networks import fused, recorded
-from dip.networks.layers import (
-    MODE,
-    TAPS,
-    WeightGradient,
-    apply,
-    as_one,
-    filter_of,
-    norm_conv,
-    trained_on_cpu,
-    trained_on_gpu,
-    upsample,
-)
+from dip.networks.gradients import MODE, TAPS, WeightGradient, filter_of
+from dip.networks.layers import apply, as_one, norm_conv, trained_on_cpu, trained_on_gpu, upsample
 from dip.networks.norms import norm_backward, normalised, strips, sums_of
 
 __all__ = ["Branch", "branched", "conv_upsampled"]

@@ -7,12 +7,13 @@ import ctypes
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
-from dip import networks, optimizers
+from dip import devices, networks, optimizers
 from dip.networks import cuda, encoder_decoder, fused, layers, recorded, upsampled
 from dip.networks.upsampled import branched, conv_upsampled
 
@@ -21,21 +22,26 @@ COMPILER = shutil.which("c++") or shutil.which("g++")
 on_cuda = torch.cuda.is_available()
 
 
+def made(folder, dtype, width):
+    """Return the kernels compiled for this processor, and what the driver does with them."""
+    library = folder / f"{width}-{dtype}.so"
+    if not library.exists():
+        given = [f"-DV={width}", f"-DBFLOAT16={int(dtype == torch.bfloat16)}", f"-I{Path(cuda.__file__).parent}"]
+        command = [COMPILER, "-std=c++17", "-O2", "-w", "-shared", "-fPIC", *given, str(HERE / "emulated.cpp")]
+        subprocess.run([*command, "-o", str(library)], check=True, capture_output=True)
+    return ctypes.CDLL(str(library))
+
+
 class Emulated:
-    """The kernels compiled for this processor, as a `dip.networks.cuda.Program`."""
+    """The kernels as a `dip.networks.cuda.Program`."""
 
     processors = 3
 
     def __init__(self, folder, dtype, width):
-        library = folder / f"{width}-{dtype}.so"
-        if not library.exists():
-            given = [f"-DV={width}", f"-DBFLOAT16={int(dtype == torch.bfloat16)}", f"-I{Path(cuda.__file__).parent}"]
-            command = [COMPILER, "-std=c++17", "-O2", "-w", "-shared", "-fPIC", *given, str(HERE / "emulated.cpp")]
-            subprocess.run([*command, "-o", str(library)], check=True, capture_output=True)
-        self._library = ctypes.CDLL(str(library))
+        self._library = made(folder, dtype, width)
 
     def launch(self, kernel, blocks, threads, shared, arguments):
-        assert threads[0] * threads[1] <= 1024
+        assert threads[0] * threads[1] <= 512
         assert shared <= 48 * 1024
         assert not any(isinstance(one, torch.Tensor) and one.is_meta for one in arguments)
         values = [cuda.argument(one) for one in arguments]
@@ -280,3 +286,173 @@ def watched(real, taken):
         real(to, given)
 
     return copy
+
+
+# ---------------------------------------------------------------------- in a recording
+
+
+class Stream:
+    """A stream that notes what waits for it, and what is begun on it."""
+
+    now = None
+
+    def __init__(self, name, log):
+        self.name, self._log = name, log
+
+    def wait_stream(self, other):
+        self._log.append(f"{self.name} waits for {other.name}")
+
+    def __enter__(self):
+        self._log.append(f"begin on {self.name}")
+        self._before, Stream.now = Stream.now, self
+
+    def __exit__(self, *_):
+        Stream.now = self._before
+
+
+@pytest.fixture
+def streams(monkeypatch):
+    """Take what is computed for a recording; return the log of the streams."""
+    log = []
+    main, branch, side = (Stream(name, log) for name in ("main", "branch", "side"))
+    numbered = {devices.BRANCH: branch, devices.BESIDE: side}
+    monkeypatch.setattr(Stream, "now", main)
+    monkeypatch.setattr(recorded, "recorded", lambda x: True)
+    monkeypatch.setattr(devices, "stream", lambda device, number: numbered[number])
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream.now)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: stream)
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda x, stream: log.append(f"kept for {stream.name}"))
+    return log
+
+
+@pytest.mark.skipif(on_cuda, reason="there it is recorded in earnest")
+def test_in_a_recording_branches_and_gradients_of_weights_are_beside_the_rest(device, streams, monkeypatch):
+    torch.manual_seed(0)
+    network = networks.EncoderDecoder(8, 3, down=[16, 16, 16], up=[16, 16, 16], skip=[4, 0, 4])
+    network = network.to(memory_format=torch.channels_last)
+    z = ordered(picture(1, 8, 32, 40).bfloat16())
+    real = torch._foreach_copy_
+    monkeypatch.setattr(torch, "_foreach_copy_", lambda *given: (streams.append("cast"), real(*given)))
+    backwards(network(z))
+    found = [p.grad.clone() for p in network.parameters()]
+    forward, back = streams[: streams.index("begin on side")], streams[streams.index("begin on side") - 1 :]
+    # two skip branches, each waited for before it is used; what crosses is kept
+    assert forward.count("branch waits for main") == forward.count("begin on branch") == 2
+    assert forward.count("kept for branch") == forward.count("kept for main") == 2
+    assert forward.count("main waits for branch") == 2
+    # a gradient of weights begins when what is there already is done, and is waited for before it is cast
+    begins = [number for number, line in enumerate(back) if line == "begin on side"]
+    assert len(begins) > 8
+    assert all(back[number - 1] == "side waits for main" for number in begins)
+    assert back[-2:] == ["main waits for side", "cast"]
+    assert not recorded._waiting._held
+    # large ones are not left waiting together
+    assert back.count("main waits for side") > 1
+    for p in network.parameters():
+        p.grad = None
+    monkeypatch.setattr(recorded, "recorded", lambda x: False)
+    backwards(network(z))
+    assert all(torch.equal(one, p.grad) for one, p in zip(found, network.parameters(), strict=True))
+
+
+@pytest.mark.skipif(on_cuda, reason="there it is recorded in earnest")
+def test_in_a_recording_in_float32_only_branches_are(device, streams):
+    network = networks.EncoderDecoder(8, 3, down=[16, 16], up=[16, 16], skip=[4, 4]).to(
+        memory_format=torch.channels_last
+    )
+    backwards(network(ordered(picture(1, 8, 16, 16))))
+    assert "begin on branch" in streams
+    assert "begin on side" not in streams
+
+
+# ---------------------------------------------------------------------- the driver
+
+
+@pytest.fixture
+def driver(monkeypatch, compiled):
+    """A driver with a GPU number 1, which runs emulated kernels."""
+    if COMPILER is None:
+        pytest.skip("there is no C++ compiler here")
+    library = made(compiled, torch.float32, 4)
+    monkeypatch.setattr(cuda, "_driver", lambda: library)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(multi_processor_count=7))
+    stream = SimpleNamespace(cuda_stream=0x123456789A)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
+    return library
+
+
+def test_kernels_are_launched_on_their_device_and_the_thread_is_left_where_it_was(driver):
+    loaded = cuda._Loaded(torch.device("cuda:1"), b"code")
+    assert loaded.processors == 7
+    x, z = ordered(picture(1, 8, 5, 6)), ordered(torch.empty(1, 8, 7, 8))
+    for _ in range(2):
+        loaded.launch("normalise", 7, (2, 32), 0, (x, None, None, None, None, z, 5, 6, 8, 1, True, 1.0))
+        torch.testing.assert_close(z, nn.functional.pad(x, (1,) * 4, mode="reflect"), rtol=0, atol=0)
+        z.fill_(-1)
+        assert driver.entered() == 0
+
+
+def test_what_the_driver_refuses_is_told(driver):
+    with pytest.raises(RuntimeError, match="CUDA: something else"):
+        cuda._Loaded(torch.device("cuda:0"), b"code")
+    with pytest.raises(RuntimeError, match="CUDA: something else"):
+        cuda._Loaded(torch.device("cuda:1"), b"other code")
+    loaded = cuda._Loaded(torch.device("cuda:1"), b"code")
+    with pytest.raises(RuntimeError, match="CUDA: named symbol not found"):
+        loaded.launch("nothing", 1, (1, 1), 0, ())
+    assert driver.entered() == 0
+
+
+def test_without_kernels_pytorchs_layers_serve_and_that_is_told(monkeypatch):
+    monkeypatch.setattr(torch.version, "cuda", "12.4")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "arange", lambda *_, **__: torch.ones(64))
+    monkeypatch.setattr(
+        cuda, "Picture", raising(OSError("PyTorch's compiler of kernels, libnvrtc.so.12, was not found"))
+    )
+    cuda.works.cache_clear()
+    try:
+        with pytest.warns(RuntimeWarning, match=r"libnvrtc.so.12, was not found; the fit goes on with PyTorch's"):
+            assert not cuda.ready(torch.empty(1, 4, 4, 4, device="meta"))
+        assert not cuda.ready(torch.empty(1, 4, 4, 4, device="meta"))  # told once
+    finally:
+        cuda.works.cache_clear()
+
+
+def raising(error):
+    def function(*_, **__):
+        raise error
+
+    return function
+
+
+def test_the_compiler_of_kernels_is_looked_for_by_the_version_of_pytorchs_cuda(monkeypatch):
+    asked = []
+
+    def library(name):
+        asked.append(name)
+        raise OSError
+
+    monkeypatch.setattr(torch.version, "cuda", "12.4")
+    monkeypatch.setattr(ctypes, "CDLL", library)
+    with pytest.raises(OSError, match="was not found"):
+        cuda._nvrtc()
+    assert asked == ["libnvrtc.so.12", "libnvrtc.so"]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape", "beside", "takes"),
+    [
+        (torch.float32, (1, 128, 8, 8), 4, True),
+        (torch.bfloat16, (1, 3, 8, 8), 0, True),
+        (torch.float64, (1, 128, 8, 8), 0, False),
+        (torch.float16, (1, 128, 8, 8), 0, False),
+        (torch.float32, (1, 500, 8, 8), 4, True),
+        (torch.float32, (1, 500, 8, 8), 5, False),
+        (torch.float32, (128, 8, 8), 0, False),
+    ],
+)
+def test_what_the_kernels_take(monkeypatch, dtype, shape, beside, takes):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(cuda, "works", lambda device: True)
+    assert cuda.ready(torch.empty(shape, dtype=dtype, device="meta"), beside) == takes

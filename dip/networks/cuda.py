@@ -12,6 +12,7 @@ import functools
 import importlib.resources
 import sys
 import threading
+from collections.abc import Iterator
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
@@ -26,7 +27,6 @@ _DTYPES = {torch.float32: 4, torch.bfloat16: 8}  # and how many values are 16 by
 _THREADS, _CHANNELS = 512, 504  # of a block, and of a picture, at most: some are added to those of the decoder
 _BLOCKS = {"moments": 2}  # that sum on a processor at a time, where it is not one
 _lock = threading.RLock()
-_own = threading.local()
 
 
 class Program(Protocol):
@@ -213,33 +213,34 @@ class _Loaded:
     def __init__(self, device: torch.device, code: bytes) -> None:
         self._device, self._code, self._functions = device, code, dict[str, ctypes.c_void_p]()
         self.processors = torch.cuda.get_device_properties(device).multi_processor_count
-        self._module = ctypes.c_void_p()
-        self._enter()
-        _check(_driver().cuModuleLoadData(ctypes.byref(self._module), code))
+        self._context, self._module = ctypes.c_void_p(), ctypes.c_void_p()
+        _check(_driver().cuDevicePrimaryCtxRetain(ctypes.byref(self._context), device.index or 0))  # PyTorch's
+        with self._entered():
+            _check(_driver().cuModuleLoadData(ctypes.byref(self._module), code))
 
-    def _enter(self) -> None:
-        """Let this thread launch on the device: PyTorch's threads for backward passes may not have had to yet."""
-        if getattr(_own, "device", None) != self._device:
-            context, driver = ctypes.c_void_p(), _driver()
-            _check(driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), self._device.index or 0))
-            _check(driver.cuCtxSetCurrent(context))
-            _own.device = self._device
+    @contextlib.contextmanager
+    def _entered(self) -> Iterator[None]:
+        """Be on the device, whatever this thread is on otherwise: a thread of autograd may be on none yet."""
+        _check(_driver().cuCtxPushCurrent_v2(self._context))
+        try:
+            yield
+        finally:
+            _check(_driver().cuCtxPopCurrent_v2(ctypes.byref(ctypes.c_void_p())))
 
     def launch(
         self, kernel: str, blocks: int, threads: tuple[int, int], shared: int, arguments: tuple[Any, ...]
     ) -> None:
         """Queue a kernel on the current stream."""
-        self._enter()
-        if kernel not in self._functions:
-            function = ctypes.c_void_p()
-            _check(_driver().cuModuleGetFunction(ctypes.byref(function), self._module, kernel.encode()))
-            self._functions[kernel] = function
         values = [argument(one) for one in arguments]
         pointers = (ctypes.c_void_p * len(values))(*[ctypes.addressof(value) for value in values])
         stream = ctypes.c_void_p(torch.cuda.current_stream(self._device).cuda_stream)
-        _check(
-            _driver().cuLaunchKernel(self._functions[kernel], blocks, 1, 1, *threads, 1, shared, stream, pointers, None)
-        )
+        with self._entered():
+            if kernel not in self._functions:
+                function = ctypes.c_void_p()
+                _check(_driver().cuModuleGetFunction(ctypes.byref(function), self._module, kernel.encode()))
+                self._functions[kernel] = function
+            size = blocks, 1, 1, *threads, 1, shared
+            _check(_driver().cuLaunchKernel(self._functions[kernel], *size, stream, pointers, None))
 
 
 def argument(value: Any) -> Any:

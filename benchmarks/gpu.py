@@ -5,7 +5,7 @@
 All in one process, so that little of the time goes into starting others: the original code's iteration (CHECKOUT is a
 clone of DmitryUlyanov/deep-image-prior; as `speed.py` has it), then runs of --iters iterations, recorded as in any
 fit. Each time is that of --every iterations in a row, without waiting for the GPU in between; the report has the
-median, and the most memory that PyTorch had, beside what was foretold. A run that could not be recorded is an error.
+median, and the most memory that PyTorch had in use, and had taken, beside what was foretold. A run that could not be recorded is an error.
 --profile writes the kernels of one iteration of the paper's network at 512 x 512, with their beginnings and lengths in
 microseconds: it is the map for whoever wants to make it faster.
 """
@@ -123,6 +123,7 @@ def recorded(size: int, precision: str, preset: str, options: argparse.Namespace
         "size": size,
         **spread(taken),
         "peak_bytes": torch.cuda.max_memory_allocated() - before,
+        "reserved_bytes": torch.cuda.max_memory_reserved(),
         "foretold_bytes": fit.settings.memory,
     }
 

@@ -77,9 +77,10 @@ def copies(tensors: dict[_Name, Tensor]) -> dict[_Name, Tensor]:
     for name, tensor in tensors.items():
         kinds.setdefault((tensor.device, tensor.dtype), []).append(name)
     found: dict[_Name, Tensor] = {}
-    for (device, _), names in kinds.items():
+    for (device, dtype), names in kinds.items():
         together = [tensors[name].detach() for name in names]
-        made = torch._foreach_mul(together, 1) if device.type == "cuda" else [one.clone() for one in together]
+        at_once = device.type == "cuda" and dtype in (torch.float32, torch.int64)
+        made = torch._foreach_mul(together, 1) if at_once else [one.clone() for one in together]
         found.update(zip(names, made, strict=True))
     return {name: found[name] for name in tensors}
 

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from dip import devices, optimizers
 from dip.callbacks import Every
 from dip.errors import shown, unknown, warn
+from dip.networks import recorded
 
 if TYPE_CHECKING:
     from dip.solver import Fit
@@ -252,9 +253,13 @@ class Replay:
 def _is_due(fit: Fit) -> bool:
     """Tell whether somebody may have changed something, or nobody has looked for a while: it takes a millisecond."""
     rule = fit.settings.stop
-    called = [one.function if isinstance(one, Every) else one for one in fit.callbacks]
-    others = not all(one is None or _known(one) for one in (*called, rule))
+    others = not all(one is None or _known(one) for one in (*map(_called, fit.callbacks), rule))
     return others or fit.settings.engine == "graph" or fit.iteration % _LOOK == 0
+
+
+def _called(callback: Any) -> Any:
+    """Return what a callback calls."""
+    return _called(callback.function) if isinstance(callback, Every) else callback
 
 
 def _suits(fit: Fit) -> bool:
@@ -389,6 +394,7 @@ def _compared(fit: Fit, device: Recorder) -> Replay:
     except BaseException:
         optimizers.recordable(optimizer, False)
         optimizer.zero_grad(set_to_none=True)
+        recorded.forget()
         with contextlib.suppress(Exception):
             device.mend()
         fit._jitter.replace_generator()

@@ -365,6 +365,72 @@ def test_in_a_recording_in_float32_only_branches_are(device, streams):
     assert "begin on side" not in streams
 
 
+@pytest.mark.skipif(on_cuda, reason="there it is recorded in earnest")
+def test_a_branch_that_the_kernels_leave_as_it_is_is_waited_for_too(device, streams, monkeypatch):
+    monkeypatch.setattr(upsampled, "trained_on_gpu", lambda x, beside=0: not beside and fits(x))
+    network = networks.EncoderDecoder(8, 3, down=[16], up=[16], skip=[4]).to(memory_format=torch.channels_last)
+    backwards(network(ordered(picture(1, 8, 16, 16))))
+    assert streams.count("begin on branch") == streams.count("main waits for branch") == 1
+
+
+def test_a_hook_sees_a_gradient_that_is_there():
+    weight = nn.Parameter(ordered(torch.ones(2, 3, 3, 3)))
+    assert recorded.unseen(weight)
+    handle = weight.register_hook(lambda gradient: gradient * 2)
+    assert not recorded.unseen(weight)
+    handle.remove()
+    weight.register_post_accumulate_grad_hook(lambda parameter: None)
+    assert not recorded.unseen(weight)
+    assert not recorded.unseen(nn.Parameter(torch.ones(2, 3, 3, 3)))  # autograd would copy it into this order
+
+
+def test_weights_that_are_not_trained_are_cast_apart():
+    first, second = nn.Conv2d(2, 3, 3), nn.Conv2d(2, 3, 3)
+    first.weight.requires_grad_(False)
+    found = recorded.cast([first, second], torch.bfloat16)
+    assert [found[layer].requires_grad for layer in (first, second)] == [False, True]
+    assert all(torch.equal(found[layer], layer.weight.bfloat16()) for layer in (first, second))
+    assert recorded.cast([first], torch.float32) == {}
+
+
+@pytest.mark.parametrize("part", ["all", "norm"])
+def test_weights_in_bfloat16_take_pytorchs_layers(device, part, monkeypatch):
+    torch.manual_seed(0)
+    network = networks.EncoderDecoder(8, 3, down=[16, 16], up=[16, 16], skip=[4, 4]).to(device)
+    if part == "all":
+        network.bfloat16()
+    else:
+        network.up[0][0].bfloat16()
+    z = picture(1, 8, 24, 32, device=device).bfloat16()
+    found = []
+    for plainly in (True, False):
+        own = copy.deepcopy(network)
+        with monkeypatch.context() as patch:
+            for module in (layers, upsampled, encoder_decoder) if plainly else ():
+                patch.setattr(module, "trained_on_gpu", lambda x, beside=0: False)
+            y = own(z)
+            backwards(y)
+        found.append([y, *(p.grad for p in own.parameters())])
+    assert all(torch.isfinite(one).all() for one in found[1])
+    assert (found[0][0] - found[1][0]).abs().mean() < 0.01
+
+
+def test_what_pytorch_casts_or_compiles_is_left_to_its_layers(monkeypatch):
+    x = torch.empty(1, 8, 4, 4, device="meta")
+    monkeypatch.setattr(cuda, "ready", lambda x, device, beside: device == torch.device("cuda:1") and beside == 3)
+    assert not layers.trained_on_gpu(x, 3)
+    with layers.foretelling(torch.device("cuda:1")):
+        assert layers.trained_on_gpu(x, 3)
+        with torch.no_grad():
+            assert not layers.trained_on_gpu(x, 3)
+        with monkeypatch.context() as patch:
+            patch.setattr(torch, "is_autocast_enabled", lambda kind: kind == "cuda")
+            assert not layers.trained_on_gpu(x, 3)
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.compiler, "is_compiling", lambda: True)
+            assert not layers.trained_on_gpu(x, 3)
+
+
 # ---------------------------------------------------------------------- the driver
 
 
@@ -413,8 +479,8 @@ def test_without_kernels_pytorchs_layers_serve_and_that_is_told(monkeypatch):
     cuda.works.cache_clear()
     try:
         with pytest.warns(RuntimeWarning, match=r"libnvrtc.so.12, was not found; the fit goes on with PyTorch's"):
-            assert not cuda.ready(torch.empty(1, 4, 4, 4, device="meta"))
-        assert not cuda.ready(torch.empty(1, 4, 4, 4, device="meta"))  # told once
+            assert not cuda.ready(torch.empty(1, 4, 4, 4, device="meta"), torch.device("cuda:1"))
+        assert not cuda.ready(torch.empty(1, 4, 4, 4, device="meta"), torch.device("cuda:1"))  # told once
     finally:
         cuda.works.cache_clear()
 
@@ -455,4 +521,4 @@ def test_the_compiler_of_kernels_is_looked_for_by_the_version_of_pytorchs_cuda(m
 def test_what_the_kernels_take(monkeypatch, dtype, shape, beside, takes):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(cuda, "works", lambda device: True)
-    assert cuda.ready(torch.empty(shape, dtype=dtype, device="meta"), beside) == takes
+    assert cuda.ready(torch.empty(shape, dtype=dtype, device="meta"), torch.device("cuda"), beside) == takes

@@ -45,13 +45,11 @@ def source() -> str:
     return importlib.resources.files("dip.networks").joinpath("kernels.cu").read_text(encoding="utf-8")
 
 
-def ready(x: Tensor, beside: int = 0) -> bool:
-    """Tell whether the kernels can take a picture (N, C, H, W), with so many channels beside its own."""
+def ready(x: Tensor, device: torch.device, beside: int = 0) -> bool:
+    """Tell whether the kernels can take a picture (N, C, H, W) on a device, with so many channels beside its own."""
     if x.dtype not in _DTYPES or x.ndim != 4 or x.shape[1] + beside > _CHANNELS:
         return False
-    # the meta device stands for the first GPU
-    device = x.device if x.is_cuda else torch.device("cuda:0")
-    return torch.cuda.is_available() and works(device)
+    return torch.cuda.is_available() and works(torch.device("cuda", device.index or 0))
 
 
 def channels_a_thread(channels: int, dtype: torch.dtype) -> int:
@@ -125,7 +123,8 @@ def works(device: torch.device) -> bool:
         return False
     try:
         with _lock:
-            x = torch.arange(64.0, device=device).view(1, 4, 4, 4).contiguous(memory_format=torch.channels_last)
+            x = torch.arange(64, dtype=torch.float32, device=device).view(1, 4, 4, 4)
+            x = x.contiguous(memory_format=torch.channels_last)
             z = torch.empty_like(x)
             Picture(x).launch("normalise", 4, x, None, None, None, None, z, 4, 4, 4, 0, 0, 1.0)
             if not torch.equal(x, z):
@@ -137,14 +136,18 @@ def works(device: torch.device) -> bool:
     return True
 
 
-@functools.cache
 def program(device: torch.device, dtype: torch.dtype, width: int) -> Program:
     """Return the kernels for a device, a dtype and so many channels a thread, compiled at the first call."""
-    with _lock:
-        major, minor = torch.cuda.get_device_capability(device)
-        defined = [f"-DV={width}", f"-DBFLOAT16={int(dtype == torch.bfloat16)}"]
-        defined.append("-DSHARED=extern __shared__ float shared[];")
-        return _Loaded(device, _compiled(source(), [f"--gpu-architecture=sm_{major}{minor}", "-std=c++17", *defined]))
+    with _lock:  # so that others wait for it
+        return _program(device, dtype, width)
+
+
+@functools.cache
+def _program(device: torch.device, dtype: torch.dtype, width: int) -> Program:
+    major, minor = torch.cuda.get_device_capability(device)
+    defined = [f"-DV={width}", f"-DBFLOAT16={int(dtype == torch.bfloat16)}"]
+    defined.append("-DSHARED=extern __shared__ float shared[];")
+    return _Loaded(device, _compiled(source(), [f"--gpu-architecture=sm_{major}{minor}", "-std=c++17", *defined]))
 
 
 # ---------------------------------------------------------------------- NVRTC and the driver

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dip.errors import non_negative_int, positive_int, unknown, yes_or_no
 from dip.networks import fused, recorded
-from dip.networks.layers import Conv2d, apply, trained_on_gpu
+from dip.networks.layers import Conv2d, apply, trained_on_gpu, unwatched
 from dip.networks.upsampled import branched, conv_upsampled
 from dip.operators import Downsample
 
@@ -236,7 +236,7 @@ class EncoderDecoder(nn.Module):
         own = {
             list(up.children())[1] for up in self.up
         }  # for these and narrow ones the kernels take weights as they are
-        layers = [layer for layer in self.modules() if isinstance(layer, Conv2d) and layer not in own]
+        layers: list[Any] = [one for one in self.modules() if type(one) is Conv2d and unwatched(one) and one not in own]
         return recorded.cast([layer for layer in layers if not fused.is_narrow(layer, z.dtype)], z.dtype)
 
 

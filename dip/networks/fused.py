@@ -15,13 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dip.networks import cuda
-from dip.networks.recorded import Cast, Gradients, wait_for_branches
+from dip.networks.recorded import Cast, Gradients, unseen
 
 __all__ = ["conv", "conv_enlarged", "is_narrow", "norm_act", "norm_conv", "norm_first"]
 
 Pad = tuple[int, bool]  # how many pixels, and whether by reflection or with zeros
 Backwards = tuple[Tensor | None, ...]
 Line = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]  # mean, 1 / deviation, scale, offset
+_NOTHING: Line = (None, None, None, None)
 
 
 def norm_act(x: Tensor, bias: Tensor | None, norm: Any, slope: float) -> Tensor:
@@ -38,7 +39,7 @@ def norm_act(x: Tensor, bias: Tensor | None, norm: Any, slope: float) -> Tensor:
     slope : float
         Of the activation below 0.
     """
-    y: Tensor = _NormAct.apply(_ordered(x), bias, norm.weight, norm.bias, norm, slope)
+    y: Tensor = _NormAct.apply(_ordered(x), bias, norm.weight, norm.bias, norm, float(slope))
     return y
 
 
@@ -47,9 +48,11 @@ def norm_conv(x: Tensor, bias: Tensor | None, norm: Any, slope: float, layer: An
     x = _ordered(x)
     y: Tensor
     if is_narrow(layer, x.dtype):
-        y = _Narrow.apply(x, bias, norm.weight, norm.bias, layer.weight, norm, slope, layer)
+        y = _Narrow.apply(x, bias, norm.weight, norm.bias, layer.weight, norm, float(slope), layer)
     else:
-        y = _NormConv.apply(x, bias, norm.weight, norm.bias, weights.get(layer, layer.weight), norm, slope, layer)
+        y = _NormConv.apply(
+            x, bias, norm.weight, norm.bias, weights.get(layer, layer.weight), norm, float(slope), layer
+        )
     return y
 
 
@@ -69,12 +72,11 @@ def conv_enlarged(x: Tensor, branch: Tensor | None, mode: str, norm: Any, layer:
 
     The branch comes normalised, from `norm_first`; `norm` is the layer for both.
     """
-    later = any(weight.requires_grad for weight in weights.values())  # see `Gradients`
-    if branch is not None:
-        branch = _ordered(branch)
-        wait_for_branches(x)
+    weight = layer.weight
+    later = any(one.requires_grad for one in weights.values()) and unseen(weight)  # see `Gradients`
+    branch = None if branch is None else _ordered(branch)
     scale, offset = (t.narrow(0, len(t) - x.shape[1], x.shape[1]) for t in (norm.weight, norm.bias))
-    y: Tensor = _ConvEnlarged.apply(_ordered(x), branch, scale, offset, layer.weight, norm, layer, mode, later)
+    y: Tensor = _ConvEnlarged.apply(_ordered(x), branch, scale, offset, weight, norm, layer, mode, later)
     return y
 
 
@@ -134,10 +136,10 @@ class _Statistics:
         if enlarged is None:
             pixels = images * height * width
             lines = -(-pixels // (4 * picture.threads[1]))
-            last: tuple[Any, ...] = pixels, channels, norm.eps, norm.momentum
+            last: tuple[Any, ...] = pixels, channels, float(norm.eps), float(norm.momentum)
             picture.sum("moments", lines, norm, x, bias, self.mean, self.deviation, *running, last=last)
         else:
-            last = images, height, width, channels, enlarged == "bilinear", norm.eps, norm.momentum
+            last = images, height, width, channels, enlarged == "bilinear", float(norm.eps), float(norm.momentum)
             picture.sum("moments_enlarged", images * height, norm, x, self.mean, self.deviation, *running, last=last)
 
 
@@ -166,6 +168,15 @@ class _Shares:
         self.shares = like.new_empty(2 * x.shape[1])
 
 
+def _unpadded(g: Tensor, size: tuple[int, int, int], pad: Pad, skipped: int = 0) -> Tensor:
+    """Return the gradient of a picture of a size (C, H, W) that was padded; g may have further channels."""
+    to_x = _empty(g, *size)
+    channels, height, width = size
+    given = height, width, channels, g.shape[1], skipped, *pad, 1.0
+    cuda.Picture(to_x, skipped=skipped).launch("spread", len(g) * height, g, None, *_NOTHING, None, to_x, *given)
+    return to_x
+
+
 def _back(
     g: Any,
     x: Tensor,
@@ -174,21 +185,16 @@ def _back(
     pad: Pad,
     norm: Any,
     frozen: bool,
-    skipped: int = 0,
 ) -> tuple[Tensor, _Shares]:
-    """Return the gradients of what `_normalised` does; g may have further channels, `skipped` before those of x."""
+    """Return the gradients of what `_normalised` does with a normalisation."""
     images, channels, height, width = x.shape
-    picture, found = cuda.Picture(x, skipped=skipped), _Shares(x)
-    size = height, width, channels, g.shape[1], skipped, *pad, slope
-    if norm is not None:
-        sums = found.to_scale, found.to_offset, found.to_bias, found.shares
-        picture.sum("gather", images * height, norm, g, x, *line, *sums, last=(images, *size, frozen))
+    picture, found = cuda.Picture(x), _Shares(x)
+    size = height, width, channels, channels, 0, *pad, slope
+    sums = found.to_scale, found.to_offset, found.to_bias, found.shares
+    picture.sum("gather", images * height, norm, g, x, *line, *sums, last=(images, *size, frozen))
     to_x = torch.empty_like(x)
     picture.launch("spread", images * height, g, x, *line, found.shares, to_x, *size)
     return to_x, found
-
-
-_NOTHING: Line = (None, None, None, None)
 
 
 def _is_cast(dtype: torch.dtype) -> bool:
@@ -269,8 +275,7 @@ class _Conv(torch.autograd.Function):
         of_conv = Gradients(gradients[0], z, weight, ctx.stride, ctx.needs_input_grad[:2], later)
         to_x = of_conv.to_input
         if to_x is not None and ctx.pad[0]:
-            like = _empty(to_x, *ctx.shape)  # of x the kernel takes no values
-            to_x, _ = _back(to_x, like, _NOTHING, 1.0, ctx.pad, None, True)
+            to_x = _unpadded(to_x, ctx.shape, ctx.pad)
         return to_x, _as(of_conv.to_weight, ctx.dtype), None
 
 
@@ -322,8 +327,7 @@ class _ConvEnlarged(torch.autograd.Function):
         to_z: Any = of_conv.to_input
         to_branch = None
         if ctx.needs_input_grad[1]:
-            like = _empty(x, ctx.few, 2 * height, 2 * width)  # the kernel takes no values of it
-            to_branch, _ = _back(to_z, like, _NOTHING, 1.0, ctx.pad, None, True, channels)
+            to_branch = _unpadded(to_z, (ctx.few, 2 * height, 2 * width), ctx.pad, channels)
         found, to_x, bilinear = _Shares(x), torch.empty_like(x), ctx.mode == "bilinear"
         sums = found.to_scale, found.to_offset, found.shares
         picture.sum(

@@ -25,13 +25,13 @@ from dip.networks.norms import normalise, normalised, strips
 
 __all__ = ["Conv2d", "apply", "conv2d", "foretelling", "upsample"]
 
-_foretold = ContextVar("device that tensors on meta stand for", default="cpu")
+_foretold: ContextVar[torch.device | None] = ContextVar("device that tensors on meta stand for", default=None)
 
 
 @contextlib.contextmanager
 def foretelling(device: torch.device) -> Iterator[None]:
     """Let tensors on the meta device take the ways of this device: what they keep tells the memory needed there."""
-    before = _foretold.set(device.type)
+    before = _foretold.set(device)
     try:
         yield
     finally:
@@ -39,7 +39,12 @@ def foretelling(device: torch.device) -> Iterator[None]:
 
 
 def _on_cpu(x: Tensor) -> bool:
-    return (_foretold.get() if x.is_meta else x.device.type) == "cpu"
+    return _device_of(x).type == "cpu"
+
+
+def _device_of(x: Tensor) -> torch.device:
+    """Return where x is, or the device that it stands for."""
+    return (_foretold.get() or torch.device("cpu")) if x.is_meta else x.device
 
 
 def trained_on_cpu(x: Tensor) -> bool:
@@ -52,8 +57,12 @@ def trained_on_gpu(x: Tensor, beside: int = 0) -> bool:
 
     `beside` is how many channels x is to be joined by.
     """
-    on_cuda = x.is_cuda or (x.is_meta and _foretold.get() == "cuda")
-    return on_cuda and torch.is_grad_enabled() and cuda.ready(x, beside)
+    device = _device_of(x)
+    if device.type != "cuda" or not torch.is_grad_enabled():
+        return False
+    # PyTorch casts, or compiles, what is in its own functions, and not what is in ours
+    plainly = torch.is_autocast_enabled("cuda") or torch.compiler.is_compiling()
+    return not plainly and cuda.ready(x, device, beside)
 
 
 class Conv2d(nn.Conv2d):
@@ -105,7 +114,7 @@ def apply(
     """
     left, weights = list(layers), weights or {}
     while left:
-        on_gpu = trained_on_gpu(x) and _in_float32(left)
+        on_gpu = trained_on_gpu(x) and in_float32(left)
         together = _together(left, x) if on_gpu or trained_on_cpu(x) else None
         if on_gpu and together is not None:
             norm, slope, conv, length = together
@@ -117,7 +126,7 @@ def apply(
             del left[:length]
             continue
         x, bias = biased(x, bias), None
-        if on_gpu and _unwatched(left[0]) and type(left[0]) is Conv2d:
+        if on_gpu and type(left[0]) is Conv2d and unwatched(left[0]):
             single: Any = left.pop(0)
             x, bias = fused.conv(x, single, weights), single.bias
             continue
@@ -136,9 +145,10 @@ def apply(
     return biased(x, bias)
 
 
-def _in_float32(layers: Iterable[nn.Module]) -> bool:
-    """Tell whether the weights of layers are as the kernels of `fused` take them."""
-    return all(p.dtype == torch.float32 for layer in layers for p in layer.parameters())
+def in_float32(layers: Iterable[nn.Module]) -> bool:
+    """Tell whether the weights and statistics of layers are as the kernels of `fused` take them."""
+    tensors = (t for layer in layers for t in (*layer.parameters(), *layer.buffers()))
+    return all(t.dtype == torch.float32 for t in tensors if t.is_floating_point())
 
 
 def biased(x: Tensor, bias: Tensor | None) -> Tensor:
@@ -193,10 +203,10 @@ def _replaceable(*layers: nn.Module) -> bool:
     if type(norm) is not nn.BatchNorm2d:
         return False
     known = norm.affine and norm.track_running_stats and (norm.momentum is not None or not norm.training)
-    return known and all(map(_unwatched, layers))
+    return known and all(map(unwatched, layers))
 
 
-def _unwatched(layer: nn.Module) -> bool:
+def unwatched(layer: nn.Module) -> bool:
     """Tell whether nobody has hung a hook on a layer: whoever does so wants to see it called."""
     return not (layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks)
 

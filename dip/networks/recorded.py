@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dip import devices
 
-__all__ = ["Cast", "Gradients", "beside", "cast", "recorded", "wait_for_branches"]
+__all__ = ["Cast", "Gradients", "beside", "cast", "forget", "recorded", "unseen", "wait_for_branches"]
 
 Cast = Mapping[Any, Tensor]
 """The weights of convolutions in the dtype of the pictures, where they are not so already."""
@@ -50,8 +50,18 @@ def wait_for_branches(x: Tensor) -> None:
 
 def cast(layers: Iterable[Any], dtype: torch.dtype) -> dict[Any, Tensor]:
     """Return the weights of layers in another dtype, all at once, which takes fewer calls."""
-    chosen = [layer for layer in layers if layer.weight.dtype != dtype]
-    return dict(zip(chosen, _Cast.apply(dtype, *(layer.weight for layer in chosen)), strict=True)) if chosen else {}
+    others = [layer for layer in layers if layer.weight.dtype != dtype]
+    trained = [layer for layer in others if layer.weight.requires_grad]
+    found = {layer: layer.weight.to(dtype) for layer in others if not layer.weight.requires_grad}
+    if trained:
+        found.update(zip(trained, _Cast.apply(dtype, *(layer.weight for layer in trained)), strict=True))
+    return found
+
+
+def unseen(weight: Tensor) -> bool:
+    """Tell whether autograd passes a gradient of a weight on without a look at it, which may be before it is there."""
+    hooked = weight._backward_hooks or getattr(weight, "_post_accumulate_grad_hooks", None)
+    return not hooked and weight.is_contiguous(memory_format=torch.channels_last)
 
 
 class Gradients:
@@ -149,6 +159,11 @@ class _Waiting:
 
 
 _waiting = _Waiting()
+
+
+def forget() -> None:
+    """Let go of what a recording that has failed was holding."""
+    _waiting.begin()
 
 
 class _Cast(torch.autograd.Function):

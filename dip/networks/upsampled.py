@@ -29,7 +29,7 @@ from torch import Tensor
 
 from dip.networks import fused, recorded
 from dip.networks.gradients import MODE, TAPS, WeightGradient, filter_of
-from dip.networks.layers import apply, as_one, norm_conv, trained_on_cpu, trained_on_gpu, upsample
+from dip.networks.layers import apply, as_one, in_float32, norm_conv, trained_on_cpu, trained_on_gpu, upsample
 from dip.networks.norms import norm_backward, normalised, strips, sums_of
 
 __all__ = ["Branch", "branched", "conv_upsampled"]
@@ -41,15 +41,16 @@ _STRIP = 2**19  # values of the small picture in a strip for the gradient of the
 
 
 class Branch(NamedTuple):
-    """What joins the upsampled picture, and whether it is normalised already."""
+    """What joins the upsampled picture; whether it is normalised already, and computed beside the rest."""
 
     picture: Tensor
     normalised: bool = False
+    beside: bool = False
 
 
 def branched(x: Tensor, layers: Sequence[Any], norm: Any, conv: Any, weights: recorded.Cast) -> Branch:
     """Return what layers make of x, to join an upsampled picture; on a GPU normalised by that picture's `norm`."""
-    if not (as_one(norm, conv) and trained_on_gpu(x)):
+    if not (as_one(norm, conv) and in_float32([norm, conv]) and trained_on_gpu(x)):
         return Branch(apply(layers, x, weights=weights))
     few = layers[0].out_channels if layers else x.shape[1]
     scale, offset = norm.weight.narrow(0, 0, few), norm.bias.narrow(0, 0, few)
@@ -61,7 +62,8 @@ def branched(x: Tensor, layers: Sequence[Any], norm: Any, conv: Any, weights: re
         normalised = trained_on_gpu(x, norm.num_features - few)
         return fused.norm_first(x, norm, scale, offset) if normalised else x
 
-    return Branch(recorded.beside(work, x), normalised)
+    made = recorded.beside(work, x)  # which tells whether it is normalised, too
+    return Branch(made, normalised, beside=True)
 
 
 def conv_upsampled(
@@ -85,7 +87,13 @@ def conv_upsampled(
         What `dip.networks.recorded.cast` returned.
     """
     branch = None if joined is None else joined.picture
-    if joined.normalised if joined is not None else (as_one(norm, conv) and trained_on_gpu(x)):
+    if joined is None:
+        on_gpu = as_one(norm, conv) and in_float32([norm, conv]) and trained_on_gpu(x)
+    else:
+        on_gpu = joined.normalised
+        if joined.beside:
+            recorded.wait_for_branches(x)
+    if on_gpu:
         return fused.conv_enlarged(x, branch, mode, norm, conv, weights or {}), conv.bias
     if not (trained_on_cpu(x) and as_one(norm, conv) and _worthwhile(x, conv)):
         x = upsample(x, mode)

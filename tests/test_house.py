@@ -296,3 +296,18 @@ def test_every_requirement_is_pinned_within_its_range():
         if need.name != "deep-image-prior":
             assert need.name in pins, f"{need.name} has no line in constraints.txt"
             assert need.specifier.contains(pins[need.name]), f"{need} does not allow {pins[need.name]}"
+
+
+def test_every_file_that_is_no_module_travels_with_the_package():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    patterns = [
+        f"{package.replace('.', '/')}/{pattern.strip()}"
+        for package, given in config["options.package_data"].items()
+        for pattern in re.split(r"[\n,]", given)
+        if pattern.strip()
+    ]
+    others = [path for path in (ROOT / "dip").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
+    assert len(others) > 5
+    homeless = [path for path in others if not any(path.relative_to(ROOT).match(pattern) for pattern in patterns)]
+    assert not homeless, f"give these a place in setup.cfg's package_data: {homeless}"

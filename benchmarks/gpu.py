@@ -5,7 +5,8 @@
 All in one process, so that little of the time goes into starting others: the original code's iteration (CHECKOUT is a
 clone of DmitryUlyanov/deep-image-prior; as `speed.py` has it), then runs of --iters iterations, recorded as in any
 fit. Each time is that of --every iterations in a row, without waiting for the GPU in between; the report has the
-median, and the most memory that PyTorch had in use, and had taken, beside what was foretold. A run that could not be recorded is an error.
+median, and the most memory that PyTorch had in use, and had taken, beside what was foretold. A run that could not be
+recorded is an error.
 --profile writes the kernels of one iteration of the paper's network at 512 x 512, with their beginnings and lengths in
 microseconds: it is the map for whoever wants to make it faster.
 """
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from speed import CODE, noisy, original
+from speed import noisy, original_step
 
 import dip
 
@@ -73,22 +74,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 def reference(size: int, options: argparse.Namespace) -> dict[str, Any]:
     """Time the original network in the original loop."""
-    network = original(options.reference, 128).cuda()
-    y = torch.from_numpy(noisy(size)).permute(2, 0, 1)[None].cuda()
-    code = torch.rand(1, CODE, size, size, device="cuda") * 0.1
-    jitter = code.clone()
-    optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
-    average: list[torch.Tensor] = []
-
-    def step() -> None:
-        optimizer.zero_grad()
-        output = network(code + jitter.normal_() / 30)
-        average[:] = [average[0] * 0.99 + output.detach() * 0.01] if average else [output.detach()]
-        torch.nn.functional.mse_loss(output, y).backward()
-        optimizer.step()
-
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
+    step = original_step(options.reference, size, 128, torch.device("cuda"))
     times = []
     for number in range(4):
         torch.cuda.synchronize()

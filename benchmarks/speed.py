@@ -226,9 +226,14 @@ def recorded(precision: str, size: int, options: argparse.Namespace) -> dict[str
 
 
 def reference(precision: str, size: int, options: argparse.Namespace) -> dict[str, Any]:
-    """The original network in the original loop: closure with jitter, running average, Adam."""
-    device = dip.devices.resolve(options.device)
-    network = original(options.reference, options.channels).to(device)
+    """The original network in the original loop."""
+    step = original_step(options.reference, size, options.channels, dip.devices.resolve(options.device))
+    return timed(step, options)
+
+
+def original_step(checkout: Path, size: int, channels: int, device: torch.device) -> Callable[[], None]:
+    """Return the original loop's step: closure with jitter, running average, Adam."""
+    network = original(checkout, channels).to(device)
     y = torch.from_numpy(noisy(size)).permute(2, 0, 1)[None].to(device)
     code = torch.rand(1, CODE, size, size, device=device) * 0.1
     jitter = code.clone()
@@ -242,7 +247,7 @@ def reference(precision: str, size: int, options: argparse.Namespace) -> dict[st
         torch.nn.functional.mse_loss(output, y).backward()
         optimizer.step()
 
-    return timed(step, options)
+    return step
 
 
 def original(checkout: Path, channels: int) -> torch.nn.Module:

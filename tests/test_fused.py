@@ -492,18 +492,47 @@ def raising(error):
     return function
 
 
-def test_the_compiler_of_kernels_is_looked_for_by_the_version_of_pytorchs_cuda(monkeypatch):
+@pytest.mark.parametrize(
+    ("platform", "version", "there", "expected"),
+    [
+        ("linux", "12.4", [], ["libnvrtc.so.12", "libnvrtc.so"]),
+        (
+            "linux",
+            "11.8",
+            [
+                "torch/lib/libnvrtc-672ee683.so.11.2",
+                "torch/lib/libnvrtc-builtins-1.so.11.8",
+                "torch/lib/libnvrtc.so.12",
+            ],
+            ["libnvrtc.so.11", "torch/lib/libnvrtc-672ee683.so.11.2", "libnvrtc.so"],
+        ),
+        (
+            "linux",
+            "13.0",
+            ["nvidia/cu13/lib/libnvrtc.so.13", "nvidia/cu13/lib/libnvrtc.alt.so.13"],
+            ["libnvrtc.so.13", "nvidia/cu13/lib/libnvrtc.so.13", "libnvrtc.so"],
+        ),
+        ("win32", "12.6", ["torch/lib/nvrtc64_120_0.dll"], ["nvrtc64_120_0.dll", "torch/lib/nvrtc64_120_0.dll"]),
+        ("win32", "11.8", ["torch/lib/nvrtc64_112_0.dll"], ["nvrtc64_110_0.dll", "torch/lib/nvrtc64_112_0.dll"]),
+    ],
+)
+def test_where_the_compiler_of_kernels_is_looked_for(monkeypatch, tmp_path, platform, version, there, expected):
     asked = []
 
     def library(name):
-        asked.append(name)
+        asked.append(name.removeprefix(f"{tmp_path}/"))
         raise OSError
 
-    monkeypatch.setattr(torch.version, "cuda", "12.4")
+    for name in there:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.setattr(torch, "__file__", str(tmp_path / "torch" / "__init__.py"))
+    monkeypatch.setattr(torch.version, "cuda", version)
+    monkeypatch.setattr("sys.platform", platform)
     monkeypatch.setattr(ctypes, "CDLL", library)
-    with pytest.raises(OSError, match="was not found"):
+    with pytest.raises(OSError, match=f"{expected[0]}, was not found"):
         cuda._nvrtc()
-    assert asked == ["libnvrtc.so.12", "libnvrtc.so"]
+    assert asked == expected
 
 
 @pytest.mark.parametrize(

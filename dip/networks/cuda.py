@@ -10,9 +10,11 @@ import contextlib
 import ctypes
 import functools
 import importlib.resources
+import re
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
@@ -184,9 +186,22 @@ def _text(size: Any, fill: Any, made: ctypes.c_void_p) -> bytes:
 
 
 def _nvrtc() -> ctypes.CDLL:
+    """Return the library that PyTorch has loaded or would load: by its name, else from where packages bring it.
+
+    Its version has to be PyTorch's: another's machine code the driver may not know.
+    """
     major = str(torch.version.cuda).split(".")[0]
-    names = [f"nvrtc64_{major}0_0.dll"] if sys.platform == "win32" else [f"libnvrtc.so.{major}", "libnvrtc.so"]
-    for name in names:
+    windows = sys.platform == "win32"
+    names = [f"nvrtc64_{major}0_0.dll"] if windows else [f"libnvrtc.so.{major}"]
+    pattern = re.compile(rf"nvrtc64_{major}\d_0\.dll" if windows else rf"libnvrtc(-[0-9a-f]+)?\.so\.{major}(\.\d+)*")
+    packages = Path(torch.__file__).parent.parent
+    for folder in (
+        packages / "torch" / "lib",
+        *sorted(packages.glob("nvidia/*/lib")),
+        *sorted(packages.glob("nvidia/*/bin")),
+    ):
+        names += [str(path) for path in sorted(folder.glob("*nvrtc*")) if pattern.fullmatch(path.name)]
+    for name in (*names, *([] if windows else ["libnvrtc.so"])):
         with contextlib.suppress(OSError):
             return ctypes.CDLL(name)
     raise OSError(f"PyTorch's compiler of kernels, {names[0]}, was not found")

@@ -233,9 +233,8 @@ class EncoderDecoder(nn.Module):
         """Return the weights in the dtype of the code, where that is to be done at once."""
         if not trained_on_gpu(z):
             return {}
-        own = {
-            list(up.children())[1] for up in self.up
-        }  # for these and narrow ones the kernels take weights as they are
+        # the kernels take the weights of these as they are, and those of narrow convolutions
+        own = {list(up.children())[1] for up in self.up}
         layers: list[Any] = [one for one in self.modules() if type(one) is Conv2d and unwatched(one) and one not in own]
         return recorded.cast([layer for layer in layers if not fused.is_narrow(layer, z.dtype)], z.dtype)
 

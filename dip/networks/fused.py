@@ -189,11 +189,11 @@ def _back(
     """Return the gradients of what `_normalised` does with a normalisation."""
     images, channels, height, width = x.shape
     picture, found = cuda.Picture(x), _Shares(x)
-    size = height, width, channels, channels, 0, *pad, slope
+    size, bent = (height, width, channels), (*pad, slope)
     sums = found.to_scale, found.to_offset, found.to_bias, found.shares
-    picture.sum("gather", images * height, norm, g, x, *line, *sums, last=(images, *size, frozen))
+    picture.sum("gather", images * height, norm, g, x, *line, *sums, last=(images, *size, *bent, frozen))
     to_x = torch.empty_like(x)
-    picture.launch("spread", images * height, g, x, *line, found.shares, to_x, *size)
+    picture.launch("spread", images * height, g, x, *line, found.shares, to_x, *size, channels, 0, *bent)
     return to_x, found
 
 

@@ -179,7 +179,7 @@ __device__ __forceinline__ void brought_down(
 
 // Add S sums of each channel over all blocks. In the block that is done last, true is returned and shared memory begins
 // with the sums, one after the other for all channels; in the others, false. Two at a time go there, which takes
-// (blockDim.y + 1) * 2 * channels floats, or S * channels in the end.
+// blockDim.y * 2 * channels floats, or S * channels in the end.
 template <int S>
 __device__ bool total(float* shared, const float (*sums)[V], float* partial, unsigned* ticket, int channels) {
     int all = S * channels, both = 2 * channels;
@@ -417,11 +417,11 @@ __device__ __forceinline__ void gradient_at(
     EACH sum[v] = a[v] * x[v] + b[v] < 0 ? slope * sum[v] : sum[v];
 }
 
-// The sums that the backward pass of `normalise` needs; g has `all` channels, those of x from number `skipped` on.
+// The sums that the backward pass of `normalise` needs.
 KERNEL(1) gather(
     const T* g, const T* x, const float* mean, const float* deviation, const float* scale, const float* offset,
     float* to_scale, float* to_offset, float* to_bias, float* shares, float* partial, unsigned* ticket, int images,
-    int height, int width, int channels, int all, int skipped, int pad, int reflect, float slope, int frozen
+    int height, int width, int channels, int pad, int reflect, float slope, int frozen
 ) {
     SHARED
     float a[V], b[V], middle[V], sums[2][V] = {};
@@ -431,12 +431,12 @@ KERNEL(1) gather(
         middle[v] = mean[first + v];
     }
     for (int line = blockIdx.x; line < images * height; line += gridDim.x) {
-        const T* image = g + (long long)(line / height) * tall * broad * all + skipped + first;
+        const T* image = g + (long long)(line / height) * tall * broad * channels + first;
 #pragma unroll 2
         for (int j = threadIdx.y; j < width; j += blockDim.y) {
             float here[V], back[V];
             load(x + ((long long)line * width + j) * channels + first, here);
-            gradient_at(image, here, a, b, line % height, j, height, width, all, pad, reflect, slope, back);
+            gradient_at(image, here, a, b, line % height, j, height, width, channels, pad, reflect, slope, back);
             EACH {
                 sums[0][v] += back[v];
                 sums[1][v] += back[v] * (here[v] - middle[v]);
@@ -448,7 +448,7 @@ KERNEL(1) gather(
                            (float)images * height * width, frozen);
 }
 
-// The gradient of x. Without a mean there was only padding.
+// The gradient of x. Without a mean there was only padding. g has `all` channels, those of x from number `skipped` on.
 KERNEL(1) spread(
     const T* g, const T* x, const float* mean, const float* deviation, const float* scale, const float* offset,
     const float* shares, T* to_x, int height, int width, int channels, int all, int skipped, int pad, int reflect,

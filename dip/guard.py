@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 
@@ -65,11 +64,15 @@ class Guard:
             self.first = abs(loss) if self.seen == 1 else self.first
             self.level = max(abs(loss), self._DECAY * self.level)
 
-    def keep(self, iteration: int, state: Callable[[], dict[str, Any]]) -> None:
-        """Copy a state whose loss was good, if a copy is due."""
+    def is_due(self, iteration: int) -> bool:
+        """Tell whether a state is to be kept, if its loss is good."""
         # Counted from a restoration too: the shorter steps are to show that they lead further than the last ones did.
-        if self.good is None or iteration - max(self.good_iteration, self.restored) >= self.every:
-            self.good, self.good_iteration, self.failures = state(), iteration, 0
+        return self.good is None or iteration - max(self.good_iteration, self.restored) >= self.every
+
+    def keep(self, iteration: int, state: dict[str, Any] | None) -> None:
+        """Keep the copy of a state whose loss was good, if there is one."""
+        if state is not None:
+            self.good, self.good_iteration, self.failures = state, iteration, 0
             self.kept_level = self.level if self.seen >= self.every else math.inf
 
     def back(self, iteration: int, loss: float) -> dict[str, Any]:

@@ -186,7 +186,7 @@ class Replays:
         left : int
             Iterations that are left of the run.
         """
-        if self._made is not None and _is_due(fit) and self._made.addresses != _addresses(fit):
+        if self._made is not None and self._made.is_due(fit) and self._made.addresses != _addresses(fit):
             self._drop()
         if self._made is None and not self._failed and left >= WORTHWHILE:
             device = recorder(fit.device)
@@ -230,7 +230,15 @@ class Replay:
             return ()
 
         self._second = device.record(advance)
-        self.addresses = _addresses(fit)
+        self.addresses, self._others = _addresses(fit), not all(map(_known, _code(fit)))
+
+    def is_due(self, fit: Fit) -> bool:
+        """Tell whether somebody may have changed something, or nobody has looked for long: it takes a millisecond."""
+        # not in the iteration in which the guard waits for the device
+        if self._others or fit.iteration % _LOOK == _LOOK // 2:
+            return True
+        ran = [callback for callback in fit.callbacks if fit.iteration % getattr(callback, "every", 1) == 0]
+        return not all(one is None or _known(one) for one in (*map(_called, ran), fit.settings.stop))
 
     def evaluate(self) -> Evaluated:
         """Draw the jitter and return the objective (its gradients in place), the data loss in it, and the output."""
@@ -248,13 +256,6 @@ class Replay:
         """Leave an optimiser for plain steps; the gradients lie in memory that belongs to the graphs."""
         optimizers.recordable(self._optimizer, False)
         self._optimizer.zero_grad(set_to_none=True)
-
-
-def _is_due(fit: Fit) -> bool:
-    """Tell whether somebody may have changed something, or nobody has looked for a while: it takes a millisecond."""
-    rule = fit.settings.stop
-    others = not all(one is None or _known(one) for one in (*map(_called, fit.callbacks), rule))
-    return others or fit.settings.engine == "graph" or fit.iteration % _LOOK == 0
 
 
 def _called(callback: Any) -> Any:

@@ -149,7 +149,7 @@ class Fit:
             # the optimiser's moments, and what the guard has kept, are of another function
             self._optimizer = optimizers.create(self.settings.optimizer, self._fitted, self.settings.lr)
             self._guard = Guard()
-            self._guard.keep(self.iteration, self._trainable_state)
+            self._guard.keep(self.iteration, self._trainable_state())
         self._part = self._view.part(self.code)
         replay = self._replays.of(self, 0 if self._goal is None else self._goal - self.iteration)
         loss, data_loss, output = self._evaluate_anew() if replay is None else replay.evaluate()
@@ -224,9 +224,11 @@ class Fit:
         waits = devices.asynchronous(self.device) and self._rule is None
         if waits and self.iteration > 1 and self.iteration % self._guard.every:
             return True
+        # copied before the losses are looked at, so that an accelerator has not to wait for Python meanwhile
+        state = self._trainable_state() if self._guard.is_due(self.iteration) else None
         if not self._settle():
             return False
-        self._guard.keep(self.iteration, self._trainable_state)
+        self._guard.keep(self.iteration, state)
         return True
 
     def _settle(self) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dip.errors import non_negative_int, positive_int, unknown, yes_or_no
 from dip.networks import fused, recorded
-from dip.networks.layers import Conv2d, apply, trained_on_gpu, unwatched
+from dip.networks.layers import Conv2d, applied, apply, biased, finished, trained_on_gpu, unwatched
 from dip.networks.upsampled import branched, conv_upsampled
 from dip.operators import Downsample
 
@@ -216,7 +216,7 @@ class EncoderDecoder(nn.Module):
                 f"a network of {self.scales} scales cannot make {size[0]} x {size[1]} pixels; "
                 f"pad the code to {self.padded_size(*size)} (see padded_size) or take fewer scales"
             )
-        skips, x, weights = [], z, self._cast(z)
+        skips, x, weights = [], z, self._prepared(z)
         for down, skip, up in zip(self.down, self.skip, self.up, strict=True):
             layers, (norm, conv) = list(skip.children()), list(up.children())[:2]
             skips.append(branched(x, layers, norm, conv, weights) if layers else None)
@@ -224,19 +224,21 @@ class EncoderDecoder(nn.Module):
         for up, branch, mode in reversed(list(zip(self.up, skips, self.upsampling, strict=True))):
             norm, conv, *layers = up.children()
             x, bias = conv_upsampled(x, branch, mode, norm, conv, weights)
-            x = apply([*layers, self.out] if up is self.up[0] else layers, x, bias, weights)
-        if x.dtype != torch.float64:
-            x = x.float()
-        return torch.sigmoid(x) if self.sigmoid else x
+            x, bias = applied([*layers, self.out] if up is self.up[0] else layers, x, bias, weights)
+            x, bias = (x, bias) if up is self.up[0] else (biased(x, bias), None)
+        return finished(x, bias, self.sigmoid, self.out)
 
-    def _cast(self, z: Tensor) -> dict[Any, Tensor]:
-        """Return the weights in the dtype of the code, where that is to be done at once."""
+    def _prepared(self, z: Tensor) -> dict[Any, Any]:
+        """Return what of the weights is to be prepared at once."""
         if not trained_on_gpu(z):
             return {}
         # the kernels take the weights of these as they are, and those of narrow convolutions
         own = {list(up.children())[1] for up in self.up}
         layers: list[Any] = [one for one in self.modules() if type(one) is Conv2d and unwatched(one) and one not in own]
-        return recorded.cast([layer for layer in layers if not fused.is_narrow(layer, z.dtype)], z.dtype)
+        cast = recorded.cast([layer for layer in layers if not fused.is_narrow(layer, z.dtype)], z.dtype)
+        stages: Any = zip(self.up, self.skip, strict=True)
+        joint = {next(iter(up.children())): skip[0].out_channels for up, skip in stages if len(skip)}
+        return {**cast, **recorded.parts(joint)}
 
 
 def _halve(downsampling: str) -> nn.Module:

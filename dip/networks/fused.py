@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dip.networks import cuda
-from dip.networks.recorded import Cast, Gradients, unseen
+from dip.networks.recorded import Gradients, Prepared, part, unseen
 
-__all__ = ["conv", "conv_enlarged", "is_narrow", "norm_act", "norm_conv", "norm_first"]
+__all__ = ["conv", "conv_enlarged", "finish", "is_narrow", "norm_act", "norm_conv", "norm_first"]
 
 Pad = tuple[int, bool]  # how many pixels, and whether by reflection or with zeros
 Backwards = tuple[Tensor | None, ...]
@@ -43,7 +43,7 @@ def norm_act(x: Tensor, bias: Tensor | None, norm: Any, slope: float) -> Tensor:
     return y
 
 
-def norm_conv(x: Tensor, bias: Tensor | None, norm: Any, slope: float, layer: Any, weights: Cast) -> Tensor:
+def norm_conv(x: Tensor, bias: Tensor | None, norm: Any, slope: float, layer: Any, weights: Prepared) -> Tensor:
     """Return the convolution, without its own bias, of what `norm_act` returns, padded as the layer says."""
     x = _ordered(x)
     y: Tensor
@@ -56,7 +56,7 @@ def norm_conv(x: Tensor, bias: Tensor | None, norm: Any, slope: float, layer: An
     return y
 
 
-def conv(x: Tensor, layer: Any, weights: Cast) -> Tensor:
+def conv(x: Tensor, layer: Any, weights: Prepared) -> Tensor:
     """Return the convolution of x without the layer's bias."""
     x = _ordered(x)
     y: Tensor
@@ -67,15 +67,16 @@ def conv(x: Tensor, layer: Any, weights: Cast) -> Tensor:
     return y
 
 
-def conv_enlarged(x: Tensor, branch: Tensor | None, mode: str, norm: Any, layer: Any, weights: Cast) -> Tensor:
+def conv_enlarged(x: Tensor, branch: Tensor | None, mode: str, norm: Any, layer: Any, weights: Prepared) -> Tensor:
     """Return the convolution, without its bias, of ``cat([branch, norm(upsample(x, mode))])``; see `conv_upsampled`.
 
     The branch comes normalised, from `norm_first`; `norm` is the layer for both.
     """
     weight = layer.weight
-    later = any(one.requires_grad for one in weights.values()) and unseen(weight)  # see `Gradients`
+    trained = any(isinstance(one, Tensor) and one.requires_grad for one in weights.values())
+    later = trained and unseen(weight)  # see `Gradients`
     branch = None if branch is None else _ordered(branch)
-    scale, offset = (t.narrow(0, len(t) - x.shape[1], x.shape[1]) for t in (norm.weight, norm.bias))
+    scale, offset = part(norm, len(norm.weight) - x.shape[1], weights)[1]
     y: Tensor = _ConvEnlarged.apply(_ordered(x), branch, scale, offset, weight, norm, layer, mode, later)
     return y
 
@@ -83,6 +84,12 @@ def conv_enlarged(x: Tensor, branch: Tensor | None, mode: str, norm: Any, layer:
 def norm_first(x: Tensor, norm: Any, scale: Tensor, offset: Tensor) -> Tensor:
     """Return the batch normalisation of x by the first of a layer's channels, whose scale and offset these are."""
     y: Tensor = _NormAct.apply(_ordered(x), None, scale, offset, norm, 1.0)
+    return y
+
+
+def finish(x: Tensor, bias: Tensor | None, sigmoid: bool, layer: Any) -> Tensor:
+    """Return x + bias in float32 and the usual order, or the sigmoid of that; the layer is the one with the bias."""
+    y: Tensor = _Finish.apply(_ordered(x), bias, sigmoid, layer)
     return y
 
 
@@ -385,3 +392,25 @@ class _Narrow(torch.autograd.Function):
             return to_x, None, None, None, to_weight, None, None, None
         to_bias = found.to_bias if ctx.needs_input_grad[1] else None
         return to_x, to_bias, found.to_scale, found.to_offset, to_weight, None, None, None
+
+
+class _Finish(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, bias: Tensor | None, sigmoid: bool, layer: Any) -> Tensor:
+        y = torch.empty(x.shape, dtype=torch.float32, device=x.device)
+        area = x.shape[2] * x.shape[3]
+        ctx.size, ctx.like, ctx.layer = (len(x) * area, area, x.shape[1], sigmoid), x.new_empty(0), layer
+        cuda.Picture(x).pixels("finish", ctx.size[0], x, bias, y, *ctx.size)
+        ctx.save_for_backward(*[y] * sigmoid)
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> Backwards:
+        g = gradients[0].contiguous()
+        y = ctx.saved_tensors[0] if ctx.saved_tensors else None
+        to_x = _empty(ctx.like.new_empty(len(g)), *g.shape[1:])
+        to_bias, picture = g.new_empty(g.shape[1]), cuda.Picture(to_x)
+        lines = -(-ctx.size[0] // (4 * picture.threads[1]))
+        picture.sum("finish_back", lines, ctx.layer, g, y, to_x, to_bias, last=ctx.size)
+        return to_x, to_bias if ctx.needs_input_grad[1] else None, None, None

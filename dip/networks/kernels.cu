@@ -646,6 +646,44 @@ KERNEL(1) spread_narrow(
     }
 }
 
+// ------------------------------------------------------------------ the picture that the network returns
+
+// y (images, channels, height, width) in float: x + bias, and of that the sigmoid. `area` is height x width.
+KERNEL(2) finish(const T* x, const float* bias, float* y, int pixels, int area, int channels, int sigmoid) {
+    int first = threadIdx.x * V;
+    for (int p = blockIdx.x * blockDim.y + threadIdx.y; p < pixels; p += gridDim.x * blockDim.y) {
+        float here[V];
+        load(x + (long long)p * channels + first, here);
+        float* to = y + ((long long)(p / area) * channels + first) * area + p % area;
+        EACH {
+            float sum = bias ? here[v] + bias[first + v] : here[v];
+            to[(long long)v * area] = sigmoid ? 1.0f / (1.0f + expf(-sum)) : sum;
+        }
+    }
+}
+
+// The gradients of x and of the bias.
+KERNEL(1) finish_back(
+    const float* g, const float* y, T* to_x, float* to_bias, float* partial, unsigned* ticket, int pixels, int area,
+    int channels, int sigmoid
+) {
+    SHARED
+    float sums[2][V] = {};
+    int first = threadIdx.x * V;
+    for (int p = blockIdx.x * blockDim.y + threadIdx.y; p < pixels; p += gridDim.x * blockDim.y) {
+        float back[V];
+        long long at = ((long long)(p / area) * channels + first) * area + p % area;
+        EACH {
+            float made = sigmoid ? y[at + (long long)v * area] : 0.0f;
+            back[v] = g[at + (long long)v * area] * (sigmoid ? made * (1.0f - made) : 1.0f);
+            sums[0][v] += back[v];
+        }
+        store(to_x + (long long)p * channels + first, back);
+    }
+    if (!total<2>(shared, sums, partial, ticket, channels)) return;
+    for (int c = threadIdx.y * blockDim.x + threadIdx.x; c < channels; c += blockDim.x * blockDim.y) to_bias[c] = shared[c];
+}
+
 // ------------------------------------------------------------------ the weights of what `enlarge` makes
 
 // From weights (outputs, few + channels), pixel by pixel, to the order of `enlarge` and the picture's dtype.

@@ -23,7 +23,7 @@ from dip.networks import cuda, fused, norms, recorded
 from dip.networks.gradients import MODE, TAPS, WeightGradient, filter_of, gradients_of, to_input
 from dip.networks.norms import normalise, normalised, strips
 
-__all__ = ["Conv2d", "apply", "conv2d", "foretelling", "upsample"]
+__all__ = ["Conv2d", "applied", "apply", "conv2d", "finished", "foretelling", "upsample"]
 
 _foretold: ContextVar[torch.device | None] = ContextVar("device that tensors on meta stand for", default=None)
 
@@ -93,7 +93,7 @@ class Conv2d(nn.Conv2d):
 
 
 def apply(
-    layers: Iterable[nn.Module], x: Tensor, bias: Tensor | None = None, weights: recorded.Cast | None = None
+    layers: Iterable[nn.Module], x: Tensor, bias: Tensor | None = None, weights: recorded.Prepared | None = None
 ) -> Tensor:
     """Apply layers in turn.
 
@@ -110,8 +110,15 @@ def apply(
     bias : Tensor, optional
         (C,), to be added to x first.
     weights : mapping, optional
-        What `dip.networks.recorded.cast` returned.
+        What `dip.networks.recorded` has prepared.
     """
+    return biased(*applied(layers, x, bias, weights))
+
+
+def applied(
+    layers: Iterable[nn.Module], x: Tensor, bias: Tensor | None = None, weights: recorded.Prepared | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """Return what `apply` returns but for a bias, and that, if there is one."""
     left, weights = list(layers), weights or {}
     while left:
         on_gpu = trained_on_gpu(x) and in_float32(left)
@@ -142,7 +149,16 @@ def apply(
         else:
             x = norm_conv(x, norm.weight, norm.bias, conv.weight, conv.bias, running, norm, slope, conv)
         del left[:length]
-    return biased(x, bias)
+    return x, bias
+
+
+def finished(x: Tensor, bias: Tensor | None, sigmoid: bool, layer: Conv2d) -> Tensor:
+    """Return the picture that a network with this last layer makes of x and its bias, in float32 at least."""
+    if trained_on_gpu(x) and in_float32([layer]) and x.requires_grad:
+        return fused.finish(x, bias, sigmoid, layer)
+    x = biased(x, bias)
+    x = x if x.dtype == torch.float64 else x.float()
+    return torch.sigmoid(x) if sigmoid else x
 
 
 def in_float32(layers: Iterable[nn.Module]) -> bool:

@@ -15,10 +15,25 @@ from torch import Tensor
 
 from dip import devices
 
-__all__ = ["Cast", "Gradients", "beside", "cast", "forget", "recorded", "unseen", "wait_for_branches"]
+__all__ = [
+    "Gradients",
+    "Line",
+    "Prepared",
+    "beside",
+    "cast",
+    "forget",
+    "part",
+    "parts",
+    "recorded",
+    "unseen",
+    "wait_for_branches",
+]
 
-Cast = Mapping[Any, Tensor]
-"""The weights of convolutions in the dtype of the pictures, where they are not so already."""
+Prepared = Mapping[Any, Any]
+"""What of the weights was prepared for all layers at once, which takes fewer calls: those of convolutions in the dtype
+of the pictures, where they are not so already (`cast`), and those of normalisations in parts (`parts`)."""
+
+Line = tuple[Tensor, Tensor]  # scale and offset
 
 
 def recorded(x: Tensor) -> bool:
@@ -56,6 +71,26 @@ def cast(layers: Iterable[Any], dtype: torch.dtype) -> dict[Any, Tensor]:
     if trained:
         found.update(zip(trained, _Cast.apply(dtype, *(layer.weight for layer in trained)), strict=True))
     return found
+
+
+def parts(norms: Mapping[Any, int]) -> dict[Any, tuple[Line, Line]]:
+    """Return scale and offset of so many first channels of normalisations, and those of the others."""
+    if not norms:
+        return {}
+    found = iter(_Parts.apply(tuple(norms.values()), *(t for norm in norms for t in (norm.weight, norm.bias))))
+    made = {}
+    for norm, (first, rest, first_offset, rest_offset) in zip(norms, zip(*[found] * 4, strict=True), strict=True):
+        made[norm] = (first, first_offset), (rest, rest_offset)
+    return made
+
+
+def part(norm: Any, few: int, prepared: Prepared) -> tuple[Line, Line]:
+    """Return what `parts` has for a normalisation, if it was asked."""
+    if norm in prepared:
+        found: tuple[Line, Line] = prepared[norm]
+        return found
+    scale, offset = (t.split([few, len(t) - few]) for t in (norm.weight, norm.bias))
+    return (scale[0], offset[0]), (scale[1], offset[1])
 
 
 def unseen(weight: Tensor) -> bool:
@@ -187,4 +222,22 @@ class _Cast(torch.autograd.Function):
         made = [None if g is None else torch.empty_like(g, dtype=dtype) for g, dtype in pairs]
         if there:
             torch._foreach_copy_([one for one in made if one is not None], there)
+        return None, *made
+
+
+class _Parts(torch.autograd.Function):
+    """Pairs of vectors, each pair in two parts; their gradients are put together all at once."""
+
+    @staticmethod
+    def forward(ctx: Any, few: tuple[int, ...], *vectors: Tensor) -> tuple[Tensor, ...]:
+        ctx.few = [count for count in few for _ in range(2)]
+        return tuple(part for t, count in zip(vectors, ctx.few, strict=True) for part in (t[:count], t[count:]))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        pairs = list(zip(gradients[::2], gradients[1::2], strict=True))
+        made = [one.new_empty(len(one) + len(other)) for one, other in pairs]
+        places = [place for t, count in zip(made, ctx.few, strict=True) for place in (t[:count], t[count:])]
+        torch._foreach_copy_(places, list(gradients))
         return None, *made

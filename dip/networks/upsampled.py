@@ -48,12 +48,12 @@ class Branch(NamedTuple):
     beside: bool = False
 
 
-def branched(x: Tensor, layers: Sequence[Any], norm: Any, conv: Any, weights: recorded.Cast) -> Branch:
+def branched(x: Tensor, layers: Sequence[Any], norm: Any, conv: Any, weights: recorded.Prepared) -> Branch:
     """Return what layers make of x, to join an upsampled picture; on a GPU normalised by that picture's `norm`."""
     if not (as_one(norm, conv) and in_float32([norm, conv]) and trained_on_gpu(x)):
         return Branch(apply(layers, x, weights=weights))
     few = layers[0].out_channels if layers else x.shape[1]
-    scale, offset = norm.weight.narrow(0, 0, few), norm.bias.narrow(0, 0, few)
+    scale, offset = recorded.part(norm, few, weights)[0]
     normalised = False
 
     def work(x: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ def branched(x: Tensor, layers: Sequence[Any], norm: Any, conv: Any, weights: re
 
 
 def conv_upsampled(
-    x: Tensor, joined: Branch | None, mode: str, norm: Any, conv: Any, weights: recorded.Cast | None = None
+    x: Tensor, joined: Branch | None, mode: str, norm: Any, conv: Any, weights: recorded.Prepared | None = None
 ) -> tuple[Tensor, Tensor | None]:
     """Return ``conv(norm(cat([branch, upsample(x, mode)])))``, and the bias (K,) that is still to be added to it.
 
@@ -84,7 +84,7 @@ def conv_upsampled(
     conv : Conv2d
         Of stride 1.
     weights : mapping, optional
-        What `dip.networks.recorded.cast` returned.
+        What `dip.networks.recorded` has prepared.
     """
     branch = None if joined is None else joined.picture
     if joined is None:

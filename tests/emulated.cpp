@@ -1,4 +1,4 @@
-// dip/networks/kernels.cu on a CPU: the threads of a block in turn, from one __syncthreads() to the next.
+// dip/networks/*.cu on a CPU: the threads of a block in turn, from one __syncthreads() to the next.
 #include <cmath>
 #include <cstring>
 #include <functional>
@@ -39,6 +39,7 @@ static float __shfl_xor_sync(unsigned, float value, int apart) {
 #define SHARED float* shared = room.data();
 
 #include "kernels.cu"
+#include "decoder.cu"
 
 static std::function<void()> work;
 static bool over;
@@ -61,6 +62,8 @@ static bool choose(const char* name, void** given) {
     CASE(moments) CASE(moments_enlarged) CASE(normalise) CASE(enlarge) CASE(gather) CASE(spread)
     CASE(gather_enlarged) CASE(spread_enlarged) CASE(narrow) CASE(gather_narrow) CASE(spread_narrow)
     CASE(arrange) CASE(arrange_back) CASE(adam) CASE(finish) CASE(finish_back)
+    CASE(blur) CASE(blur_back) CASE(sides) CASE(sides_back) CASE(ends) CASE(gather_small) CASE(patches) CASE(patches_back)
+    CASE(turn) CASE(turn_back)
     return false;
 }
 

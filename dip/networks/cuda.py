@@ -44,7 +44,8 @@ class Program(Protocol):
 
 def source() -> str:
     """Return the kernels' source."""
-    return importlib.resources.files("dip.networks").joinpath("kernels.cu").read_text(encoding="utf-8")
+    folder = importlib.resources.files("dip.networks")
+    return "".join(folder.joinpath(name).read_text(encoding="utf-8") for name in ("kernels.cu", "decoder.cu"))
 
 
 def ready(x: Tensor, device: torch.device, beside: int = 0) -> bool:

@@ -46,11 +46,13 @@ __device__ __forceinline__ void store(T* to, const float* from) {
 
 // ------------------------------------------------------------------ the geometry
 
-// What a line of a padded picture shows: a line of the picture, -1 for none.
+// What a line of a padded picture shows: a line of the picture, -1 for none. Padded is with zeros, by reflection if
+// `reflect` is 1, or with the border pixels repeated if it is 2.
 __device__ __forceinline__ int shown(int line, int size, int pad, int reflect) {
     int inside = line - pad;
     if (inside >= 0 && inside < size) return inside;
     if (!reflect) return -1;
+    if (reflect == 2) return inside < 0 ? 0 : size - 1;
     return inside < 0 ? -inside : 2 * (size - 1) - inside;
 }
 
@@ -64,6 +66,7 @@ __device__ __forceinline__ int showing(int line, int number, int size, int pad, 
 
 // Which other line of a padded picture shows a line, its own if none does. Of pad 1 there is one at most, if size > 3.
 __device__ __forceinline__ int again(int line, int size, int reflect) {
+    if (reflect == 2) return line == 0 ? 0 : line == size - 1 ? size + 1 : line + 1;
     if (reflect && line == 1) return 0;
     return reflect && line == size - 2 ? size + 1 : line + 1;
 }

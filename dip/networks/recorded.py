@@ -117,6 +117,10 @@ class Gradients:
         Whether they are cast.
     finish : callable, optional
         What is to be done with that of the weights at once.
+    transposed : bool
+        Whether the convolution is a transposed one, of a padding of 1.
+    also : tuple of Tensor
+        What else `finish` needs.
     """
 
     def __init__(
@@ -128,14 +132,17 @@ class Gradients:
         wanted: tuple[bool, bool],
         later: bool,
         finish: Callable[[Tensor], Tensor] = lambda gradient: gradient,
+        transposed: bool = False,
+        also: tuple[Tensor, ...] = (),
     ) -> None:
+        self._transposed = transposed
         self._given = g.contiguous(memory_format=torch.channels_last), z, weight, stride
         self.to_input = self._one(True).contiguous(memory_format=torch.channels_last) if wanted[0] else None
         self.to_weight: Tensor | None = None
         if not wanted[1]:
             return
         if later and recorded(g) and not _on_branch(g.device):
-            side = _waiting.room_for(self._given[:2])
+            side = _waiting.room_for((*self._given[:2], *also))
             with torch.cuda.stream(side):
                 # held by nobody else: autograd would copy it, before it is there
                 self.to_weight = finish(self._one(False))
@@ -144,7 +151,7 @@ class Gradients:
 
     def _one(self, of_input: bool) -> Tensor:
         g, z, weight, stride = self._given
-        geometry = [stride] * 2, [0, 0], [1, 1], False, [0, 0], 1
+        geometry = [stride] * 2, [int(self._transposed)] * 2, [1, 1], self._transposed, [0, 0], 1
         both = torch.ops.aten.convolution_backward(g, z, weight, None, *geometry, (of_input, not of_input, False))
         found: Tensor = both[0 if of_input else 1]
         return found

@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dip.networks import fused, recorded
+from dip.networks import decoder, fused, recorded
 from dip.networks.gradients import MODE, TAPS, WeightGradient, filter_of
 from dip.networks.layers import apply, as_one, in_float32, norm_conv, trained_on_cpu, trained_on_gpu, upsample
 from dip.networks.norms import norm_backward, normalised, strips, sums_of
@@ -94,6 +94,8 @@ def conv_upsampled(
         if joined.beside:
             recorded.wait_for_branches(x)
     if on_gpu:
+        if decoder.worthwhile(x, branch, mode, conv):
+            return decoder.conv_enlarged(x, branch, norm, conv, weights or {}), conv.bias
         return fused.conv_enlarged(x, branch, mode, norm, conv, weights or {}), conv.bias
     if not (trained_on_cpu(x) and as_one(norm, conv) and _worthwhile(x, conv)):
         x = upsample(x, mode)

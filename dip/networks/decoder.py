@@ -1,0 +1,178 @@
+"""The stage of the decoder on an NVIDIA GPU, computed on the small picture.
+
+It is what `dip.networks.upsampled` does on a CPU, where the formulas are: the convolution of the enlarged picture is a
+transposed convolution of the small one, a quarter of the products, and a filter after it. The branch that joins the
+enlarged picture has too few channels for a convolution of PyTorch's to be fast: the pixels that its part of the weights
+sees are written next to each other, and multiplied as a matrix. The lines along the border, where the convolution's
+padding is not what the filter makes there, are products of matrices too.
+
+What is kept for the backward pass is the small picture, before and after the normalisation, and the branch's patches.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dip.networks import cuda
+from dip.networks.fused import Backwards, _empty, _ordered, _Shares, _Statistics
+from dip.networks.recorded import Gradients, Prepared, part, unseen
+
+__all__ = ["conv_enlarged", "worthwhile"]
+
+# The least pixels of an enlarged picture, and channels before and after the convolution, for which it is worthwhile.
+_PIXELS, _CHANNELS = 2**15, 64
+_FEW = 16  # channels of a branch at most
+_REPEAT = 2  # a padding of the kernels: the border pixels again
+_ROWS = 16  # that a thread of the filter goes down
+_FILTER = 256  # threads of its blocks at most
+_TILE = 32  # weights along the sides of those that a block turns
+
+
+def worthwhile(x: Tensor, branch: Tensor | None, mode: str, layer: Any) -> bool:
+    """Tell whether `conv_enlarged` takes what `fused.conv_enlarged` would, and is likely to be the faster one."""
+    if mode != "bilinear" or layer.kernel_size != (3, 3) or layer.stride != (1, 1) or min(x.shape[2:]) < 4:
+        return False
+    if branch is not None and branch.shape[1] > _FEW:
+        return False
+    outputs = layer.out_channels
+    if outputs // cuda.channels_a_thread(outputs, x.dtype) > _FILTER:
+        return False
+    return 4 * x.shape[2] * x.shape[3] >= _PIXELS and min(x.shape[1], outputs) >= _CHANNELS
+
+
+def conv_enlarged(x: Tensor, branch: Tensor | None, norm: Any, layer: Any, weights: Prepared) -> Tensor:
+    """Return what `fused.conv_enlarged` does, of bilinear upsampling and a kernel of size 3."""
+    weight = layer.weight
+    trained = any(isinstance(one, Tensor) and one.requires_grad for one in weights.values())
+    later = trained and unseen(weight)  # see `Gradients`
+    branch = None if branch is None else _ordered(branch)
+    scale, offset = part(norm, len(norm.weight) - x.shape[1], weights)[1]
+    y: Tensor = _ConvSmall.apply(_ordered(x), branch, scale, offset, weight, norm, layer, later)
+    return y
+
+
+def _matrix(x: Tensor) -> Tensor:
+    """Return a picture as a matrix (pixels, C)."""
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+
+
+def _turned(x: Tensor, weight: Tensor, few: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return weights (K, few + C, 3, 3) as the products take them, in the dtype of x.
+
+    Returns
+    -------
+    turned : Tensor
+        (C, K, 3, 3), of the transposed convolution of the small picture.
+    of_branch : Tensor
+        (P, K), of the branch's patches.
+    of_sides : Tensor
+        (4, 3 C, K), of what lies beyond each side.
+    """
+    outputs, channels = len(weight), x.shape[1]
+    turned = _empty(x.new_empty(channels), outputs, 3, 3)
+    of_branch = x.new_empty(-(-9 * few // 8) * 8, outputs)  # that many rows suit the product
+    of_sides = x.new_empty(4, 3 * channels, outputs)
+    size = outputs, few, channels
+    given = _ordered(weight), turned, of_branch, of_sides, *size, len(of_branch)
+    cuda.Picture(x).launch("turn", _tiles(*size), *given)
+    return turned, of_branch, of_sides
+
+
+def _turned_back(turned: Tensor, of_branch: Tensor | None, of_sides: Tensor, few: int) -> Tensor:
+    """Return the gradient of weights, in float32, from those of what `_turned` returns."""
+    channels, outputs = turned.shape[:2]
+    to_weight = _empty(turned.new_empty(outputs, dtype=torch.float32), few + channels, 3, 3)
+    size = outputs, few, channels
+    given = _ordered(turned), of_branch, of_sides, to_weight, *size
+    cuda.Picture(turned).launch("turn_back", _tiles(*size), *given)
+    return to_weight
+
+
+def _tiles(outputs: int, few: int, channels: int) -> int:
+    return 9 * -(-outputs // _TILE) * -(-(few + channels) // _TILE)
+
+
+def _filter(kernel: str, y: Tensor, *arguments: Any) -> None:
+    """Queue a kernel that filters; its blocks have fewer threads than others, for each needs more registers."""
+    picture, (images, _, height, width) = cuda.Picture(y), y.shape
+    across = picture.threads[0]
+    picture.threads = across, _FILTER // across
+    picture.launch(kernel, images * -(-height // _ROWS) * -(-width // picture.threads[1]), *arguments)
+
+
+class _ConvSmall(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        branch: Tensor | None,
+        scale: Tensor,
+        offset: Tensor,
+        weight: Tensor,
+        norm: Any,
+        layer: Any,
+        later: bool,
+    ) -> Tensor:
+        images, channels, height, width = x.shape
+        few, outputs, large = 0 if branch is None else branch.shape[1], len(weight), (2 * height, 2 * width)
+        length, picture = max(large), cuda.Picture(x)
+        found = _Statistics(x, norm, few, enlarged="bilinear")
+        line = found.mean, found.deviation, scale, offset
+        turned, of_branch, of_sides = _turned(x, weight, few)
+        padded = _empty(x, channels, height + 2, width + 2)
+        given = height, width, channels, 1, _REPEAT, 1.0
+        picture.launch("normalise", images * (height + 2), x, *line, padded, *given)
+        beyond = x.new_empty(4, images * length, 3 * channels)
+        size = images, height, width, channels, length, layer.reflect
+        picture.pixels("sides", 12 * images * length, x, *line, beyond, *size)
+        seen = from_branch = None
+        if branch is not None:
+            seen = _empty(x, len(of_branch), *large)
+            given_there = *large, few, len(of_branch), layer.reflect
+            cuda.Picture(seen).launch("patches", images * large[0], branch, seen, *given_there)
+            from_branch = torch.mm(_matrix(seen), of_branch)
+        spread = _ordered(F.conv_transpose2d(padded, turned, stride=2, padding=1))
+        y, from_sides = _empty(x, outputs, *large), torch.bmm(beyond, of_sides)
+        _filter("blur", y, spread, from_branch, from_sides, y, images, *large, outputs, _ROWS, length)
+        ctx.norm, ctx.frozen, ctx.few, ctx.reflect, ctx.later = norm, not norm.training, few, layer.reflect, later
+        ctx.save_for_backward(x, padded, beyond, seen, turned, of_branch, of_sides, *line[:3])
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> Backwards:
+        x, padded, beyond, seen, turned, of_branch, of_sides, mean, deviation, scale = ctx.saved_tensors
+        g, (images, channels, height, width) = _ordered(gradients[0]), x.shape
+        outputs, large, few = g.shape[1], (2 * height, 2 * width), ctx.few
+        length, picture, by_pixels = max(large), cuda.Picture(x), _matrix(g)
+        spread = _empty(g, outputs, large[0] + 3, large[1] + 3)
+        _filter("blur_back", spread, g, spread, *spread.shape[2:], outputs, _ROWS)
+        ends = g.new_empty(4, images * length, outputs)
+        cuda.Picture(g).pixels("ends", len(ends) * ends.shape[1], g, ends, images, *large, outputs, length)
+
+        def finish(to_turned: Tensor) -> Tensor:
+            to_matrix = None if seen is None else torch.mm(_matrix(seen).T, by_pixels)
+            return _turned_back(to_turned, to_matrix, torch.bmm(beyond.transpose(1, 2), ends), few)
+
+        also = (g, ends, beyond) if seen is None else (g, ends, beyond, seen)
+        wanted = True, ctx.needs_input_grad[4]
+        of_conv = Gradients(spread, padded, turned, 2, wanted, ctx.later, finish, transposed=True, also=also)
+        to_branch = None
+        if ctx.needs_input_grad[1]:
+            to_seen, to_branch = torch.mm(by_pixels, of_branch.T), _empty(g, few, *large)
+            given = *large, few, len(of_branch), ctx.reflect
+            cuda.Picture(to_branch).launch("patches_back", images * large[0], to_seen, to_branch, *given)
+        size = images, height, width, channels, length, ctx.reflect
+        to_beyond, to_lines = torch.bmm(ends, of_sides.transpose(1, 2)), x.new_empty(4, images * length // 2, channels)
+        picture.pixels("sides_back", 2 * images * length, to_beyond, to_lines, *size)
+        found, to_x = _Shares(x), torch.empty_like(x)
+        sums = found.to_scale, found.to_offset, found.shares
+        given = of_conv.to_input, to_lines, x, mean, deviation, scale, to_x, *sums
+        picture.sum("gather_small", images * height, ctx.norm, *given, last=(*size, ctx.frozen))
+        given = to_x, x, mean, deviation, scale, found.shares
+        picture.launch("spread_enlarged", images * height, *given, height, width, channels, True)
+        return to_x, to_branch, found.to_scale, found.to_offset, of_conv.to_weight, None, None, None

@@ -22,10 +22,10 @@ __device__ __forceinline__ int distance_of(int side, int i, int j, int height, i
 
 // ------------------------------------------------------------------ the filter
 
-// A filter's block has 256 threads at most, of which one needs more registers than 512 would have, twice on a processor.
+// A thread of a filter needs more registers than two blocks of 512 would find on a processor.
 #define FILTER extern "C" __global__ void __launch_bounds__(256, 3)
 
-// What it does: some neighbouring columns of so many rows. A thread goes down a column.
+// What a block of it does: some neighbouring columns of so many rows. A thread goes down a column.
 struct Strip {
     int image, top, bottom, j;
 };
@@ -37,9 +37,10 @@ __device__ __forceinline__ Strip strip_of(int height, int width, int rows) {
     return {strip / strips, top, top + rows < height ? top + rows : height, j};
 }
 
+// Of (1, 3, 3, 1) / 16: that of the columns is scaled here, too.
 __device__ __forceinline__ float tap_of(int number) { return number == 0 || number == 3 ? 0.0625f : 0.1875f; }
 
-// From a row filtered, to the picture filtered along columns too: (1, 3, 3, 1) is (1, 1) three times, and `before` are
+// From the next row, filtered, to the sum along columns: (1, 3, 3, 1) is (1, 1) three times, and `before` are
 // the last row, and the last sums of two, and of two of these.
 __device__ __forceinline__ void filtered(float* sum, float (*before)[V]) {
 #pragma unroll

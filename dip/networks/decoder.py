@@ -164,15 +164,19 @@ class _ConvSmall(torch.autograd.Function):
         to_branch = None
         if ctx.needs_input_grad[1]:
             to_seen, to_branch = torch.mm(by_pixels, of_branch.T), _empty(g, few, *large)
-            given = *large, few, len(of_branch), ctx.reflect
-            cuda.Picture(to_branch).launch("patches_back", images * large[0], to_seen, to_branch, *given)
+            size_there = *large, few, len(of_branch), ctx.reflect
+            cuda.Picture(to_branch).launch("patches_back", images * large[0], to_seen, to_branch, *size_there)
         size = images, height, width, channels, length, ctx.reflect
-        to_beyond, to_lines = torch.bmm(ends, of_sides.transpose(1, 2)), x.new_empty(4, images * length // 2, channels)
+        to_beyond = torch.bmm(ends, of_sides.transpose(1, 2))
+        to_lines = x.new_empty(4, images * length // 2, channels)
         picture.pixels("sides_back", 2 * images * length, to_beyond, to_lines, *size)
         found, to_x = _Shares(x), torch.empty_like(x)
         sums = found.to_scale, found.to_offset, found.shares
-        given = of_conv.to_input, to_lines, x, mean, deviation, scale, to_x, *sums
-        picture.sum("gather_small", images * height, ctx.norm, *given, last=(*size, ctx.frozen))
+        picture.sum(
+            *("gather_small", images * height, ctx.norm),
+            *(of_conv.to_input, to_lines, x, mean, deviation, scale, to_x, *sums),
+            last=(*size, ctx.frozen),
+        )
         given = to_x, x, mean, deviation, scale, found.shares
         picture.launch("spread_enlarged", images * height, *given, height, width, channels, True)
         return to_x, to_branch, found.to_scale, found.to_offset, of_conv.to_weight, None, None, None

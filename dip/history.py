@@ -41,6 +41,12 @@ class History(Mapping[str, np.ndarray]):
             self._iterations.setdefault(name, []).append(iteration)
             self._values.setdefault(name, []).append(number)
 
+    def extend(self, first: int, **values: Tensor) -> None:
+        """Add to each named series the values (n,) of n iterations, of which this is the first."""
+        for name, several in values.items():
+            self._iterations.setdefault(name, []).extend(range(first, first + len(several)))
+            self._values.setdefault(name, []).extend(several.detach().unbind())
+
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self._values:
             advice = "; give reference=, the clean image" if name.startswith("psnr") else ""

@@ -20,15 +20,16 @@ import contextlib
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from dip import devices, optimizers
+from dip import optimizers
 from dip.callbacks import Every
 from dip.errors import shown, unknown, warn
 from dip.networks import recorded
+from dip.recorder import Recorder, recorder
 
 if TYPE_CHECKING:
     from dip.solver import Fit
@@ -47,93 +48,6 @@ _MOVED = 0.2
 _ONE_AT_A_TIME = threading.Lock()
 
 Evaluated = tuple[Tensor, Tensor, Tensor]  # the objective, the data loss in it, the output
-
-
-class Recorded(Protocol):
-    """Work on a device that can be done again."""
-
-    outputs: tuple[Tensor, ...]
-
-    def replay(self) -> None:
-        """Do it again, and put what comes of it into `outputs`."""
-
-
-class Recorder(Protocol):
-    """What records such work."""
-
-    def generators(self) -> list[torch.Generator]:
-        """Return the generators that the work may draw from besides the one it names."""
-
-    def aside(self, work: Callable[[], Any]) -> Any:
-        """Do work once in the surroundings of a recording, as it has to be before it is recorded."""
-
-    def record(self, work: Callable[[], tuple[Tensor, ...]], generator: torch.Generator | None = None) -> Recorded:
-        """Record work, which may draw from a generator."""
-
-    def mend(self) -> None:
-        """Put in order what a recording that failed has left."""
-
-
-class CudaGraphs:
-    """CUDA graphs as a `Recorder`.
-
-    Parameters
-    ----------
-    device : torch.device
-        The GPU.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-
-    def _own_stream(self) -> torch.cuda.Stream:
-        """Return the stream to record on: that of the thread, but not the default one, which can't be recorded."""
-        current = torch.cuda.current_stream(self._device)
-        return devices.stream(self._device, 0) if current == torch.cuda.default_stream(self._device) else current
-
-    def generators(self) -> list[torch.Generator]:
-        """Return PyTorch's own generator of the device: layers such as Dropout draw from it."""
-        return [torch.cuda.default_generators[self._device.index or 0]]
-
-    def aside(self, work: Callable[[], Any]) -> Any:
-        """Do work on the stream on which it will be recorded."""
-        with torch.cuda.device(self._device):
-            torch.cuda.synchronize()
-            with torch.cuda.stream(self._own_stream()):
-                found = work()
-            torch.cuda.synchronize()
-        return found
-
-    def record(self, work: Callable[[], tuple[Tensor, ...]], generator: torch.Generator | None = None) -> Recorded:
-        """Record work; other threads may use the device meanwhile."""
-        stream = self._own_stream()
-        # The outer stream is what puts the caller's back should the end of the recording fail.
-        with torch.cuda.device(self._device), torch.cuda.stream(stream):
-            graph = torch.cuda.CUDAGraph()
-            if generator is not None:
-                graph.register_generator_state(generator)
-            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-                outputs = work()
-        return _CudaGraph(graph, outputs)
-
-    def mend(self) -> None:
-        """Record anything to the end.
-
-        In some versions of PyTorch its own generator of the device can't be used outside of recordings after one that
-        was broken off, until there was another.
-        """
-        self.record(lambda: (torch.zeros((), device=self._device),))
-
-
-class _CudaGraph:
-    def __init__(self, graph: torch.cuda.CUDAGraph, outputs: tuple[Tensor, ...]) -> None:
-        self.outputs = outputs
-        self.replay = graph.replay
-
-
-def recorder(device: torch.device) -> Recorder | None:
-    """Return what records work on a device, None where nothing does."""
-    return CudaGraphs(device) if device.type == "cuda" else None
 
 
 def check(engine: Any, device: torch.device, optimizer: str, tile: int | None) -> str:
@@ -169,6 +83,16 @@ class Replays:
 
     def __exit__(self, *_: object) -> None:
         self._drop()
+
+    @property
+    def made(self) -> Replay | None:
+        """The recording, if there is one."""
+        return self._made
+
+    @staticmethod
+    def next_look(iteration: int) -> int:
+        """Return the next iteration before which the recording's tensors are looked at."""
+        return iteration + 1 + (_LOOK // 2 - iteration) % _LOOK
 
     def _drop(self) -> None:
         if self._made is not None:
@@ -251,6 +175,20 @@ class Replay:
         """Take the optimiser's step, and the output into the average."""
         self._second.replay()
         self._average.count += 1
+
+    def several(self, count: int) -> Evaluated:
+        """Do so many iterations; return their objectives (count,), the data losses in them, and the last output."""
+        loss, data_loss, output = self._first.outputs
+        own = loss.new_empty(count)
+        data = own if data_loss.data_ptr() == loss.data_ptr() else data_loss.new_empty(count)
+        for kept, kept_data in zip(own.unbind(), data.unbind(), strict=True):
+            self._first.replay()
+            kept.copy_(loss)
+            if data is not own:
+                kept_data.copy_(data_loss)
+            self._second.replay()
+        self._average.count += count
+        return own, data, output.clone()
 
     def close(self) -> None:
         """Leave an optimiser for plain steps; the gradients lie in memory that belongs to the graphs."""

@@ -10,8 +10,8 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
+from dip import ahead, codes, devices, losses, optimizers, storage
 from dip import checkpoint as checkpoints
-from dip import codes, devices, losses, optimizers, storage
 from dip._version import __version__
 from dip.averaging import ExponentialAverage
 from dip.callbacks import Reference, interrupts, progress_bar
@@ -226,10 +226,9 @@ class Fit:
             return True
         # copied before the losses are looked at, so that an accelerator has not to wait for Python meanwhile
         state = self._trainable_state() if self._guard.is_due(self.iteration) else None
-        if not self._settle():
-            return False
-        self._guard.keep(self.iteration, state)
-        return True
+        good = self._settle()
+        self._guard.keep(self.iteration, state if good else None)
+        return good
 
     def _settle(self) -> bool:
         """Look at the losses that nobody has looked at yet; return False if the state had to be restored."""
@@ -287,7 +286,8 @@ class Fit:
         try:
             with devices.reused_memory(self.device), self._replays, interrupts(self.stop), bar:
                 while self.iteration < goal and self._stop is None:
-                    self.step()
+                    if not ahead.iterate(self, goal):
+                        self.step()
                 self._settle()
                 if self._in_crops:
                     self._look()

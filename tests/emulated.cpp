@@ -61,7 +61,7 @@ static bool choose(const char* name, void** given) {
 #define CASE(K) if (!std::strcmp(name, #K)) return run(K, given), true;
     CASE(moments) CASE(moments_enlarged) CASE(normalise) CASE(enlarge) CASE(gather) CASE(spread)
     CASE(gather_enlarged) CASE(spread_enlarged) CASE(narrow) CASE(gather_narrow) CASE(spread_narrow)
-    CASE(arrange) CASE(arrange_back) CASE(adam) CASE(finish) CASE(finish_back)
+    CASE(arrange) CASE(arrange_back) CASE(adam) CASE(finish) CASE(finish_back) CASE(unfold)
     CASE(blur) CASE(blur_back) CASE(sides) CASE(sides_back) CASE(ends) CASE(gather_small) CASE(patches) CASE(patches_back)
     CASE(turn) CASE(turn_back)
     return false;

@@ -167,7 +167,8 @@ def test_what_it_needs_can_be_foretold(device):
         x, beside = (torch.ones(size, device=kind, requires_grad=True) for size in ((1, 16, 6, 8), (1, 4, 12, 16)))
         kept = shapes[kind] = []
         keep = kept.append
-        with torch.autograd.graph.saved_tensors_hooks(lambda t, keep=keep: (keep(tuple(t.shape)), t)[1], lambda t: t):
+        hooks = torch.autograd.graph.saved_tensors_hooks(lambda t, keep=keep: (keep(tuple(t.shape)), t)[1], lambda t: t)
+        with layers.foretelling(torch.device(device)), hooks:
             y, _ = conv_upsampled(x, branched(beside, [], norm, conv, {}), "bilinear", norm, conv)
         y.sum().backward()
         kept += [tuple(t.grad.shape) for t in (x, beside, conv.weight, norm.weight)]
@@ -179,8 +180,8 @@ def test_what_it_needs_can_be_foretold(device):
     [
         ({}, True),
         ({"height": 63}, False),
-        ({"channels": 63}, False),
-        ({"outputs": 63}, False),
+        ({"channels": 15}, False),
+        ({"outputs": 15}, False),
         ({"outputs": 2048}, True),
         ({"outputs": 2056}, False),
         ({"branch": 0}, True),

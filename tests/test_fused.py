@@ -177,6 +177,22 @@ def test_a_picture_larger_than_the_blocks_are_many(device):
     near(compared(stage("bilinear"), [norm, conv], inputs), 2e-5)
 
 
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("channels", [8, 16])
+def test_the_gradient_of_weights_as_a_product_of_matrices(device, channels, kernel, monkeypatch):
+    for name in ("_OUTPUTS", "_PIXELS"):
+        monkeypatch.setattr(recorded, name, 1)
+    monkeypatch.setattr(recorded, "_DTYPES", (torch.float32,))
+    launched = []
+    launch = cuda.Picture.launch
+    monkeypatch.setattr(cuda.Picture, "launch", lambda *given: (launched.append(given[1]), launch(*given))[1])
+    for kind in ("both", "conv"):
+        modules = [module.to(device) for module in layers_of(kind, channels, stride=2, kernel=kernel)]
+        x = picture(2, channels, 9, 14, device=device)
+        near(compared(lambda own, x: layers.apply(own, x), modules, [x]), 2e-5)
+    assert launched.count("unfold") == 2
+
+
 @pytest.mark.parametrize("upsampling", ["bilinear", "nearest"])
 def test_a_whole_network(device, upsampling):
     torch.manual_seed(0)

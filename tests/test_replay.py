@@ -15,7 +15,7 @@ from small import NET, QUICK, assert_equal_states, picture, trained_state
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import dip
-from dip import devices, replay
+from dip import devices, recorder, replay
 from dip.networks import layers
 
 LR = 2.0**-7  # a learning rate that float32 holds exactly: in a graph it is a tensor
@@ -535,8 +535,8 @@ def test_a_graph_of_what_cannot_be_recorded_is_refused(options, error):
 
 
 def test_on_a_cpu_nothing_is_recorded():
-    assert replay.recorder(torch.device("cpu")) is None
-    assert isinstance(replay.recorder(torch.device("cuda:0")), replay.CudaGraphs)
+    assert recorder.recorder(torch.device("cpu")) is None
+    assert isinstance(recorder.recorder(torch.device("cuda:0")), recorder.CudaGraphs)
     fit = new_fit(device="cpu")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -640,7 +640,7 @@ def test_an_operator_that_waits_is_noticed(tape):
 
 
 class StandIn:
-    """What `dip.replay.CudaGraphs` asks of torch.cuda; it notes the calls, and knows the current stream."""
+    """What `dip.recorder.CudaGraphs` asks of torch.cuda; it notes the calls, and knows the current stream."""
 
     def __init__(self, fail=""):
         self.calls, self.current, self.fail = [], ["default"], fail
@@ -693,7 +693,7 @@ class StandIn:
         monkeypatch.setattr(devices, "_streams", {})
         monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
         monkeypatch.setattr(torch.cuda, "graph", Capture)
-        return replay.CudaGraphs(torch.device("cuda:1"))
+        return recorder.CudaGraphs(torch.device("cuda:1"))
 
 
 def test_cuda_graphs_are_recorded_on_a_stream_and_replayed_on_the_callers(monkeypatch):

@@ -24,10 +24,10 @@ from dip.networks.recorded import Gradients, Prepared, part, unseen
 __all__ = ["conv_enlarged", "worthwhile"]
 
 # The least pixels of an enlarged picture, and channels before and after the convolution, for which it is worthwhile.
-_PIXELS, _CHANNELS = 2**15, 64
+_PIXELS, _CHANNELS = 2**15, 16
 _FEW = 16  # channels of a branch at most
 _REPEAT = 2  # a padding of the kernels: the border pixels again
-_ROWS = 16  # that a thread of the filter goes down
+_ROWS = 8  # that a thread of the filter goes down
 _FILTER = 256  # threads of its blocks at most
 _TILE = 32  # weights along the sides of those that a block turns
 

@@ -707,6 +707,23 @@ KERNEL(2) arrange_back(const T* arranged, float* weight, int few, int channels, 
     }
 }
 
+// ------------------------------------------------------------------ a convolution as a product of matrices
+
+// columns (images, height, width, kernel, kernel, channels): what a convolution sees of a padded picture z from each of
+// its outputs. A block has a row of them.
+KERNEL(2) unfold(
+    const T* z, T* columns, int height, int width, int channels, int tall, int broad, int kernel, int stride
+) {
+    int image = blockIdx.x / height, top = blockIdx.x % height * stride, taps = kernel * kernel;
+    const T* from = z + ((long long)image * tall + top) * broad * channels + threadIdx.x * V;
+    T* to = columns + (long long)blockIdx.x * width * taps * channels + threadIdx.x * V;
+#pragma unroll 4
+    for (int n = threadIdx.y; n < width * taps; n += blockDim.y) {
+        int tap = n % taps, line = tap / kernel, column = n / taps * stride + tap % kernel;
+        *(Pack*)(to + (long long)n * channels) = *(const Pack*)(from + ((long long)line * broad + column) * channels);
+    }
+}
+
 // ------------------------------------------------------------------ the optimiser
 
 // A step of Adam. Row by row, `table` has where a part of a parameter, of its gradient and of its moments begin, the

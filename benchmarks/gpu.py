@@ -6,7 +6,8 @@ All in one process, so that little of the time goes into starting others: the or
 clone of DmitryUlyanov/deep-image-prior; as `speed.py` has it), then runs of --iters iterations, recorded as in any
 fit. Each time is that of --every iterations in a row, without waiting for the GPU in between; the report has the
 median, and the most memory that PyTorch had in use, and had taken, beside what was foretold. A run that could not be
-recorded is an error.
+recorded is an error. Then 16 fits of 256 x 256 pixels at a time (`dip.run_all`) and one of 1024 x 1024, which has as
+many: the time of an iteration of all of them, from the moment at which all are recorded.
 --profile writes the kernels of one iteration of the paper's network at 512 x 512, with their beginnings and lengths in
 microseconds: it is the map for whoever wants to make it faster.
 """
@@ -18,6 +19,7 @@ import datetime
 import itertools
 import json
 import statistics
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -59,10 +61,13 @@ def main(arguments: list[str] | None = None) -> None:
     for size, precision, preset in RUNS:
         results.append(recorded(size, precision, preset, options))
         print(json.dumps(results[-1]), flush=True)
+    many = [together(preset, options) for preset in ("fast", "paper")]
+    print(json.dumps(many), flush=True)
     report = {
         "experiment": "milliseconds an iteration and peak memory on a GPU, of runs recorded as CUDA graphs",
         "iterations": options.iters,
         "results": results,
+        "many": many,
         "environment": dip.devices.environment(),
         "date": datetime.date.today().isoformat(),
     }
@@ -114,6 +119,42 @@ def recorded(size: int, precision: str, preset: str, options: argparse.Namespace
         "reserved_bytes": torch.cuda.max_memory_reserved(),
         "foretold_bytes": fit.settings.memory,
     }
+
+
+COUNT, SMALL = 16, 256  # fits at a time, and the pixels of a side
+
+
+def together(preset: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Time several fits at a time, and one of as many pixels."""
+    several, one = (at_once(preset, *given, options) for given in ((COUNT, SMALL), (1, 4 * SMALL)))
+    return {
+        "name": preset,
+        f"{COUNT} of {SMALL} x {SMALL}, milliseconds": round(several, 3),
+        f"one of {4 * SMALL} x {4 * SMALL}, milliseconds": round(one, 3),
+        "pixels a second, against the large one": round(one / several, 3),
+    }
+
+
+def at_once(preset: str, count: int, size: int, options: argparse.Namespace) -> float:
+    """Return the milliseconds of an iteration of all of so many fits."""
+    every, gate, times = max(120, options.iters), threading.Barrier(count, timeout=120), []
+
+    def look(fit: dip.Fit) -> None:
+        if fit.iteration // every in (1, 4):
+            torch.cuda.current_stream().synchronize()
+            if not gate.wait():  # all are there
+                times.append(time.perf_counter())
+
+    code = {"code": dip.codes.Uniform(8)} if preset == "fast" else {}  # its own is made on the CPU, and takes longer
+    given = {"preset": preset, "precision": "bfloat16", "device": "cuda", "progress": False, **code}
+    fits = [
+        dip.Fit(dip.Denoise(noisy(size)), callbacks=[dip.callbacks.Every(every, look)], **given) for _ in range(count)
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        for _ in dip.run_all(fits, 4 * every + 1, at_once=count):
+            pass
+    return 1e3 * (times[1] - times[0]) / (3 * every)
 
 
 def new_fit(size: int, precision: str, preset: str, callback: Callable[[dip.Fit], Any]) -> dip.Fit:

@@ -132,6 +132,21 @@ def test_is_the_plain_fit_bit_for_bit(tape, options):
     assert tape.recorded == 2
 
 
+def test_iterations_that_nobody_looks_at_are_done_in_a_row(tape, monkeypatch):
+    steps, seen, saved = [], [], []
+    step = dip.Fit.step
+    monkeypatch.setattr(dip.Fit, "step", lambda fit: (steps.append(fit.iteration + 1), step(fit)))
+    monkeypatch.setattr(dip.Fit, "_save_checkpoint", lambda fit: saved.append(fit.iteration))
+    look = dip.callbacks.Every(7, lambda fit: seen.append((fit.iteration, len(fit.history["loss"]))))
+    fit = new_fit(callbacks=[look], checkpoint="never written.dip", checkpoint_every=33).run(60)
+    assert seen == [(number, number) for number in range(7, 60, 7)]
+    assert saved == [33, 60]  # and at the end of the run
+    # those that are to be recorded, that a callback or the guard looks at, after a callback, before a look at tensors
+    apart = {1, 2, 25, 50, 13, 38, 33, 60, *range(7, 60, 7), *range(8, 60, 7)}
+    assert steps == sorted(apart)
+    assert fit.iteration == fit._average.count == 60
+
+
 def test_every_iteration_of_it_is_seen_by_callbacks(tape):
     """What they keep without a copy of their own stays what it was."""
     seen = {"plain": [], "replayed": []}

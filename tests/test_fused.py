@@ -138,6 +138,9 @@ def picture(*shape, device="cpu"):
         (2, {"kernel": 7, "padding": "zeros"}),
         (32, {"kernel": 1, "outputs": 3}),
         (16, {"kernel": 1, "outputs": 1, "bias": False}),
+        (8, {"kernel": 1, "outputs": 4}),
+        (4, {"kernel": 1, "outputs": 2}),
+        (64, {"kernel": 1, "outputs": 3}),
     ],
 )
 def test_norm_act_and_conv(device, kind, channels, options, frozen):

@@ -533,22 +533,50 @@ KERNEL(1) spread_enlarged(
 
 // ------------------------------------------------------------------ a convolution of one pixel to few channels
 
-#define FEW 4  // at most
-
-// The weights (few, channels) that a thread needs; those there are not are 0.
-__device__ __forceinline__ void weights_of(const float* weight, int channels, int few, float (*own)[V]) {
+// The weights (FEW, channels) that a thread needs.
+template <int FEW>
+__device__ __forceinline__ void weights_of(const float* weight, int channels, float (*own)[V]) {
 #pragma unroll
-    for (int k = 0; k < FEW; ++k) EACH own[k][v] = k < few ? weight[k * channels + threadIdx.x * V + v] : 0.0f;
+    for (int k = 0; k < FEW; ++k) EACH own[k][v] = weight[k * channels + threadIdx.x * V + v];
 }
 
-// y (pixels, few): the convolution of x normalised and activated, or as it is. blockDim.x is a power of 2, a warp at most.
-KERNEL(1) narrow(
+// Add up the sums of four pixels over the threads along x. Of four threads or more, each passes on half of what it has
+// and keeps the other half, so that some have a pixel each, whose number is returned, its sums coming first; of fewer
+// the first thread has all. Where a thread has nothing of its own, -1 is returned.
+template <int FEW>
+__device__ __forceinline__ int together(float (*sum)[FEW]) {
+    int quarter = blockDim.x / 4;
+    if (!quarter) {
+#pragma unroll
+        for (int n = 0; n < 4; ++n) {
+#pragma unroll
+            for (int k = 0; k < FEW; ++k)
+                if (blockDim.x == 2) sum[n][k] += __shfl_xor_sync(0xffffffff, sum[n][k], 1);
+        }
+        return threadIdx.x ? -1 : 0;
+    }
+    bool upper = threadIdx.x & (2 * quarter), odd = threadIdx.x & quarter;
+#pragma unroll
+    for (int k = 0; k < FEW; ++k) {
+        float a = upper ? sum[2][k] : sum[0][k], b = upper ? sum[3][k] : sum[1][k];
+        a += __shfl_xor_sync(0xffffffff, upper ? sum[0][k] : sum[2][k], 2 * quarter);
+        b += __shfl_xor_sync(0xffffffff, upper ? sum[1][k] : sum[3][k], 2 * quarter);
+        float c = odd ? b : a;
+        c += __shfl_xor_sync(0xffffffff, odd ? a : b, quarter);
+        for (int apart = quarter / 2; apart; apart /= 2) c += __shfl_xor_sync(0xffffffff, c, apart);
+        sum[0][k] = c;
+    }
+    return threadIdx.x % quarter ? -1 : 2 * upper + odd;
+}
+
+template <int FEW>
+__device__ __forceinline__ void narrow_of(
     const T* x, const float* mean, const float* deviation, const float* scale, const float* offset,
-    const float* weight, T* y, int pixels, int channels, int few, float slope
+    const float* weight, T* y, int pixels, int channels, float slope
 ) {
     float a[V], b[V], own[FEW][V];
     EACH line_of(mean, deviation, scale, offset, threadIdx.x * V + v, a[v], b[v]);
-    weights_of(weight, channels, few, own);
+    weights_of<FEW>(weight, channels, own);
     for (int start = blockIdx.x * blockDim.y * 4; start < pixels; start += gridDim.x * blockDim.y * 4) {
         float here[4][V], sum[4][FEW] = {};
 #pragma unroll
@@ -564,65 +592,66 @@ KERNEL(1) narrow(
 #pragma unroll
                 for (int k = 0; k < FEW; ++k) sum[n][k] += own[k][v] * z;
             }
-            for (int apart = blockDim.x / 2; apart; apart /= 2) {
+        }
+        int which = together<FEW>(sum);
 #pragma unroll
-                for (int k = 0; k < FEW; ++k) sum[n][k] += __shfl_xor_sync(0xffffffff, sum[n][k], apart);
-            }
-            int p = start + n * blockDim.y + threadIdx.y;
-            if (p < pixels && threadIdx.x == 0) {
+        for (int n = 0; n < 4; ++n) {  // one where each has a pixel of its own
+            int p = start + (which + n) * blockDim.y + threadIdx.y;
+            if (which < 0 || p >= pixels || (n && blockDim.x > 3)) continue;
 #pragma unroll
-                for (int k = 0; k < FEW; ++k)
-                    if (k < few) y[(long long)p * few + k] = rounded(sum[n][k]);
-            }
+            for (int k = 0; k < FEW; ++k) y[(long long)p * FEW + k] = rounded(sum[n][k]);
         }
     }
 }
 
-__device__ __forceinline__ void few_of(const T* g, int few, float* to) {
+template <int FEW>
+__device__ __forceinline__ void few_of(const T* g, float* to) {
 #pragma unroll
-    for (int k = 0; k < FEW; ++k) to[k] = k < few ? wide(g[k]) : 0.0f;
+    for (int k = 0; k < FEW; ++k) to[k] = wide(g[k]);
 }
 
-// The gradient of the weights, and with a mean the sums that the gradient of x needs.
-KERNEL(1) gather_narrow(
+template <int FEW>
+__device__ __forceinline__ void gather_narrow_of(
     const T* g, const T* x, const float* mean, const float* deviation, const float* scale, const float* offset,
     const float* weight, float* to_weight, float* to_scale, float* to_offset, float* to_bias, float* shares,
-    float* partial, unsigned* ticket, int pixels, int channels, int few, float slope, int frozen
+    float* partial, unsigned* ticket, int pixels, int channels, float slope, int frozen
 ) {
     SHARED
-    float a[V], b[V], middle[V], own[FEW][V], sums[2 + FEW][V] = {};
+    float a[V], b[V], middle[V], own[FEW][V], sums[2 + FEW + FEW % 2][V] = {};
     EACH {
         line_of(mean, deviation, scale, offset, threadIdx.x * V + v, a[v], b[v]);
         middle[v] = mean ? mean[threadIdx.x * V + v] : 0.0f;
     }
-    weights_of(weight, channels, few, own);
+    weights_of<FEW>(weight, channels, own);
 #pragma unroll 2
     for (int p = blockIdx.x * blockDim.y + threadIdx.y; p < pixels; p += gridDim.x * blockDim.y) {
         float here[V], from[FEW];
         load(x + (long long)p * channels + threadIdx.x * V, here);
-        few_of(g + (long long)p * few, few, from);
+        few_of<FEW>(g + (long long)p * FEW, from);
         EACH {
             float z = a[v] * here[v] + b[v], bent = z < 0 ? slope : 1.0f, back = 0;
+            z *= bent;
 #pragma unroll
             for (int k = 0; k < FEW; ++k) {
                 back += own[k][v] * from[k];
-                sums[2 + k][v] += from[k] * bent * z;
+                sums[2 + k][v] += from[k] * z;
             }
-            sums[0][v] += bent * back;
-            sums[1][v] += bent * back * (here[v] - middle[v]);
+            back *= bent;
+            sums[0][v] += back;
+            sums[1][v] += back * (here[v] - middle[v]);
         }
     }
-    if (!total<2 + FEW>(shared, sums, partial, ticket, channels)) return;
+    if (!total<2 + FEW + FEW % 2>(shared, sums, partial, ticket, channels)) return;
     if (mean)
         conclude_gradients(shared, deviation, scale, to_scale, to_offset, to_bias, shares, channels, pixels, frozen);
     int thread = threadIdx.y * blockDim.x + threadIdx.x;
-    for (int k = thread; k < few * channels; k += blockDim.x * blockDim.y) to_weight[k] = shared[2 * channels + k];
+    for (int k = thread; k < FEW * channels; k += blockDim.x * blockDim.y) to_weight[k] = shared[2 * channels + k];
 }
 
-// The gradient of x.
-KERNEL(1) spread_narrow(
+template <int FEW>
+__device__ __forceinline__ void spread_narrow_of(
     const T* g, const T* x, const float* mean, const float* deviation, const float* scale, const float* offset,
-    const float* weight, const float* shares, T* to_x, int pixels, int channels, int few, float slope
+    const float* weight, const float* shares, T* to_x, int pixels, int channels, float slope
 ) {
     float a[V], b[V], middle[V], flat[V], steep[V], own[FEW][V];
     int first = threadIdx.x * V;
@@ -632,12 +661,12 @@ KERNEL(1) spread_narrow(
         flat[v] = mean ? shares[first + v] : 0.0f;
         steep[v] = mean ? shares[channels + first + v] : 0.0f;
     }
-    weights_of(weight, channels, few, own);
+    weights_of<FEW>(weight, channels, own);
 #pragma unroll 2
     for (int p = blockIdx.x * blockDim.y + threadIdx.y; p < pixels; p += gridDim.x * blockDim.y) {
         float here[V] = {}, from[FEW], back[V];
         if (mean) load(x + (long long)p * channels + first, here);
-        few_of(g + (long long)p * few, few, from);
+        few_of<FEW>(g + (long long)p * FEW, from);
         EACH {
             float sum = 0;
 #pragma unroll
@@ -647,6 +676,41 @@ KERNEL(1) spread_narrow(
         }
         store(to_x + (long long)p * channels + first, back);
     }
+}
+
+// Call a function made for so many channels.
+#define FOR_FEW(function, ...)                  \
+    switch (few) {                              \
+        case 1: return function<1>(__VA_ARGS__); \
+        case 2: return function<2>(__VA_ARGS__); \
+        case 3: return function<3>(__VA_ARGS__); \
+        case 4: return function<4>(__VA_ARGS__); \
+    }
+
+// y (pixels, few): the convolution of x normalised and activated, or as it is. blockDim.x is a power of 2, a warp at most.
+KERNEL(1) narrow(
+    const T* x, const float* mean, const float* deviation, const float* scale, const float* offset,
+    const float* weight, T* y, int pixels, int channels, int few, float slope
+) {
+    FOR_FEW(narrow_of, x, mean, deviation, scale, offset, weight, y, pixels, channels, slope)
+}
+
+// The gradient of the weights, and with a mean the sums that the gradient of x needs.
+KERNEL(1) gather_narrow(
+    const T* g, const T* x, const float* mean, const float* deviation, const float* scale, const float* offset,
+    const float* weight, float* to_weight, float* to_scale, float* to_offset, float* to_bias, float* shares,
+    float* partial, unsigned* ticket, int pixels, int channels, int few, float slope, int frozen
+) {
+    FOR_FEW(gather_narrow_of, g, x, mean, deviation, scale, offset, weight, to_weight, to_scale, to_offset, to_bias,
+            shares, partial, ticket, pixels, channels, slope, frozen)
+}
+
+// The gradient of x.
+KERNEL(1) spread_narrow(
+    const T* g, const T* x, const float* mean, const float* deviation, const float* scale, const float* offset,
+    const float* weight, const float* shares, T* to_x, int pixels, int channels, int few, float slope
+) {
+    FOR_FEW(spread_narrow_of, g, x, mean, deviation, scale, offset, weight, shares, to_x, pixels, channels, slope)
 }
 
 // ------------------------------------------------------------------ the picture that the network returns

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dip import guides, images
 from dip.errors import non_negative_int, positive_float, positive_int, shown, unknown
+from dip.networks import cuda
 
 
 @dataclass(frozen=True)
@@ -282,21 +283,41 @@ class Jitter:
         Seed of the generator.
     device : torch.device
         Where the code is.
+    dtype : torch.dtype, default float32
+        What the network wants. (What is drawn may have it, or be in float32.)
 
     Attributes
     ----------
     generator : torch.Generator
-        Where the noise is drawn from.
+        Where the noise is drawn from; where a kernel of the package's own draws it, only the seed is this one's.
     """
 
-    def __init__(self, std: float, seed: int, device: torch.device) -> None:
+    def __init__(self, std: float, seed: int, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
         self.std = std
         self.generator = torch.Generator(device).manual_seed(seed)
         self._noise: Tensor | None = None
+        self._count: Tensor | None = None
+        self._dtype, self._drew = dtype, False
+        self._has_kernel = bool(std) and cuda.draws(device, dtype)
+
+    @property
+    def recorded(self) -> torch.Generator | None:
+        """The generator that what was drawn last came from, None if a kernel of the package's own has drawn it."""
+        return None if self._drew else self.generator
 
     def draw(self, z: Tensor) -> None:
         """Draw the noise for the next iteration."""
         if not self.std:
+            return
+        dense = z.is_contiguous() or z.is_contiguous(memory_format=torch.channels_last)
+        self._drew = self._has_kernel and dense and not z.requires_grad and not z.data_ptr() % 16
+        if self._drew:  # on an NVIDIA GPU, where PyTorch goes over it three times: to draw, to add and to cast
+            if self._count is None:
+                self._count = torch.zeros((), dtype=torch.int64, device=z.device)
+            if self._noise is None:
+                self._noise = torch.empty(z.numel(), dtype=self._dtype, device=z.device)
+            self._count.add_(1)
+            cuda.draw(z, self._noise, self._count, self.generator.initial_seed(), self.std)
             return
         if self._noise is None:
             # PyTorch draws eight times as fast into a flat buffer as into one in channels-last order; the
@@ -318,13 +339,19 @@ class Jitter:
         return self._noise.as_strided(z.shape, z.stride())
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the generator's state."""
-        return {"generator": self.generator.get_state()}
+        """Return the generator's state, and how often the package's own kernel has drawn."""
+        count = {} if self._count is None else {"count": self._count.clone()}
+        return {"generator": self.generator.get_state(), **count}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Go on from `state`; the state of another kind of device cannot be continued and is left aside."""
         if state["generator"].shape == self.generator.get_state().shape:
             self.generator.set_state(state["generator"])
+        if "count" in state and self._has_kernel:
+            if self._count is None:
+                self._count = state["count"].to(self.generator.device, copy=True)
+            else:
+                self._count.copy_(state["count"])
 
     def replace_generator(self) -> None:
         """Draw on from a new generator: a recording that was broken off may leave the old one unusable."""

@@ -144,7 +144,7 @@ class Replay:
 
     def __init__(self, fit: Fit, device: Recorder) -> None:
         self._optimizer, self._average = optimizer, average = fit._optimizer, fit._average
-        self._first = first = device.record(fit._evaluate_anew, fit._jitter.generator)
+        self._first = first = device.record(fit._evaluate_anew, fit._jitter.recorded)
 
         self._step = step = optimizers.steps(optimizer)  # has memory that the graph reads
 
@@ -241,7 +241,7 @@ def worked_on(fit: Fit) -> Iterator[Tensor]:
 
 
 def _places(fit: Fit) -> Iterator[Tensor | None]:
-    yield from (fit.y, fit.weight, fit.code, fit._average._sum, fit._jitter._noise)
+    yield from (fit.y, fit.weight, fit.code, fit._average._sum, fit._jitter._noise, fit._jitter._count)
     for module in fit.network.modules():
         yield from module._parameters.values()
         yield from module._buffers.values()
@@ -252,7 +252,7 @@ def _places(fit: Fit) -> Iterator[Tensor | None]:
 
 def _addresses(fit: Fit) -> list[Any]:
     """Return where in memory all that an iteration works on is, and the mode and the hooks of each layer."""
-    found: list[Any] = [fit._average, fit._jitter.generator]
+    found: list[Any] = [fit._average, fit._jitter.recorded]
     found += [(module.training, *_hooks(module)) for module in fit.network.modules()]
     found += [id(group["lr"]) for group in fit._optimizer.param_groups]
     return found + [None if tensor is None else tensor.data_ptr() for tensor in _places(fit)]

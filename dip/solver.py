@@ -90,7 +90,7 @@ class Fit:
         if init is not None:
             self._warm_start(init)
         self.code.requires_grad_(s.optimize_code)
-        self._jitter = codes.Jitter(s.jitter, s.jitter_seed, self.device)
+        self._jitter = codes.Jitter(s.jitter, s.jitter_seed, self.device, s.dtype)
         self._view = Whole(s.frame) if s.tile is None else self._crops(s.tile)
         self._part = self.code
         self._fitted = [p for p in self.network.parameters() if p.requires_grad] + [self.code] * s.optimize_code

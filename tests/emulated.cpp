@@ -18,6 +18,7 @@ static ucontext_t scheduler, *thread_now;
 static float __uint_as_float(unsigned bits) { float x; std::memcpy(&x, &bits, 4); return x; }
 static unsigned __float_as_uint(float x) { unsigned bits; std::memcpy(&bits, &x, 4); return bits; }
 static void __threadfence() {}
+static unsigned __umulhi(unsigned a, unsigned b) { return (unsigned long long)a * b >> 32; }
 static void __syncthreads() { swapcontext(thread_now, &scheduler); }
 static unsigned atomicInc(unsigned* at, unsigned most) {
     unsigned before = *at;
@@ -25,6 +26,9 @@ static unsigned atomicInc(unsigned* at, unsigned most) {
     return before;
 }
 struct float4 { float x, y, z, w; };
+#define __logf logf
+#define __cosf cosf
+#define __sinf sinf
 template <class A> static A __ldcg(const A* at) { return *at; }
 static std::vector<float> exchanged(1024);
 static float __shfl_xor_sync(unsigned, float value, int apart) {
@@ -61,7 +65,7 @@ static bool choose(const char* name, void** given) {
 #define CASE(K) if (!std::strcmp(name, #K)) return run(K, given), true;
     CASE(moments) CASE(moments_enlarged) CASE(normalise) CASE(enlarge) CASE(gather) CASE(spread)
     CASE(gather_enlarged) CASE(spread_enlarged) CASE(narrow) CASE(gather_narrow) CASE(spread_narrow)
-    CASE(arrange) CASE(arrange_back) CASE(adam) CASE(finish) CASE(finish_back) CASE(unfold)
+    CASE(arrange) CASE(arrange_back) CASE(adam) CASE(finish) CASE(finish_back) CASE(unfold) CASE(jitter)
     CASE(blur) CASE(blur_back) CASE(sides) CASE(sides_back) CASE(ends) CASE(gather_small) CASE(patches) CASE(patches_back)
     CASE(turn) CASE(turn_back)
     return false;

@@ -9,11 +9,13 @@ import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import scipy.stats
 import torch
 from torch import nn
 
-from dip import devices, networks, optimizers
+from dip import codes, devices, networks, optimizers
 from dip.networks import cuda, encoder_decoder, fused, layers, recorded, upsampled
 from dip.networks.upsampled import branched, conv_upsampled
 
@@ -221,6 +223,70 @@ def test_bfloat16_rounds_no_more_than_pytorchs_layers(device):
         ours, other = ((t.detach().cpu().double() - a.cpu()).abs().mean() / scale for t in (own[name], b))
         assert ours <= 1.5 * other + 1e-4, name
         assert ours < 0.02
+
+
+def new_jitter(device, monkeypatch, std=0.05, seed=3, dtype=torch.float32):
+    monkeypatch.setattr(cuda, "draws", lambda device, dtype: True)
+    return codes.Jitter(std, seed, torch.device(device), dtype)
+
+
+def test_the_jitter_is_drawn_by_the_generator_philox(device):
+    """Against the words that its authors published for a counter and a key of 0."""
+    words = "6627e8d5 e169c58d bc57ac4c 9b00dbd8"
+    a, b, c, d = (((int(word, 16) >> 8) + 0.5) * 2.0**-24 for word in words.split())
+    lengths, turns = (np.sqrt(-2 * np.log([a, c])), 2 * np.pi * (np.array([b, d]) - 0.5))
+    expected = np.stack([lengths * np.cos(turns), lengths * np.sin(turns)], axis=1).ravel()
+    z, count = torch.zeros(4, device=device), torch.tensor(0, device=device)
+    drawn = torch.empty(4, device=device)
+    cuda.draw(z, drawn, count, 0, 1.0)
+    np.testing.assert_allclose(drawn.cpu(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_jitter_is_normal_and_fresh(device, dtype, monkeypatch):
+    z = ordered(torch.rand(1, 5, 41, 37, generator=torch.Generator().manual_seed(1))).to(device)
+    given, jitter, noises = z.clone(), new_jitter(device, monkeypatch, dtype=dtype), []
+    for _ in range(3):
+        jitter.draw(z)
+        assert jitter.add(z).dtype == dtype
+        assert jitter.recorded is None
+        noises.append((jitter.add(z).float() - z).cpu().numpy().ravel())
+    assert torch.equal(z, given)
+    every = np.concatenate(noises) / 0.05
+    assert abs(every.mean()) < 0.03
+    assert every.std() == pytest.approx(1, rel=0.02)
+    if dtype == torch.float32:
+        assert scipy.stats.kstest(every, "norm").pvalue > 0.001
+    assert np.abs(np.corrcoef(noises) - np.eye(3)).max() < 0.05
+    assert abs(np.corrcoef(every[:-1], every[1:])[0, 1]) < 0.03
+
+
+def test_the_jitter_goes_on_from_its_state(device, monkeypatch):
+    z = torch.zeros(1, 3, 7, 6, device=device)
+
+    def next_noise(jitter):
+        jitter.draw(z)
+        return jitter.add(z).clone()
+
+    one, same, other = (new_jitter(device, monkeypatch, seed=seed) for seed in (3, 3, 2**40 + 3))
+    first = next_noise(one)
+    assert torch.equal(first, next_noise(same))
+    assert not torch.equal(first, next_noise(other))
+    state = one.state_dict()
+    second = next_noise(one)
+    assert not torch.equal(first, second)
+    resumed = new_jitter(device, monkeypatch)
+    for _ in range(2):  # before it has drawn, and after
+        resumed.load_state_dict(state)
+        assert torch.equal(next_noise(resumed), second)
+
+
+@pytest.mark.parametrize("kind", ["trained", "off the grid"])
+def test_other_codes_get_pytorchs_jitter(device, kind, monkeypatch):
+    jitter, z = new_jitter(device, monkeypatch), torch.zeros(49, device=device)
+    z = z[:48].view(1, 4, 3, 4).requires_grad_() if kind == "trained" else z[1:].view(1, 4, 3, 4)
+    jitter.draw(z)
+    assert jitter.recorded is jitter.generator
 
 
 def test_steps_of_adam_are_pytorchs(device, monkeypatch):

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import dip
 from dip import devices, recorder, replay
-from dip.networks import layers
+from dip.networks import cuda, layers
 
 LR = 2.0**-7  # a learning rate that float32 holds exactly: in a graph it is a tensor
 ENOUGH, FEW = 20, 40  # iterations that are worth a recording in these tests, and of most fits
@@ -130,6 +130,33 @@ def test_is_the_plain_fit_bit_for_bit(tape, options):
     # two of the comparison, and two an iteration but the first
     assert tape.replays == 4 + 2 * (plain.iteration - 1)
     assert tape.recorded == 2
+
+
+@pytest.fixture
+def own_draws(monkeypatch):
+    """Let something stand in for the kernel that draws the jitter on a GPU."""
+
+    def draw(z, drawn, count, seed, std):
+        noise = torch.randn(z.numel(), generator=torch.Generator().manual_seed(seed + int(count)))
+        drawn.copy_(z.as_strided((z.numel(),), (1,)) + std * noise)
+
+    monkeypatch.setattr(cuda, "draws", lambda device, dtype: True)
+    monkeypatch.setattr(cuda, "draw", draw)
+
+
+@pytest.mark.parametrize("options", [{}, {"precision": "bfloat16"}, {"optimize_code": True}])
+def test_jitter_that_a_kernel_draws_is_the_plain_fits_too(tape, own_draws, options):
+    plain, replayed = both(tape, **options)
+    assert_same_fit(plain, replayed)
+    if not options.get("optimize_code"):
+        assert plain._jitter._count == replayed._jitter._count == FEW
+
+
+def test_jitter_that_a_kernel_draws_goes_on_from_a_checkpoint(tape, own_draws, tmp_path):
+    whole = new_fit().run(FEW)
+    new_fit(checkpoint=tmp_path / "half.dip").run(FEW // 2)
+    resumed = new_fit().load(tmp_path / "half.dip").run(FEW // 2)
+    assert_same_fit(whole, resumed)
 
 
 def test_iterations_that_nobody_looks_at_are_done_in_a_row(tape, monkeypatch):

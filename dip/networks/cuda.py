@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from dip.errors import warn
 
-__all__ = ["Picture", "program", "ready", "works"]
+__all__ = ["Picture", "draw", "draws", "program", "ready", "works"]
 
 _DTYPES = {torch.float32: 4, torch.bfloat16: 8}  # and how many values are 16 bytes, which a thread reads at once
 _THREADS, _CHANNELS = 512, 504  # of a block, and of a picture, at most: some are added to those of the decoder
@@ -137,6 +137,33 @@ def works(device: torch.device) -> bool:
         warn(f"the kernels for {device} could not be compiled: {why}; the fit goes on with PyTorch's and takes longer")
         return False
     return True
+
+
+def draws(device: torch.device, dtype: torch.dtype) -> bool:
+    """Tell whether `draw` is to be had on a device."""
+    return device.type == "cuda" and dtype in _DTYPES and works(torch.device("cuda", device.index or 0))
+
+
+def draw(z: Tensor, drawn: Tensor, count: Tensor, seed: int, std: float) -> None:
+    """Write z plus normal noise to `drawn`.
+
+    Parameters
+    ----------
+    z : Tensor
+        In float32, its values next to each other in memory.
+    drawn : Tensor
+        As many values, in whatever dtype.
+    count : Tensor
+        One number, int64: with another count the noise is another.
+    seed : int
+        The same.
+    std : float
+        Standard deviation of the noise.
+    """
+    kernels, fours = program(z.device, drawn.dtype, 4), -(-z.numel() // 4)
+    blocks = min(8 * kernels.processors, -(-fours // _THREADS))
+    given = z, drawn, count, seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF, float(std), z.numel()
+    kernels.launch("jitter", blocks, (_THREADS, 1), 0, given)
 
 
 def program(device: torch.device, dtype: torch.dtype, width: int) -> Program:

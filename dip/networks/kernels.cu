@@ -788,6 +788,50 @@ KERNEL(2) unfold(
     }
 }
 
+// ------------------------------------------------------------------ the jitter of the code
+
+struct alignas(4 * sizeof(T)) Four {
+    T x, y, z, w;
+};
+
+// drawn (n): z + std * normal numbers, four at a time by the generator Philox 4x32-10 (Salmon et al., Parallel random
+// numbers: as easy as 1, 2, 3, 2011) from their place, the count and the seed, and the Box-Muller transform.
+KERNEL(2) jitter(
+    const float* z, T* drawn, const long long* count, unsigned low_seed, unsigned high_seed, float std, int n
+) {
+    unsigned long long turn = *count;
+    int thread = threadIdx.y * blockDim.x + threadIdx.x, threads = blockDim.x * blockDim.y;
+    for (int k = blockIdx.x * threads + thread; k < n / 4 + (n % 4 > 0); k += gridDim.x * threads) {
+        unsigned x[4] = {(unsigned)k, 0, (unsigned)turn, (unsigned)(turn >> 32)}, low = low_seed, high = high_seed;
+#pragma unroll
+        for (int round = 0; round < 10; ++round) {
+            unsigned a = __umulhi(0xd2511f53u, x[0]), b = __umulhi(0xcd9e8d57u, x[2]);
+            unsigned other_a = 0xd2511f53u * x[0], other_b = 0xcd9e8d57u * x[2];
+            x[0] = b ^ x[1] ^ low;
+            x[1] = other_b;
+            x[2] = a ^ x[3] ^ high;
+            x[3] = other_a;
+            low += 0x9e3779b9u;
+            high += 0xbb67ae85u;
+        }
+        float noise[4];
+#pragma unroll
+        for (int v = 0; v < 4; v += 2) {  // 24 bits each: of (0, 1], and of half a turn either way
+            float length = std * sqrtf(-2.0f * __logf(((x[v] >> 8) + 0.5f) * 0x1p-24f));
+            float turned = (((x[v + 1] >> 8) + 0.5f) * 0x1p-24f - 0.5f) * 6.283185307f;
+            noise[v] = length * __cosf(turned);
+            noise[v + 1] = length * __sinf(turned);
+        }
+        if (4 * k + 3 < n) {
+            float4 own = ((const float4*)z)[k];
+            ((Four*)drawn)[k] = {rounded(own.x + noise[0]), rounded(own.y + noise[1]), rounded(own.z + noise[2]),
+                                 rounded(own.w + noise[3])};
+        } else {
+            for (int v = 0; 4 * k + v < n; ++v) drawn[4 * k + v] = rounded(z[4 * k + v] + noise[v]);
+        }
+    }
+}
+
 // ------------------------------------------------------------------ the optimiser
 
 // A step of Adam. Row by row, `table` has where a part of a parameter, of its gradient and of its moments begin, the

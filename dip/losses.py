@@ -15,6 +15,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from dip.errors import positive_float, shown, unknown
 
@@ -62,11 +63,13 @@ class MSE:
         ValueError
             If the shapes differ, or the weight does not broadcast.
         """
-        residual = _residual(prediction, observation)
-        if residual.is_complex():
-            residual = torch.view_as_real(residual)
+        prediction, observation = _comparable(prediction, observation)
+        if prediction.is_complex():
+            residual = torch.view_as_real(prediction - observation)
             return _mean(residual.square().sum(dim=-1), weight)
-        return _mean(residual.square(), weight)
+        if weight is None:
+            return F.mse_loss(prediction, observation)  # fewer calls than the same in steps
+        return _mean((prediction - observation).square(), weight)
 
 
 @dataclass(frozen=True)
@@ -246,6 +249,11 @@ def check_weight(weight: torch.Tensor, shape: tuple[int, ...]) -> None:
 
 
 def _residual(prediction: torch.Tensor, observation: torch.Tensor) -> torch.Tensor:
+    prediction, observation = _comparable(prediction, observation)
+    return prediction - observation
+
+
+def _comparable(prediction: torch.Tensor, observation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     # Never broadcast: (1, 1, H, W) against (1, 3, H, W) would fit the wrong thing without a word.
     if prediction.shape != observation.shape:
         raise ValueError(
@@ -254,7 +262,7 @@ def _residual(prediction: torch.Tensor, observation: torch.Tensor) -> torch.Tens
             f"that it is applied to"
         )
     dtype = torch.promote_types(torch.promote_types(prediction.dtype, observation.dtype), torch.float32)
-    return prediction.to(dtype) - observation.to(dtype)
+    return prediction.to(dtype), observation.to(dtype)
 
 
 def _mean(rho: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:

@@ -286,11 +286,12 @@ def test_recipes_keep_methods_of_another_run(tmp_path):
     assert both["means"]["local-wiener"]["devices"] == ["cpu"]
 
 
-def test_recipes_tell_both_fits_of_a_mean(tmp_path):
-    words = ("--set", "photographs", "--pictures", "cat", "--size", 64, "--iters", 4, "--methods", "fast+twice")
+@pytest.mark.parametrize("method", ["fast+twice", "fast+paper"])
+def test_recipes_tell_both_fits_of_a_mean(tmp_path, method):
+    words = ("--set", "photographs", "--pictures", "cat", "--size", 64, "--iters", 4, "--methods", method)
     run("figures.py", "set9-25", *words, "--out", tmp_path / "runs", "--results", tmp_path)
     (group,) = json.loads((tmp_path / "set9-25.json").read_text())["groups"]
-    name = "fast+twice, 4 iterations"
+    name = f"{method}, 4 iterations"
     first, second = group["fits"][name]["cat"]
     both = group["pictures"]["cat"][name][0]
     assert first != second

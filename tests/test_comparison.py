@@ -258,6 +258,10 @@ def test_every_preset_and_rule_can_be_named():
         assert (method.name, method.options["stop"]) == (f"paper+{rule}", rule)
         assert (method.told == "sigma") == (rule == "discrepancy")
     assert benchmark.find("fast+discrepancy+twice").options == {"preset": "fast", "stop": "discrepancy", "runs": 2}
+    both = benchmark.find("paper-half+fast")
+    assert (both.tasks, both.options) == (("inpaint",), {"preset": "paper-half", "beside": "fast"})
+    for name in ("paper-half", "fast"):  # it is another method if either preset is changed
+        assert benchmark.find(name).identity_for("inpaint") in both.identity_for("inpaint")
     rule = deep._rule("discrepancy", benchmark.Protocol("denoise", size=32).case(CAMERA.read()))
     assert rule.sigma == pytest.approx(25 / 255)
 
@@ -269,6 +273,7 @@ def test_every_preset_and_rule_can_be_named():
         ("paper+twise", "did you mean 'twice'"),
         ("tv+twice", "tv is none"),
         ("tv+discrepancy", "tv is none"),
+        ("tv+paper", "tv is none"),
         ("json:nothing", "no function 'nothing'"),
     ],
 )

@@ -1,15 +1,16 @@
-"""Deep Image Prior as a method of the benchmark: every preset, the stopping rules, and the mean of two fits."""
+"""Deep Image Prior as a method of the benchmark: every preset, the stopping rules, and the means of two fits."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
 from dip import presets, stopping
-from dip.benchmark.methods import Method, picture, planes, register, register_suffix
+from dip.benchmark.methods import Method, find, picture, planes, register, register_suffix
 from dip.benchmark.tasks import Case
 from dip.callbacks import Every
 from dip.settings import Options
@@ -22,7 +23,15 @@ _POINTS = 100  # of a curve
 _LONGEST = 5000  # iterations that the variance rules were published with
 
 
-def deep(case: Case, *, preset: str, stop: str | None = None, runs: int = 1, iters: int | None = None) -> np.ndarray:
+def deep(
+    case: Case,
+    *,
+    preset: str,
+    stop: str | None = None,
+    runs: int = 1,
+    beside: str | None = None,
+    iters: int | None = None,
+) -> np.ndarray:
     """Fit a network to the degraded picture.
 
     Parameters
@@ -35,8 +44,10 @@ def deep(case: Case, *, preset: str, stop: str | None = None, runs: int = 1, ite
         When to stop before the last iteration.
     runs : int
         The mean of so many fits with different seeds is returned.
+    beside : str, optional
+        The settings of one more fit, of which the mean is, too.
     iters : int, optional
-        Iterations; by default the preset's. The case's own count goes first.
+        Iterations; by default those of each preset. The case's own count goes first.
 
     Returns
     -------
@@ -44,13 +55,14 @@ def deep(case: Case, *, preset: str, stop: str | None = None, runs: int = 1, ite
         The average of the outputs, as `dip.fit` returns it.
     """
     problem = case.problem(case)
-    total = case.iters or iters or presets.get(problem.task, preset).iters
+    settings = [*[preset] * runs, *([] if beside is None else [beside])]
     pictures, curves, ends = [], {}, []
-    for run in range(runs):
+    for run, one in enumerate(settings):
+        total = case.iters or iters or presets.get(problem.task, one).iters
         options: Options = {
-            "preset": preset,
+            "preset": one,
             "stop": _rule(stop, case),
-            "seed": case.seed * runs + run,
+            "seed": case.seed * len(settings) + run,
             "device": case.device,
             "progress": False,
             "callbacks": [Every(max(1, total // _POINTS), _Curve(case.clean))],
@@ -63,7 +75,7 @@ def deep(case: Case, *, preset: str, stop: str | None = None, runs: int = 1, ite
         for name in ("psnr", "psnr_output"):
             values = [round(float(value), 3) for value in fit.history[name]]
             series = {"iteration": fit.history.iterations(name).tolist(), "value": values}
-            curves[name + f", fit {run + 1}" * (runs > 1)] = series
+            curves[name + f", fit {run + 1}" * (len(settings) > 1)] = series
         ends.append({"iterations": fit.iteration, "stop_reason": fit.stop_reason, "recoveries": len(fit.recoveries)})
     case.log.update(curves=curves, fits=ends, precision=fit.settings.precision, device=str(fit.device))
     return np.mean(pictures, axis=0)
@@ -109,6 +121,20 @@ def _twice(method: Method) -> Method:
     return replace(method, options={**method.options, "runs": 2}, about=f"{method.about}; mean of two fits")
 
 
+def _beside(other: Method, method: Method) -> Method:
+    """A method whose result is the mean with a fit of other settings, whose errors are less like its own."""
+    if method.function is not deep:
+        raise ValueError(f"+{other.name} is the mean with a fit of these settings, and {method.name} is none")
+    able = tuple(task for task in method.tasks if task in other.tasks)
+    return replace(
+        method,
+        tasks=able,
+        options={**method.options, "beside": other.name},
+        about=f"{method.about}; mean with a fit of {other.name}",
+        identity={task: f"{method.identity_for(task)}; {other.identity_for(task)}" for task in able},
+    )
+
+
 def _enter() -> None:
     by_name: dict[str, list[presets.Preset]] = {}
     for full in presets.names():
@@ -127,6 +153,8 @@ def _enter() -> None:
     for rule in ("windowed-variance", "moving-variance", "discrepancy"):
         register_suffix(rule, lambda method, rule=rule: _stopped(rule, method))  # type: ignore[misc]
     register_suffix("twice", _twice)
+    for name in ("paper", "fast"):
+        register_suffix(name, partial(_beside, find(name)))
 
 
 _enter()

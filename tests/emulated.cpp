@@ -97,7 +97,7 @@ static bool choose(const char* name, void** given) {
     CASE(moments) CASE(moments_enlarged) CASE(normalise) CASE(enlarge) CASE(gather) CASE(spread)
     CASE(gather_enlarged) CASE(spread_enlarged) CASE(narrow) CASE(gather_narrow) CASE(spread_narrow)
     CASE(arrange) CASE(arrange_back) CASE(adam) CASE(finish) CASE(finish_back)
-    CASE(blur) CASE(blur_back) CASE(sides) CASE(sides_back) CASE(ends) CASE(gather_small) CASE(patches) CASE(patches_back)
+    CASE(blur) CASE(blur_moments) CASE(blur_back) CASE(sides) CASE(sides_back) CASE(ends) CASE(gather_small) CASE(patches) CASE(patches_back)
     CASE(turn) CASE(turn_back)
 #if BFLOAT16 && V == 8
     CASE(pointwise_64) CASE(pointwise_128) CASE(pointwise_back_64) CASE(pointwise_back_128) CASE(pointwise_sum)

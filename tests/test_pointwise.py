@@ -170,7 +170,10 @@ def network_of(device, channels=64, **options):
     return network.to(device, memory_format=torch.channels_last)
 
 
-def test_a_whole_network(device, launched, monkeypatch):
+@pytest.mark.parametrize("small", [False, True])
+def test_a_whole_network(device, launched, small, monkeypatch):
+    if small:  # that the decoder's stages are computed on
+        monkeypatch.setattr(decoder, "_PIXELS", 0)
     network, z = network_of(device), ordered(picture(1, 8, 24, 20, device=device).bfloat16())
     found = []
     for kind in ("exact", "ours", "without"):
@@ -183,6 +186,7 @@ def test_a_whole_network(device, launched, monkeypatch):
         found.append(left | {name: t for name, t in own.named_buffers() if t.is_floating_point()})
         if kind == "ours":
             assert launched.count("pointwise_64") == launched.count("pointwise_back_64") == 2
+            assert launched.count("blur_moments") == 2 * small
             assert all(t == 1 for name, t in own.named_buffers() if name.endswith("tracked"))
     assert launched.count("pointwise_64") == 2
     total = [0.0, 0.0]
@@ -276,6 +280,8 @@ def test_what_it_needs_can_be_foretold(device):
         ({"stride": 2}, False),
         ({"capability": (7, 5)}, False),
         ({"capability": (12, 0)}, True),
+        ({"offset": 4}, True),
+        ({"offset": 2}, False),
     ],
 )
 def test_where_it_is_worthwhile(change, expected, monkeypatch):
@@ -285,4 +291,7 @@ def test_where_it_is_worthwhile(change, expected, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: case["capability"])
     options = {"kernel": case["kernel"], "padding": "reflect", "stride": case["stride"], "bias": False}
     layer = layers.Conv2d(case["channels"], case["outputs"], **options)
+    if "offset" in case:  # as when the weights of all layers are in one vector
+        room = torch.zeros(layer.weight.numel() + 4)
+        layer.weight.data = room[case["offset"] :][: layer.weight.numel()].view_as(layer.weight)
     assert pointwise.worthwhile(layer, case["dtype"], case["pixels"], torch.device("cuda")) == expected

@@ -30,7 +30,7 @@ _THREADS, _CHANNELS = 512, 504  # of a block, and of a picture, at most: some ar
 _FILES = "kernels.cu", "decoder.cu", "pointwise.cu"
 _SHARED = 48 * 1024  # bytes of shared memory that a block has unasked; and the driver's name for how many are asked for
 _MAX_DYNAMIC_SHARED_SIZE_BYTES = 8
-_BLOCKS = {"moments": 2}  # that sum on a processor at a time, where it is not one
+_BLOCKS = {"moments": 2, "blur_moments": 3}  # that sum on a processor at a time, where it is not one
 _lock = threading.RLock()
 
 

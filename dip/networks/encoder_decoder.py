@@ -11,7 +11,17 @@ from torch import Tensor, nn
 
 from dip.errors import non_negative_int, positive_int, unknown, yes_or_no
 from dip.networks import fused, recorded
-from dip.networks.layers import Conv2d, applied, apply, biased, finished, is_pointwise, trained_on_gpu, unwatched
+from dip.networks.layers import (
+    Conv2d,
+    applied,
+    apply,
+    biased,
+    finished,
+    followed,
+    is_pointwise,
+    trained_on_gpu,
+    unwatched,
+)
 from dip.networks.upsampled import branched, conv_upsampled
 from dip.operators import Downsample
 
@@ -223,8 +233,10 @@ class EncoderDecoder(nn.Module):
             x = apply(down.children(), x, weights=weights)
         for up, branch, mode in reversed(list(zip(self.up, skips, self.upsampling, strict=True))):
             norm, conv, *layers = up.children()
-            x, bias = conv_upsampled(x, branch, mode, norm, conv, weights)
-            x, bias = applied([*layers, self.out] if up is self.up[0] else layers, x, bias, weights)
+            layers += [self.out] if up is self.up[0] else []
+            following = followed(layers, x, conv)
+            x, bias = conv_upsampled(x, branch, mode, norm, conv, weights, following)
+            x, bias = applied(layers, x, bias, weights, following)
             x, bias = (x, bias) if up is self.up[0] else (biased(x, bias), None)
         return finished(x, bias, self.sigmoid, self.out)
 

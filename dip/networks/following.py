@@ -13,7 +13,7 @@ __all__ = ["Following"]
 
 
 class Following:
-    """A batch normalisation with statistics of its own, of a picture that is about to be made.
+    """A batch normalisation with statistics of its own, of a picture to be made; true once they are found.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ class Following:
     Attributes
     ----------
     mean, deviation : Tensor
-        Of each channel, the latter 1 / deviation; there once a kernel was told to find them.
+        Of each channel, the latter 1 / deviation; there once a kernel is told to find them.
     """
 
     # for a kernel that is to find nothing
@@ -35,11 +35,14 @@ class Following:
     deviation: Tensor
 
     def __init__(self, norm: Any, bias: Tensor | None) -> None:
-        self.norm, self._bias, self.found = norm, bias, False
+        self._norm, self._bias, self._found = norm, bias, False
+
+    def __bool__(self) -> bool:
+        return self._found
 
     def sought(self) -> tuple[tuple[Tensor | None, ...], tuple[float, float]]:
         """Return what a kernel is given that finds the statistics: tensors, and what counts in the running ones."""
-        norm, self.found = self.norm, True
+        norm, self._found = self._norm, True
         bias = None if self._bias is None else self._bias.detach()
         self.mean, self.deviation = (norm.running_mean.new_empty(len(norm.running_mean)) for _ in range(2))
         tensors = bias, self.mean, self.deviation, norm.running_mean, norm.running_var, norm.num_batches_tracked

@@ -125,7 +125,7 @@ def applied(
 ) -> tuple[Tensor, Tensor | None]:
     """Return what `apply` returns but for a bias, and that, if there is one.
 
-    `found` is what `followed` has returned, where the statistics of x have been found since.
+    `found` is what `followed` has returned for them and what x is made by.
     """
     left, weights = list(layers), weights or {}
     while left:
@@ -133,16 +133,15 @@ def applied(
         together = _together(left, x) if on_gpu or trained_on_cpu(x) else None
         if on_gpu and together is not None:
             norm, slope, conv, length = together
-            given, own = (x, bias, norm, slope), found if found and found.found else None
+            given, known, found = (x, bias, norm, slope), found, None
             del left[:length]
-            found = None
             if conv is None:
-                x, bias = fused.norm_act(*given, own), None
+                x, bias = fused.norm_act(*given, known), None
             elif is_pointwise(conv, x, x.shape[2:].numel()):
                 found = followed(left, x, conv)
-                x, bias = pointwise.norm_conv(*given, conv, own, found), conv.bias
+                x, bias = pointwise.norm_conv(*given, conv, known, found), conv.bias
             else:
-                x, bias = fused.norm_conv(*given, conv, weights, own), conv.bias
+                x, bias = fused.norm_conv(*given, conv, weights, known), conv.bias
             continue
         x, bias = biased(x, bias), None
         if on_gpu and type(left[0]) is Conv2d and unwatched(left[0]):
@@ -164,17 +163,18 @@ def applied(
     return x, bias
 
 
-def followed(layers: Iterable[nn.Module], x: Tensor, conv: Conv2d) -> Following | None:
-    """Return what layers, after a convolution of x in bfloat16 without its bias, begin with: a normalisation with
-    statistics of its own, if the kernels compute it."""
+def followed(layers: Iterable[nn.Module], x: Tensor, conv: Any) -> Following | None:
+    """Return what layers after a convolution of x begin with, if the kernels find its statistics in bfloat16."""
     left = list(layers)
     taken = x.dtype == torch.bfloat16 and trained_on_gpu(x, max(0, conv.out_channels - x.shape[1])) and in_float32(left)
     together = _together(left, x) if taken and left else None
-    return None if together is None or not together.norm.training else Following(together.norm, conv.bias)
+    if together is None or not together.norm.training or together.norm.num_features != conv.out_channels:
+        return None
+    return Following(together.norm, conv.bias)
 
 
 def is_pointwise(layer: Any, x: Tensor, area: int) -> bool:
-    """Tell whether `pointwise` has the kernels for a convolution of pictures like x, of so many pixels each."""
+    """Tell whether `pointwise` takes a convolution of pictures like x, of so many pixels each."""
     return pointwise.worthwhile(layer, x.dtype, len(x) * area, _device_of(x))
 
 

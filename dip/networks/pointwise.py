@@ -29,7 +29,8 @@ def worthwhile(layer: Any, dtype: torch.dtype, pixels: int, device: torch.device
     if layer.kernel_size != (1, 1) or layer.stride != (1, 1) or layer.in_channels != layer.out_channels:
         return False
     known = layer.in_channels in _CHANNELS and dtype == torch.bfloat16
-    return known and pixels >= _PIXELS and cuda.multiplies(device)
+    aligned = layer.weight.data_ptr() % 16 == 0  # so many bytes are read at once
+    return known and aligned and pixels >= _PIXELS and cuda.multiplies(device)
 
 
 def norm_conv(

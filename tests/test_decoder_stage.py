@@ -22,6 +22,7 @@ from test_fused import (
     stage,
     streams,
 )
+from torch import nn
 
 from dip import networks
 from dip.networks import decoder, layers, recorded
@@ -76,6 +77,47 @@ def test_pictures_larger_than_the_blocks_are_many(device, taken, channels, outpu
     inputs = [picture(1, channels, 33, 60, device=device), picture(1, branch, 66, 120, device=device)]
     near(compared(stage("bilinear"), modules, inputs), 2e-5)
     assert len(taken) == 1
+
+
+@pytest.mark.parametrize(
+    ("channels", "size", "outputs", "branch"),
+    [(16, (5, 8), 16, 4), (8, (9, 7), 6, 0), (12, (6, 5), 35, 3), (8, (33, 60), 24, 4), (8, (12, 9), 136, 0)],
+)
+def test_the_filter_finds_the_statistics_of_what_follows(device, taken, channels, size, outputs, branch, monkeypatch):
+    modules = stage_of(device, branch, channels, outputs=outputs)
+    layers_after = [nn.BatchNorm2d(outputs).to(device), nn.LeakyReLU(0.2)]
+    x, *beside = (ordered(one.bfloat16()) for one in inputs_of(device, channels, size, branch))
+    found, kernels = [], []
+    launched = Emulated.launch
+    monkeypatch.setattr(Emulated, "launch", lambda self, *given: (kernels.append(given[0]), launched(self, *given))[1])
+    for told in (True, False):
+        norm, conv, *after = copy.deepcopy([*modules, *layers_after])
+        joined = branched(beside[0], [], norm, conv, {}) if beside else None
+        following = layers.followed(after, x, conv) if told else None
+        kernels.clear()
+        y, bias = conv_upsampled(x, joined, "bilinear", norm, conv, {}, following)
+        y, bias = layers.applied(after, y, bias, {}, following)
+        if not on_cuda:
+            assert ("blur_moments" in kernels, "moments" in kernels) == (told, not told)
+        found.append([y, *after[0].buffers()])
+    assert after[0].num_batches_tracked == 1
+    for one, other in zip(*found, strict=True):
+        scale = other.double().abs().max()
+        assert (one.double() - other.double()).abs().max() <= (0.01 if one.dtype == torch.bfloat16 else 1e-5) * scale
+
+
+def inputs_of(device, channels, size, branch):
+    sizes = [(channels, *size)] + [(branch, 2 * size[0], 2 * size[1])] * bool(branch)
+    return [picture(1, *one, device=device) for one in sizes]
+
+
+def test_in_float32_the_statistics_are_found_by_a_pass_of_their_own(device):
+    """What is summed has no origin near its mean: that would cost some of the digits."""
+    after, x = [nn.BatchNorm2d(8).to(device), nn.LeakyReLU(0.2)], picture(1, 8, 4, 4, device=device)
+    conv = layers_of("conv", 8, outputs=8)[0]
+    assert layers.followed(after, x, conv) is None
+    assert layers.followed(after, x.bfloat16(), conv) is not None
+    assert layers.followed([], x.bfloat16(), conv) is None
 
 
 @pytest.mark.parametrize("padding", ["reflect", "zero"])

@@ -27,7 +27,10 @@ __all__ = ["Picture", "draw", "draws", "program", "ready", "works"]
 
 _DTYPES = {torch.float32: 4, torch.bfloat16: 8}  # and how many values are 16 bytes, which a thread reads at once
 _THREADS, _CHANNELS = 512, 504  # of a block, and of a picture, at most: some are added to those of the decoder
-_BLOCKS = {"moments": 2}  # that sum on a processor at a time, where it is not one
+_FILES = "kernels.cu", "decoder.cu", "pointwise.cu"
+_SHARED = 48 * 1024  # bytes of shared memory that a block has unasked; and the driver's name for how many are asked for
+_MAX_DYNAMIC_SHARED_SIZE_BYTES = 8
+_BLOCKS = {"moments": 2, "blur_moments": 3}  # that sum on a processor at a time, where it is not one
 _lock = threading.RLock()
 
 
@@ -45,7 +48,7 @@ class Program(Protocol):
 def source() -> str:
     """Return the kernels' source."""
     folder = importlib.resources.files("dip.networks")
-    return "".join(folder.joinpath(name).read_text(encoding="utf-8") for name in ("kernels.cu", "decoder.cu"))
+    return "".join(folder.joinpath(name).read_text(encoding="utf-8") for name in _FILES)
 
 
 def ready(x: Tensor, device: torch.device, beside: int = 0) -> bool:
@@ -53,6 +56,11 @@ def ready(x: Tensor, device: torch.device, beside: int = 0) -> bool:
     if x.dtype not in _DTYPES or x.ndim != 4 or x.shape[1] + beside > _CHANNELS:
         return False
     return torch.cuda.is_available() and works(torch.device("cuda", device.index or 0))
+
+
+def multiplies(device: torch.device) -> bool:
+    """Tell whether a device on which the kernels are computed has the tensor cores that `pointwise.cu` needs."""
+    return device.type != "cuda" or torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def channels_a_thread(channels: int, dtype: torch.dtype) -> int:
@@ -86,19 +94,28 @@ class Picture:
             self._program.launch(kernel, lines, self.threads, 0, arguments)
 
     def sum(
-        self, kernel: str, lines: int, key: nn.Module, *arguments: Any, last: tuple[Any, ...], sums: int = 2
-    ) -> None:
+        self,
+        kernel: str,
+        lines: int,
+        key: nn.Module,
+        *arguments: Any,
+        last: tuple[Any, ...],
+        sums: int = 2,
+        shared: int | None = None,
+    ) -> tuple[int, Tensor | None]:
         """Queue a kernel that sums over so many lines; its scratch comes between the arguments.
 
-        `sums` is how many it has of each channel, and `key` the layer whose they are.
+        `sums` is how many it has of each channel, `key` the layer whose they are, and `shared` the bytes of shared
+        memory, where it is not what sums need. Returns how many blocks there are, and the scratch with what they leave.
         """
         if self._program is None:
-            return
+            return 0, None
         blocks = min(self._program.processors * _BLOCKS.get(kernel, 1), lines)
         partial = self._like.new_empty(blocks * sums * self.channels, dtype=torch.float32)
-        shared = 4 * self.channels * max(2 * self.threads[1], sums)
+        shared = 4 * self.channels * max(2 * self.threads[1], sums) if shared is None else shared
         given = (*arguments, partial, _ticket(key, self._like.device), *last)
         self._program.launch(kernel, blocks, self.threads, shared, given)
+        return blocks, partial
 
     def pixels(self, kernel: str, count: int, *arguments: Any) -> None:
         """Queue a kernel that goes over so many pixels."""
@@ -176,7 +193,7 @@ def program(device: torch.device, dtype: torch.dtype, width: int) -> Program:
 def _program(device: torch.device, dtype: torch.dtype, width: int) -> Program:
     major, minor = torch.cuda.get_device_capability(device)
     defined = [f"-DV={width}", f"-DBFLOAT16={int(dtype == torch.bfloat16)}"]
-    defined.append("-DSHARED=extern __shared__ float shared[];")
+    defined.append("-DSHARED=extern __shared__ __align__(16) float shared[];")
     return _Loaded(device, _compiled(source(), [f"--gpu-architecture=sm_{major}{minor}", "-std=c++17", *defined]))
 
 
@@ -285,6 +302,9 @@ class _Loaded:
                 function = ctypes.c_void_p()
                 _check(_driver().cuModuleGetFunction(ctypes.byref(function), self._module, kernel.encode()))
                 self._functions[kernel] = function
+            if shared > _SHARED:
+                asked = self._functions[kernel], _MAX_DYNAMIC_SHARED_SIZE_BYTES, shared
+                _check(_driver().cuFuncSetAttribute(*asked))
             size = blocks, 1, 1, *threads, 1, shared
             _check(_driver().cuLaunchKernel(self._functions[kernel], *size, stream, pointers, None))
 

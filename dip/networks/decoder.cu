@@ -30,10 +30,10 @@ struct Strip {
     int image, top, bottom, j;
 };
 
-__device__ __forceinline__ Strip strip_of(int height, int width, int rows) {
+__device__ __forceinline__ Strip strip_of(int number, int height, int width, int rows) {
     int groups = (width + blockDim.y - 1) / blockDim.y, strips = (height + rows - 1) / rows;
-    int strip = blockIdx.x / groups, top = strip % strips * rows;
-    int j = blockIdx.x % groups * blockDim.y + threadIdx.y;
+    int strip = number / groups, top = strip % strips * rows;
+    int j = number % groups * blockDim.y + threadIdx.y;
     return {strip / strips, top, top + rows < height ? top + rows : height, j};
 }
 
@@ -59,17 +59,18 @@ __device__ __forceinline__ void along_row(const T* x, int channels, float* sum) 
 }
 
 // y (images, height, width, channels): x, which has three lines more, filtered by (1, 3, 3, 1) / 4 along rows and
-// columns. To it come `beside`, as large as y, if it is not 0, and along the border `sides`.
-FILTER blur(
-    const T* x, const T* beside, const T* sides, T* y, int images, int height, int width, int channels, int rows,
-    int length
+// columns. To it come `beside`, as large as y, if it is not 0, and along the border `sides`. This is one strip of it; if
+// SUMMED, its values and their squares are added to `sums`.
+template <bool SUMMED>
+__device__ __forceinline__ void blur_strip(
+    Strip own, const T* x, const T* beside, const T* sides, T* y, int images, int height, int width, int channels,
+    int length, float (*sums)[V]
 ) {
-    Strip own = strip_of(height, width, rows);
     int j = own.j, first = threadIdx.x * V;
     if (j >= width) return;
     const T* from = x + (((long long)own.image * (height + 3) + own.top) * (width + 3) + j) * channels + first;
     long long to = (((long long)own.image * height + own.top) * width + j) * channels + first;
-    const T* more = beside ? beside + to : from;  // read in any case: what is known to be read is on its way early
+    const T* more = beside ? beside : x;  // read in any case: what is known to be read is on its way early
     float before[3][V] = {}, added = beside ? 1.0f : 0.0f;
 #pragma unroll
     for (int n = 0; n < 3; ++n, from += (width + 3) * channels) {
@@ -80,7 +81,7 @@ FILTER blur(
 #pragma unroll 1
     for (int i = own.top; i < own.bottom; ++i, from += (width + 3) * channels) {
         float sum[V] = {}, other[V];
-        load(more, other);
+        load(more + to, other);
         along_row(from, channels, sum);
         filtered(sum, before);
         EACH sum[v] += added * other[v];
@@ -93,14 +94,46 @@ FILTER blur(
             }
         }
         store(y + to, sum);
+        if (SUMMED) {
+            EACH {
+                float kept = wide(rounded(sum[v]));
+                sums[0][v] += kept;
+                sums[1][v] += kept * kept;
+            }
+        }
         to += width * channels;
-        more += beside ? width * channels : 0;
     }
+}
+
+FILTER blur(
+    const T* x, const T* beside, const T* sides, T* y, int images, int height, int width, int channels, int rows,
+    int length
+) {
+    Strip own = strip_of(blockIdx.x, height, width, rows);
+    blur_strip<false>(own, x, beside, sides, y, images, height, width, channels, length, 0);
+}
+
+// The same, and the statistics of y for the normalisation that comes next, before which `bias` would have been added.
+FILTER blur_moments(
+    const T* x, const T* beside, const T* sides, T* y, const float* bias, float* mean, float* deviation,
+    float* running_mean, float* running_variance, long long* seen, float* partial, unsigned* ticket, int images,
+    int height, int width, int channels, int rows, int length, int strips, float eps, float momentum
+) {
+    SHARED
+    float sums[2][V] = {}, pixels = (float)images * height * width;
+#pragma unroll 1
+    for (int strip = blockIdx.x; strip < strips; strip += gridDim.x) {
+        Strip own = strip_of(strip, height, width, rows);
+        blur_strip<true>(own, x, beside, sides, y, images, height, width, channels, length, sums);
+    }
+    if (total<2>(shared, sums, partial, ticket, channels))
+        conclude(shared, 0, bias, mean, deviation, running_mean, running_variance, seen, channels, pixels, pixels, eps,
+                 momentum);
 }
 
 // The gradient of x (images, height, width, channels) from that of y, g, which has three lines less.
 FILTER blur_back(const T* g, T* to_x, int height, int width, int channels, int rows) {
-    Strip own = strip_of(height, width, rows);
+    Strip own = strip_of(blockIdx.x, height, width, rows);
     int tall = height - 3, broad = width - 3, j = own.j, first = threadIdx.x * V;
     if (j >= width) return;
     float taps[4], before[3][V] = {};

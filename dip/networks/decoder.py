@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dip.networks import cuda
+from dip.networks.following import Following
 from dip.networks.fused import Backwards, _empty, _ordered, _Shares, _Statistics
 from dip.networks.recorded import Gradients, Prepared, part, unseen
 
@@ -44,14 +45,19 @@ def worthwhile(x: Tensor, branch: Tensor | None, mode: str, layer: Any) -> bool:
     return 4 * x.shape[2] * x.shape[3] >= _PIXELS and min(x.shape[1], outputs) >= _CHANNELS
 
 
-def conv_enlarged(x: Tensor, branch: Tensor | None, norm: Any, layer: Any, weights: Prepared) -> Tensor:
-    """Return what `fused.conv_enlarged` does, of bilinear upsampling and a kernel of size 3."""
+def conv_enlarged(
+    x: Tensor, branch: Tensor | None, norm: Any, layer: Any, weights: Prepared, following: Following | None = None
+) -> Tensor:
+    """Return what `fused.conv_enlarged` does, of bilinear upsampling and a kernel of size 3.
+
+    What normalises it next is told the statistics.
+    """
     weight = layer.weight
     trained = any(isinstance(one, Tensor) and one.requires_grad for one in weights.values())
     later = trained and unseen(weight)  # see `Gradients`
     branch = None if branch is None else _ordered(branch)
     scale, offset = part(norm, len(norm.weight) - x.shape[1], weights)[1]
-    y: Tensor = _ConvSmall.apply(_ordered(x), branch, scale, offset, weight, norm, layer, later)
+    y: Tensor = _ConvSmall.apply(_ordered(x), branch, scale, offset, weight, norm, layer, later, following)
     return y
 
 
@@ -96,12 +102,15 @@ def _tiles(outputs: int, few: int, channels: int) -> int:
     return 9 * -(-outputs // _TILE) * -(-(few + channels) // _TILE)
 
 
-def _filter(kernel: str, y: Tensor, *arguments: Any) -> None:
-    """Queue a kernel that filters; its blocks have fewer threads than others, for each needs more registers."""
+def _filtering(y: Tensor) -> tuple[cuda.Picture, int]:
+    """Return what kernels that filter are launched for, and the strips of y that their blocks have.
+
+    The blocks have fewer threads than others, for each needs more registers.
+    """
     picture, (images, _, height, width) = cuda.Picture(y), y.shape
     across = picture.threads[0]
     picture.threads = across, _FILTER // across
-    picture.launch(kernel, images * -(-height // _ROWS) * -(-width // picture.threads[1]), *arguments)
+    return picture, images * -(-height // _ROWS) * -(-width // picture.threads[1])
 
 
 class _ConvSmall(torch.autograd.Function):
@@ -116,6 +125,7 @@ class _ConvSmall(torch.autograd.Function):
         norm: Any,
         layer: Any,
         later: bool,
+        following: Following | None,
     ) -> Tensor:
         images, channels, height, width = x.shape
         few, outputs, large = 0 if branch is None else branch.shape[1], len(weight), (2 * height, 2 * width)
@@ -137,7 +147,13 @@ class _ConvSmall(torch.autograd.Function):
             from_branch = torch.mm(_matrix(seen), of_branch)
         spread = _ordered(F.conv_transpose2d(padded, turned, stride=2, padding=1))
         y, from_sides = _empty(x, outputs, *large), torch.bmm(beyond, of_sides)
-        _filter("blur", y, spread, from_branch, from_sides, y, images, *large, outputs, _ROWS, length)
+        made_of, extent = (spread, from_branch, from_sides, y), (images, *large, outputs, _ROWS, length)
+        filtering, strips = _filtering(y)
+        if following is None:
+            filtering.launch("blur", strips, *made_of, *extent)
+        else:
+            sought, last = following.sought()
+            filtering.sum("blur_moments", strips, norm, *made_of, *sought, last=(*extent, strips, *last))
         ctx.norm, ctx.frozen, ctx.few, ctx.reflect, ctx.later = norm, not norm.training, few, layer.reflect, later
         ctx.save_for_backward(x, padded, beyond, seen, turned, of_branch, of_sides, *line[:3])
         return y
@@ -150,7 +166,8 @@ class _ConvSmall(torch.autograd.Function):
         outputs, large, few = g.shape[1], (2 * height, 2 * width), ctx.few
         length, picture, by_pixels = max(large), cuda.Picture(x), _matrix(g)
         spread = _empty(g, outputs, large[0] + 3, large[1] + 3)
-        _filter("blur_back", spread, g, spread, *spread.shape[2:], outputs, _ROWS)
+        filtering, strips = _filtering(spread)
+        filtering.launch("blur_back", strips, g, spread, *spread.shape[2:], outputs, _ROWS)
         ends = g.new_empty(4, images * length, outputs)
         cuda.Picture(g).pixels("ends", len(ends) * ends.shape[1], g, ends, images, *large, outputs, length)
 
@@ -179,4 +196,4 @@ class _ConvSmall(torch.autograd.Function):
         )
         given = to_x, x, mean, deviation, scale, found.shares
         picture.launch("spread_enlarged", images * height, *given, height, width, channels, True)
-        return to_x, to_branch, found.to_scale, found.to_offset, of_conv.to_weight, None, None, None
+        return to_x, to_branch, found.to_scale, found.to_offset, of_conv.to_weight, None, None, None, None

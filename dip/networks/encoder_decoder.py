@@ -11,7 +11,17 @@ from torch import Tensor, nn
 
 from dip.errors import non_negative_int, positive_int, unknown, yes_or_no
 from dip.networks import fused, recorded
-from dip.networks.layers import Conv2d, applied, apply, biased, finished, trained_on_gpu, unwatched
+from dip.networks.layers import (
+    Conv2d,
+    applied,
+    apply,
+    biased,
+    finished,
+    followed,
+    is_pointwise,
+    trained_on_gpu,
+    unwatched,
+)
 from dip.networks.upsampled import branched, conv_upsampled
 from dip.operators import Downsample
 
@@ -223,8 +233,10 @@ class EncoderDecoder(nn.Module):
             x = apply(down.children(), x, weights=weights)
         for up, branch, mode in reversed(list(zip(self.up, skips, self.upsampling, strict=True))):
             norm, conv, *layers = up.children()
-            x, bias = conv_upsampled(x, branch, mode, norm, conv, weights)
-            x, bias = applied([*layers, self.out] if up is self.up[0] else layers, x, bias, weights)
+            layers += [self.out] if up is self.up[0] else []
+            following = followed(layers, x, conv)
+            x, bias = conv_upsampled(x, branch, mode, norm, conv, weights, following)
+            x, bias = applied(layers, x, bias, weights, following)
             x, bias = (x, bias) if up is self.up[0] else (biased(x, bias), None)
         return finished(x, bias, self.sigmoid, self.out)
 
@@ -232,8 +244,11 @@ class EncoderDecoder(nn.Module):
         """Return what of the weights is to be prepared at once."""
         if not trained_on_gpu(z):
             return {}
+        area = z.shape[2] * z.shape[3]
         # the kernels take the weights of these as they are, and those of narrow convolutions
         own = {list(up.children())[1] for up in self.up}
+        for scale, up in enumerate(self.up):
+            own |= {one for one in up.children() if type(one) is Conv2d and is_pointwise(one, z, area >> 2 * scale)}
         layers: list[Any] = [one for one in self.modules() if type(one) is Conv2d and unwatched(one) and one not in own]
         cast = recorded.cast([layer for layer in layers if not fused.is_narrow(layer, z.dtype)], z.dtype)
         stages: Any = zip(self.up, self.skip, strict=True)

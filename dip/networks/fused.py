@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dip.networks import cuda
+from dip.networks.following import Following
 from dip.networks.recorded import Gradients, Prepared, part, unseen
 
 __all__ = ["conv", "conv_enlarged", "finish", "is_narrow", "norm_act", "norm_conv", "norm_first"]
@@ -25,7 +26,7 @@ Line = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]  # mean
 _NOTHING: Line = (None, None, None, None)
 
 
-def norm_act(x: Tensor, bias: Tensor | None, norm: Any, slope: float) -> Tensor:
+def norm_act(x: Tensor, bias: Tensor | None, norm: Any, slope: float, found: Following | None = None) -> Tensor:
     """Return the activated batch normalisation of x + bias.
 
     Parameters
@@ -38,21 +39,26 @@ def norm_act(x: Tensor, bias: Tensor | None, norm: Any, slope: float) -> Tensor:
         With its statistics of x, or frozen.
     slope : float
         Of the activation below 0.
+    found : Following, optional
+        The statistics, where what has made x has found them.
     """
-    y: Tensor = _NormAct.apply(_ordered(x), bias, norm.weight, norm.bias, norm, float(slope))
+    y: Tensor = _NormAct.apply(_ordered(x), bias, norm.weight, norm.bias, norm, float(slope), found)
     return y
 
 
-def norm_conv(x: Tensor, bias: Tensor | None, norm: Any, slope: float, layer: Any, weights: Prepared) -> Tensor:
+def norm_conv(
+    x: Tensor,
+    bias: Tensor | None,
+    norm: Any,
+    slope: float,
+    layer: Any,
+    weights: Prepared,
+    found: Following | None = None,
+) -> Tensor:
     """Return the convolution, without its own bias, of what `norm_act` returns, padded as the layer says."""
-    x = _ordered(x)
-    y: Tensor
-    if is_narrow(layer, x.dtype):
-        y = _Narrow.apply(x, bias, norm.weight, norm.bias, layer.weight, norm, float(slope), layer)
-    else:
-        y = _NormConv.apply(
-            x, bias, norm.weight, norm.bias, weights.get(layer, layer.weight), norm, float(slope), layer
-        )
+    narrow = is_narrow(layer, x.dtype)
+    weight, function = (layer.weight, _Narrow) if narrow else (weights.get(layer, layer.weight), _NormConv)
+    y: Tensor = function.apply(_ordered(x), bias, norm.weight, norm.bias, weight, norm, float(slope), layer, found)
     return y
 
 
@@ -61,7 +67,7 @@ def conv(x: Tensor, layer: Any, weights: Prepared) -> Tensor:
     x = _ordered(x)
     y: Tensor
     if is_narrow(layer, x.dtype):
-        y = _Narrow.apply(x, None, None, None, layer.weight, None, 1.0, layer)
+        y = _Narrow.apply(x, None, None, None, layer.weight, None, 1.0, layer, None)
     else:
         y = _Conv.apply(x, weights.get(layer, layer.weight), layer)
     return y
@@ -83,7 +89,7 @@ def conv_enlarged(x: Tensor, branch: Tensor | None, mode: str, norm: Any, layer:
 
 def norm_first(x: Tensor, norm: Any, scale: Tensor, offset: Tensor) -> Tensor:
     """Return the batch normalisation of x by the first of a layer's channels, whose scale and offset these are."""
-    y: Tensor = _NormAct.apply(_ordered(x), None, scale, offset, norm, 1.0)
+    y: Tensor = _NormAct.apply(_ordered(x), None, scale, offset, norm, 1.0, None)
     return y
 
 
@@ -159,10 +165,10 @@ def _normalised(x: Tensor, line: Line, slope: float, pad: Pad) -> Tensor:
 
 
 def _norm_act(
-    x: Tensor, bias: Tensor | None, norm: Any, scale: Tensor, offset: Tensor, slope: float, pad: Pad
+    x: Tensor, bias: Tensor | None, norm: Any, scale: Tensor, offset: Tensor, slope: float, pad: Pad, found: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return x + bias normalised, activated and padded, and the mean of x and its 1 / deviation."""
-    found = _Statistics(x, norm, bias=bias)
+    found = found or _Statistics(x, norm, bias=bias)
     return _normalised(x, (found.mean, found.deviation, scale, offset), slope, pad), found.mean, found.deviation
 
 
@@ -216,9 +222,9 @@ def _as(gradient: Tensor | None, dtype: torch.dtype) -> Tensor | None:
 class _NormAct(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, bias: Tensor | None, scale: Tensor, offset: Tensor, norm: Any, slope: float
+        ctx: Any, x: Tensor, bias: Tensor | None, scale: Tensor, offset: Tensor, norm: Any, slope: float, found: Any
     ) -> Tensor:
-        z, mean, deviation = _norm_act(x, bias, norm, scale, offset, slope, (0, False))
+        z, mean, deviation = _norm_act(x, bias, norm, scale, offset, slope, (0, False), found)
         ctx.save_for_backward(x, scale, offset, mean, deviation)
         ctx.norm, ctx.slope, ctx.frozen = norm, slope, not norm.training
         return z
@@ -229,7 +235,8 @@ class _NormAct(torch.autograd.Function):
         x, scale, offset, mean, deviation = ctx.saved_tensors
         line = mean, deviation, scale, offset
         to_x, found = _back(_ordered(gradients[0]), x, line, ctx.slope, (0, False), ctx.norm, ctx.frozen)
-        return to_x, found.to_bias if ctx.needs_input_grad[1] else None, found.to_scale, found.to_offset, None, None
+        to_bias = found.to_bias if ctx.needs_input_grad[1] else None
+        return to_x, to_bias, found.to_scale, found.to_offset, None, None, None
 
 
 class _NormConv(torch.autograd.Function):
@@ -244,10 +251,11 @@ class _NormConv(torch.autograd.Function):
         norm: Any,
         slope: float,
         layer: Any,
+        found: Any,
     ) -> Tensor:
         ctx.norm, ctx.slope, ctx.frozen = norm, slope, not norm.training
         ctx.stride, ctx.pad = layer.stride[0], (layer.pad, layer.reflect)
-        z, mean, deviation = _norm_act(x, bias, norm, scale, offset, slope, ctx.pad)
+        z, mean, deviation = _norm_act(x, bias, norm, scale, offset, slope, ctx.pad, found)
         ctx.dtype, weight = weight.dtype, weight.to(x.dtype)
         ctx.save_for_backward(x, scale, offset, mean, deviation, weight, z)
         return F.conv2d(z, weight, None, ctx.stride)
@@ -261,7 +269,8 @@ class _NormConv(torch.autograd.Function):
         line = mean, deviation, scale, offset
         to_x, found = _back(of_conv.to_input, x, line, ctx.slope, ctx.pad, ctx.norm, ctx.frozen)
         to_bias = found.to_bias if ctx.needs_input_grad[1] else None
-        return to_x, to_bias, found.to_scale, found.to_offset, _as(of_conv.to_weight, ctx.dtype), None, None, None
+        to_weight = _as(of_conv.to_weight, ctx.dtype)
+        return to_x, to_bias, found.to_scale, found.to_offset, to_weight, None, None, None, None
 
 
 class _Conv(torch.autograd.Function):
@@ -361,11 +370,12 @@ class _Narrow(torch.autograd.Function):
         norm: Any,
         slope: float,
         layer: Any,
+        found: Any,
     ) -> Tensor:
         ctx.norm, ctx.slope, ctx.layer, ctx.frozen = norm, slope, layer, norm is not None and not norm.training
         line = _NOTHING
         if norm is not None:
-            found = _Statistics(x, norm, bias=bias)
+            found = found or _Statistics(x, norm, bias=bias)
             line = found.mean, found.deviation, scale, offset
         ctx.save_for_backward(x, weight, *line)
         images, channels, height, width = x.shape
@@ -389,9 +399,9 @@ class _Narrow(torch.autograd.Function):
             to_x = torch.empty_like(x)
             picture.pixels("spread_narrow", pixels, g, x, *line, weight, found.shares, to_x, *size)
         if ctx.norm is None:
-            return to_x, None, None, None, to_weight, None, None, None
+            return to_x, None, None, None, to_weight, None, None, None, None
         to_bias = found.to_bias if ctx.needs_input_grad[1] else None
-        return to_x, to_bias, found.to_scale, found.to_offset, to_weight, None, None, None
+        return to_x, to_bias, found.to_scale, found.to_offset, to_weight, None, None, None, None
 
 
 class _Finish(torch.autograd.Function):

@@ -180,30 +180,11 @@ __device__ __forceinline__ void brought_down(
 
 // ------------------------------------------------------------------ sums
 
-// Add S sums of each channel over all blocks. In the block that is done last, true is returned and shared memory begins
-// with the sums, one after the other for all channels; in the others, false. Two at a time go there, which takes
-// blockDim.y * 2 * channels floats, or S * channels in the end.
-template <int S>
-__device__ bool total(float* shared, const float (*sums)[V], float* partial, unsigned* ticket, int channels) {
-    int all = S * channels, both = 2 * channels;
-    int thread = threadIdx.y * blockDim.x + threadIdx.x, threads = blockDim.x * blockDim.y;
-#pragma unroll
-    for (int s = 0; s < S; s += 2) {
-        if (s) __syncthreads();
-        float* own = shared + threadIdx.y * both + threadIdx.x * V;
-        EACH {
-            own[v] = sums[s][v];
-            own[channels + v] = sums[s + 1][v];
-        }
-        __syncthreads();
-        for (int k = thread; k < both; k += threads) {
-            float sum = 0;
-#pragma unroll 8
-            for (int row = 0; row < blockDim.y; ++row) sum += shared[row * both + k];
-            partial[blockIdx.x * all + s * channels + k] = sum;
-        }
-    }
+// Add up the blocks' sums, `all` of each in `partial`. In the block that is done last, true is returned and shared memory
+// begins with the sums; it has to have room for `room` times as many. In the others, false.
+__device__ bool added_up(float* shared, const float* partial, unsigned* ticket, int all, int room) {
     __shared__ int last;
+    int thread = threadIdx.y * blockDim.x + threadIdx.x, threads = blockDim.x * blockDim.y;
     __threadfence();
     __syncthreads();
     if (thread == 0) last = atomicInc(ticket, gridDim.x - 1) == gridDim.x - 1;
@@ -211,8 +192,7 @@ __device__ bool total(float* shared, const float (*sums)[V], float* partial, uns
     if (!last) return false;
     __threadfence();
     // some threads for each value, or each four, so that many are on their way at a time
-    int wide = all % 4 ? 1 : 4, columns = all / wide, room = blockDim.y * both / all;
-    int groups = threads / columns;
+    int wide = all % 4 ? 1 : 4, columns = all / wide, groups = threads / columns;
     groups = groups < 1 ? 1 : groups > room ? (room < 1 ? 1 : room) : groups;
     for (int k = thread; k < columns * groups; k += threads) {
         int column = k % columns * wide;
@@ -242,7 +222,33 @@ __device__ bool total(float* shared, const float (*sums)[V], float* partial, uns
     return true;
 }
 
-// From sums over x - x of the first pixel, to the statistics; the running ones take their share.
+// Add S sums of each channel over all blocks. In the block that is done last, true is returned and shared memory begins
+// with the sums, one after the other for all channels; in the others, false. Two at a time go there, which takes
+// blockDim.y * 2 * channels floats, or S * channels in the end.
+template <int S>
+__device__ bool total(float* shared, const float (*sums)[V], float* partial, unsigned* ticket, int channels) {
+    int all = S * channels, both = 2 * channels;
+    int thread = threadIdx.y * blockDim.x + threadIdx.x, threads = blockDim.x * blockDim.y;
+#pragma unroll
+    for (int s = 0; s < S; s += 2) {
+        if (s) __syncthreads();
+        float* own = shared + threadIdx.y * both + threadIdx.x * V;
+        EACH {
+            own[v] = sums[s][v];
+            own[channels + v] = sums[s + 1][v];
+        }
+        __syncthreads();
+        for (int k = thread; k < both; k += threads) {
+            float sum = 0;
+#pragma unroll 8
+            for (int row = 0; row < blockDim.y; ++row) sum += shared[row * both + k];
+            partial[blockIdx.x * all + s * channels + k] = sum;
+        }
+    }
+    return added_up(shared, partial, ticket, all, blockDim.y * both / all);
+}
+
+// From sums over x - x of the first pixel, or over x without one, to the statistics; the running ones take their share.
 __device__ void conclude(
     const float* shared, const T* x, const float* bias, float* mean, float* deviation, float* running_mean,
     float* running_variance, long long* seen, int channels, float pixels, float count, float eps, float momentum
@@ -252,7 +258,7 @@ __device__ void conclude(
         float apart = shared[c] / pixels;
         float variance = shared[channels + c] / pixels - apart * apart;
         variance = variance < 0 ? 0 : variance;  // but NaN stays
-        float middle = wide(x[c]) + apart;
+        float middle = x ? wide(x[c]) + apart : apart;
         mean[c] = middle;
         deviation[c] = 1.0f / sqrtf(variance + eps);
         float shifted = bias ? middle + bias[c] : middle;

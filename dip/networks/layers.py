@@ -19,7 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dip.networks import cuda, fused, norms, recorded
+from dip.networks import cuda, fused, norms, pointwise, recorded
+from dip.networks.following import Following
 from dip.networks.gradients import MODE, TAPS, WeightGradient, filter_of, gradients_of, to_input
 from dip.networks.norms import normalise, normalised, strips
 
@@ -116,21 +117,31 @@ def apply(
 
 
 def applied(
-    layers: Iterable[nn.Module], x: Tensor, bias: Tensor | None = None, weights: recorded.Prepared | None = None
+    layers: Iterable[nn.Module],
+    x: Tensor,
+    bias: Tensor | None = None,
+    weights: recorded.Prepared | None = None,
+    found: Following | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Return what `apply` returns but for a bias, and that, if there is one."""
+    """Return what `apply` returns but for a bias, and that, if there is one.
+
+    `found` is what `followed` has returned for them and what x is made by.
+    """
     left, weights = list(layers), weights or {}
     while left:
         on_gpu = trained_on_gpu(x) and in_float32(left)
         together = _together(left, x) if on_gpu or trained_on_cpu(x) else None
         if on_gpu and together is not None:
             norm, slope, conv, length = together
-            given = x, bias, norm, slope
-            if conv is None:
-                x, bias = fused.norm_act(*given), None
-            else:
-                x, bias = fused.norm_conv(*given, conv, weights), conv.bias
+            given, known, found = (x, bias, norm, slope), found, None
             del left[:length]
+            if conv is None:
+                x, bias = fused.norm_act(*given, known), None
+            elif is_pointwise(conv, x, x.shape[2:].numel()):
+                found = followed(left, x, conv)
+                x, bias = pointwise.norm_conv(*given, conv, known, found), conv.bias
+            else:
+                x, bias = fused.norm_conv(*given, conv, weights, known), conv.bias
             continue
         x, bias = biased(x, bias), None
         if on_gpu and type(left[0]) is Conv2d and unwatched(left[0]):
@@ -150,6 +161,21 @@ def applied(
             x = norm_conv(x, norm.weight, norm.bias, conv.weight, conv.bias, running, norm, slope, conv)
         del left[:length]
     return x, bias
+
+
+def followed(layers: Iterable[nn.Module], x: Tensor, conv: Any) -> Following | None:
+    """Return what layers after a convolution of x begin with, if the kernels find its statistics in bfloat16."""
+    left = list(layers)
+    taken = x.dtype == torch.bfloat16 and trained_on_gpu(x, max(0, conv.out_channels - x.shape[1])) and in_float32(left)
+    together = _together(left, x) if taken and left else None
+    if together is None or not together.norm.training or together.norm.num_features != conv.out_channels:
+        return None
+    return Following(together.norm, conv.bias)
+
+
+def is_pointwise(layer: Any, x: Tensor, area: int) -> bool:
+    """Tell whether `pointwise` takes a convolution of pictures like x, of so many pixels each."""
+    return pointwise.worthwhile(layer, x.dtype, len(x) * area, _device_of(x))
 
 
 def finished(x: Tensor, bias: Tensor | None, sigmoid: bool, layer: Conv2d) -> Tensor:

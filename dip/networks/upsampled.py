@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dip.networks import decoder, fused, recorded
+from dip.networks.following import Following
 from dip.networks.gradients import MODE, TAPS, WeightGradient, filter_of
 from dip.networks.layers import apply, as_one, in_float32, norm_conv, trained_on_cpu, trained_on_gpu, upsample
 from dip.networks.norms import norm_backward, normalised, strips, sums_of
@@ -67,7 +68,13 @@ def branched(x: Tensor, layers: Sequence[Any], norm: Any, conv: Any, weights: re
 
 
 def conv_upsampled(
-    x: Tensor, joined: Branch | None, mode: str, norm: Any, conv: Any, weights: recorded.Prepared | None = None
+    x: Tensor,
+    joined: Branch | None,
+    mode: str,
+    norm: Any,
+    conv: Any,
+    weights: recorded.Prepared | None = None,
+    following: Following | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Return ``conv(norm(cat([branch, upsample(x, mode)])))``, and the bias (K,) that is still to be added to it.
 
@@ -85,6 +92,8 @@ def conv_upsampled(
         Of stride 1.
     weights : mapping, optional
         What `dip.networks.recorded` has prepared.
+    following : Following, optional
+        What `dip.networks.layers.followed` has returned; it is told the statistics, if that saves time.
     """
     branch = None if joined is None else joined.picture
     if joined is None:
@@ -95,7 +104,7 @@ def conv_upsampled(
             recorded.wait_for_branches(x)
     if on_gpu:
         if decoder.worthwhile(x, branch, mode, conv):
-            return decoder.conv_enlarged(x, branch, norm, conv, weights or {}), conv.bias
+            return decoder.conv_enlarged(x, branch, norm, conv, weights or {}, following), conv.bias
         return fused.conv_enlarged(x, branch, mode, norm, conv, weights or {}), conv.bias
     if not (trained_on_cpu(x) and as_one(norm, conv) and _worthwhile(x, conv)):
         x = upsample(x, mode)

@@ -137,10 +137,10 @@ def together(preset: str, options: argparse.Namespace) -> dict[str, Any]:
 
 def at_once(preset: str, count: int, size: int, options: argparse.Namespace) -> float:
     """Return the milliseconds of an iteration of all of so many fits."""
-    every, gate, times = max(120, options.iters), threading.Barrier(count, timeout=120), []
+    every, gate, times = max(120, options.iters), threading.Barrier(count, timeout=60), []
 
     def look(fit: dip.Fit) -> None:
-        if fit.iteration // every in (1, 4):
+        if fit.iteration // every in (1, 3):
             torch.cuda.current_stream().synchronize()
             if not gate.wait():  # all are there
                 times.append(time.perf_counter())
@@ -152,9 +152,9 @@ def at_once(preset: str, count: int, size: int, options: argparse.Namespace) -> 
     ]
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
-        for _ in dip.run_all(fits, 4 * every + 1, at_once=count):
+        for _ in dip.run_all(fits, 3 * every + 1, at_once=count):
             pass
-    return 1e3 * (times[1] - times[0]) / (3 * every)
+    return 1e3 * (times[1] - times[0]) / (2 * every)
 
 
 def new_fit(size: int, precision: str, preset: str, callback: Callable[[dip.Fit], Any]) -> dip.Fit:

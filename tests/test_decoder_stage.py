@@ -92,7 +92,7 @@ def test_the_filter_finds_the_statistics_of_what_follows(device, taken, channels
     monkeypatch.setattr(Emulated, "launch", lambda self, *given: (kernels.append(given[0]), launched(self, *given))[1])
     for told in (True, False):
         norm, conv, *after = copy.deepcopy([*modules, *layers_after])
-        joined = branched(beside[0], [], norm, conv, {}) if beside else None
+        joined = branched(beside[0], [], "bilinear", norm, conv, {}) if beside else None
         following = layers.followed(after, x, conv) if told else None
         kernels.clear()
         y, bias = conv_upsampled(x, joined, "bilinear", norm, conv, {}, following)
@@ -159,7 +159,7 @@ def test_autograd_takes_the_gradient_of_weights_as_it_is(device, monkeypatch):
     norm, conv = (module.to(memory_format=torch.channels_last) for module in stage_of(device, 4, 16))
     inputs = picture(1, 16, 6, 8, device=device), picture(1, 4, 12, 16, device=device)
     x, beside = (ordered(one).requires_grad_() for one in inputs)
-    y, _ = conv_upsampled(x, branched(beside, [], norm, conv, {}), "bilinear", norm, conv)
+    y, _ = conv_upsampled(x, branched(beside, [], "bilinear", norm, conv, {}), "bilinear", norm, conv)
     y.sum().backward()
     assert seen == [conv.weight.grad.data_ptr()]
     assert conv.weight.grad.is_contiguous(memory_format=torch.channels_last)
@@ -211,7 +211,7 @@ def test_what_it_needs_can_be_foretold(device):
         keep = kept.append
         hooks = torch.autograd.graph.saved_tensors_hooks(lambda t, keep=keep: (keep(tuple(t.shape)), t)[1], lambda t: t)
         with layers.foretelling(torch.device(device)), hooks:
-            y, _ = conv_upsampled(x, branched(beside, [], norm, conv, {}), "bilinear", norm, conv)
+            y, _ = conv_upsampled(x, branched(beside, [], "bilinear", norm, conv, {}), "bilinear", norm, conv)
         y.sum().backward()
         kept += [tuple(t.grad.shape) for t in (x, beside, conv.weight, norm.weight)]
     assert shapes["meta"] == shapes[device]

@@ -164,7 +164,7 @@ def test_norm_act_and_conv(device, kind, channels, options, frozen):
 
 def stage(mode):
     def run(own, x, branch=None):
-        branch = None if branch is None else branched(branch, [], *own, {})
+        branch = None if branch is None else branched(branch, [], mode, *own, {})
         return layers.biased(*conv_upsampled(x, branch, mode, *own))
 
     return run
@@ -360,7 +360,7 @@ def test_autograd_takes_the_gradients_of_weights_as_they_are(device, monkeypatch
     norm, _, conv = (module.to(device, memory_format=torch.channels_last) for module in layers_of("both", 20))
     inputs = picture(1, 16, 6, 8, device=device), picture(1, 4, 12, 16, device=device)
     x, beside = (ordered(one).requires_grad_() for one in inputs)
-    y, _ = conv_upsampled(x, branched(beside, [], norm, conv, {}), "bilinear", norm, conv)
+    y, _ = conv_upsampled(x, branched(beside, [], "bilinear", norm, conv, {}), "bilinear", norm, conv)
     y.sum().backward()
     assert seen == [conv.weight.grad.data_ptr()]
     network = networks.EncoderDecoder(8, 3, down=[16, 16], up=[16, 16], skip=[4, 4])

@@ -11,7 +11,7 @@ What is kept for the backward pass is the small picture, before and after the no
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,9 +20,9 @@ from torch import Tensor
 from dip.networks import cuda
 from dip.networks.following import Following
 from dip.networks.fused import Backwards, _empty, _ordered, _Shares, _Statistics
-from dip.networks.recorded import Gradients, Prepared, part, unseen
+from dip.networks.recorded import Gradients, Prepared, on_branch, part, unseen
 
-__all__ = ["conv_enlarged", "worthwhile"]
+__all__ = ["Ready", "conv_enlarged", "ready", "worthwhile"]
 
 # The least pixels of an enlarged picture, and channels before and after the convolution, for which it is worthwhile.
 _PIXELS, _CHANNELS = 2**15, 16
@@ -45,19 +45,70 @@ def worthwhile(x: Tensor, branch: Tensor | None, mode: str, layer: Any) -> bool:
     return 4 * x.shape[2] * x.shape[3] >= _PIXELS and min(x.shape[1], outputs) >= _CHANNELS
 
 
+class Ready(NamedTuple):
+    """What of `conv_enlarged` needs the branch and the weights alone, in the dtype of the pictures.
+
+    Attributes
+    ----------
+    turned : Tensor
+        (C, K, 3, 3), weights of the transposed convolution of the small picture.
+    of_branch : Tensor
+        (P, K), those of the branch's patches.
+    of_sides : Tensor
+        (4, 3 C, K), those of what lies beyond each side.
+    seen : Tensor or None
+        (N, P, 2H, 2W), the branch's patches.
+    from_branch : Tensor or None
+        (N * 2H * 2W, K), their product.
+    """
+
+    turned: Tensor
+    of_branch: Tensor
+    of_sides: Tensor
+    seen: Tensor | None
+    from_branch: Tensor | None
+
+
+@torch.no_grad()
+def ready(x: Tensor, branch: Tensor | None, layer: Any) -> Ready:
+    """Return what can be done before the small picture x is there: of x itself, shape and dtype count."""
+    weight, channels, few = layer.weight, x.shape[1], 0 if branch is None else branch.shape[1]
+    like = weight.new_empty(0, dtype=x.dtype) if branch is None else branch.new_empty(0)
+    outputs = len(weight)
+    turned = _empty(like.new_empty(channels), outputs, 3, 3)
+    of_branch = like.new_empty(-(-9 * few // 8) * 8, outputs)  # that many rows suit the product
+    of_sides = like.new_empty(4, 3 * channels, outputs)
+    size = outputs, few, channels
+    given = _ordered(weight), turned, of_branch, of_sides, *size, len(of_branch)
+    cuda.Picture(turned).launch("turn", _tiles(*size), *given)
+    if branch is None:
+        return Ready(turned, of_branch, of_sides, None, None)
+    branch, large = _ordered(branch), branch.shape[2:]
+    seen = _empty(branch, len(of_branch), *large)
+    given_there = *large, few, len(of_branch), layer.reflect
+    cuda.Picture(seen).launch("patches", len(branch) * large[0], branch, seen, *given_there)
+    return Ready(turned, of_branch, of_sides, seen, torch.mm(_matrix(seen), of_branch))
+
+
 def conv_enlarged(
-    x: Tensor, branch: Tensor | None, norm: Any, layer: Any, weights: Prepared, following: Following | None = None
+    x: Tensor,
+    branch: Tensor | None,
+    norm: Any,
+    layer: Any,
+    weights: Prepared,
+    following: Following | None = None,
+    there: Ready | None = None,
 ) -> Tensor:
     """Return what `fused.conv_enlarged` does, of bilinear upsampling and a kernel of size 3.
 
-    What normalises it next is told the statistics.
+    What normalises it next is told the statistics. `there` is what `ready` has returned, if that was asked.
     """
     weight = layer.weight
     trained = any(isinstance(one, Tensor) and one.requires_grad for one in weights.values())
     later = trained and unseen(weight)  # see `Gradients`
     branch = None if branch is None else _ordered(branch)
     scale, offset = part(norm, len(norm.weight) - x.shape[1], weights)[1]
-    y: Tensor = _ConvSmall.apply(_ordered(x), branch, scale, offset, weight, norm, layer, later, following)
+    y: Tensor = _ConvSmall.apply(_ordered(x), branch, scale, offset, weight, norm, layer, later, following, there)
     return y
 
 
@@ -66,30 +117,8 @@ def _matrix(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
 
 
-def _turned(x: Tensor, weight: Tensor, few: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return weights (K, few + C, 3, 3) as the products take them, in the dtype of x.
-
-    Returns
-    -------
-    turned : Tensor
-        (C, K, 3, 3), of the transposed convolution of the small picture.
-    of_branch : Tensor
-        (P, K), of the branch's patches.
-    of_sides : Tensor
-        (4, 3 C, K), of what lies beyond each side.
-    """
-    outputs, channels = len(weight), x.shape[1]
-    turned = _empty(x.new_empty(channels), outputs, 3, 3)
-    of_branch = x.new_empty(-(-9 * few // 8) * 8, outputs)  # that many rows suit the product
-    of_sides = x.new_empty(4, 3 * channels, outputs)
-    size = outputs, few, channels
-    given = _ordered(weight), turned, of_branch, of_sides, *size, len(of_branch)
-    cuda.Picture(x).launch("turn", _tiles(*size), *given)
-    return turned, of_branch, of_sides
-
-
 def _turned_back(turned: Tensor, of_branch: Tensor | None, of_sides: Tensor, few: int) -> Tensor:
-    """Return the gradient of weights, in float32, from those of what `_turned` returns."""
+    """Return the gradient of weights, in float32, from those of the first three of `Ready`."""
     channels, outputs = turned.shape[:2]
     to_weight = _empty(turned.new_empty(outputs, dtype=torch.float32), few + channels, 3, 3)
     size = outputs, few, channels
@@ -126,25 +155,20 @@ class _ConvSmall(torch.autograd.Function):
         layer: Any,
         later: bool,
         following: Following | None,
+        there: Ready | None,
     ) -> Tensor:
         images, channels, height, width = x.shape
         few, outputs, large = 0 if branch is None else branch.shape[1], len(weight), (2 * height, 2 * width)
         length, picture = max(large), cuda.Picture(x)
         found = _Statistics(x, norm, few, enlarged="bilinear")
         line = found.mean, found.deviation, scale, offset
-        turned, of_branch, of_sides = _turned(x, weight, few)
+        turned, of_branch, of_sides, seen, from_branch = there or ready(x, branch, layer)
         padded = _empty(x, channels, height + 2, width + 2)
         given = height, width, channels, 1, _REPEAT, 1.0
         picture.launch("normalise", images * (height + 2), x, *line, padded, *given)
         beyond = x.new_empty(4, images * length, 3 * channels)
         size = images, height, width, channels, length, layer.reflect
         picture.pixels("sides", 12 * images * length, x, *line, beyond, *size)
-        seen = from_branch = None
-        if branch is not None:
-            seen = _empty(x, len(of_branch), *large)
-            given_there = *large, few, len(of_branch), layer.reflect
-            cuda.Picture(seen).launch("patches", images * large[0], branch, seen, *given_there)
-            from_branch = torch.mm(_matrix(seen), of_branch)
         spread = _ordered(F.conv_transpose2d(padded, turned, stride=2, padding=1))
         y, from_sides = _empty(x, outputs, *large), torch.bmm(beyond, of_sides)
         made_of, extent = (spread, from_branch, from_sides, y), (images, *large, outputs, _ROWS, length)
@@ -165,6 +189,12 @@ class _ConvSmall(torch.autograd.Function):
         g, (images, channels, height, width) = _ordered(gradients[0]), x.shape
         outputs, large, few = g.shape[1], (2 * height, 2 * width), ctx.few
         length, picture, by_pixels = max(large), cuda.Picture(x), _matrix(g)
+        to_branch = None
+        if ctx.needs_input_grad[1]:
+            with on_branch(g):  # for which the rest does not wait
+                to_seen, to_branch = torch.mm(by_pixels, of_branch.T), _empty(g, few, *large)
+                size_there = *large, few, len(of_branch), ctx.reflect
+                cuda.Picture(to_branch).launch("patches_back", images * large[0], to_seen, to_branch, *size_there)
         spread = _empty(g, outputs, large[0] + 3, large[1] + 3)
         filtering, strips = _filtering(spread)
         filtering.launch("blur_back", strips, g, spread, *spread.shape[2:], outputs, _ROWS)
@@ -178,11 +208,6 @@ class _ConvSmall(torch.autograd.Function):
         also = (g, ends, beyond) if seen is None else (g, ends, beyond, seen)
         wanted = True, ctx.needs_input_grad[4]
         of_conv = Gradients(spread, padded, turned, 2, wanted, ctx.later, finish, transposed=True, also=also)
-        to_branch = None
-        if ctx.needs_input_grad[1]:
-            to_seen, to_branch = torch.mm(by_pixels, of_branch.T), _empty(g, few, *large)
-            size_there = *large, few, len(of_branch), ctx.reflect
-            cuda.Picture(to_branch).launch("patches_back", images * large[0], to_seen, to_branch, *size_there)
         size = images, height, width, channels, length, ctx.reflect
         to_beyond = torch.bmm(ends, of_sides.transpose(1, 2))
         to_lines = x.new_empty(4, images * length // 2, channels)
@@ -196,4 +221,4 @@ class _ConvSmall(torch.autograd.Function):
         )
         given = to_x, x, mean, deviation, scale, found.shares
         picture.launch("spread_enlarged", images * height, *given, height, width, channels, True)
-        return to_x, to_branch, found.to_scale, found.to_offset, of_conv.to_weight, None, None, None, None
+        return to_x, to_branch, found.to_scale, found.to_offset, of_conv.to_weight, *(None,) * 5

@@ -227,9 +227,9 @@ class EncoderDecoder(nn.Module):
                 f"pad the code to {self.padded_size(*size)} (see padded_size) or take fewer scales"
             )
         skips, x, weights = [], z, self._prepared(z)
-        for down, skip, up in zip(self.down, self.skip, self.up, strict=True):
+        for down, skip, up, mode in zip(self.down, self.skip, self.up, self.upsampling, strict=True):
             layers, (norm, conv) = list(skip.children()), list(up.children())[:2]
-            skips.append(branched(x, layers, norm, conv, weights) if layers else None)
+            skips.append(branched(x, layers, mode, norm, conv, weights) if layers else None)
             x = apply(down.children(), x, weights=weights)
         for up, branch, mode in reversed(list(zip(self.up, skips, self.upsampling, strict=True))):
             norm, conv, *layers = up.children()

@@ -7,7 +7,8 @@ optimiser. What is not recorded is done in its turn.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ __all__ = [
     "beside",
     "cast",
     "forget",
+    "on_branch",
     "part",
     "parts",
     "recorded",
@@ -60,6 +62,19 @@ def beside(work: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     x.record_stream(side)
     y.record_stream(main)
     return y
+
+
+@contextlib.contextmanager
+def on_branch(x: Tensor) -> Iterator[None]:
+    """In a recording, do what is done with x in here beside what follows, where `beside` does its work."""
+    if not recorded(x) or _on_branch(x.device):
+        yield
+        return
+    side = devices.stream(x.device, devices.BRANCH)
+    side.wait_stream(torch.cuda.current_stream(x.device))
+    x.record_stream(side)
+    with torch.cuda.stream(side):
+        yield
 
 
 def wait_for_branches(x: Tensor) -> None:

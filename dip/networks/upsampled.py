@@ -42,29 +42,48 @@ _STRIP = 2**19  # values of the small picture in a strip for the gradient of the
 
 
 class Branch(NamedTuple):
-    """What joins the upsampled picture; whether it is normalised already, and computed beside the rest."""
+    """What joins the upsampled picture.
+
+    Attributes
+    ----------
+    picture : Tensor
+        It.
+    normalised : bool
+        Whether it is so already.
+    beside : bool
+        Whether it was computed beside the rest.
+    ready : Ready or None
+        What follows from it in `dip.networks.decoder`.
+    """
 
     picture: Tensor
     normalised: bool = False
     beside: bool = False
+    ready: decoder.Ready | None = None
 
 
-def branched(x: Tensor, layers: Sequence[Any], norm: Any, conv: Any, weights: recorded.Prepared) -> Branch:
+def branched(x: Tensor, layers: Sequence[Any], mode: str, norm: Any, conv: Any, weights: recorded.Prepared) -> Branch:
     """Return what layers make of x, to join an upsampled picture; on a GPU normalised by that picture's `norm`."""
     if not (as_one(norm, conv) and in_float32([norm, conv]) and trained_on_gpu(x)):
         return Branch(apply(layers, x, weights=weights))
     few = layers[0].out_channels if layers else x.shape[1]
     scale, offset = recorded.part(norm, few, weights)[0]
-    normalised = False
+    normalised, ready = False, None
 
     def work(x: Tensor) -> Tensor:
-        nonlocal normalised
+        nonlocal normalised, ready
         x = apply(layers, x, weights=weights)
         normalised = trained_on_gpu(x, norm.num_features - few)
-        return fused.norm_first(x, norm, scale, offset) if normalised else x
+        if not normalised:
+            return x
+        x = fused.norm_first(x, norm, scale, offset)
+        halved = len(x), norm.num_features - few, x.shape[2] // 2, x.shape[3] // 2
+        small = x.new_empty(halved, device="meta")  # what it will join
+        ready = decoder.ready(small, x, conv) if decoder.worthwhile(small, x, mode, conv) else None
+        return x
 
-    made = recorded.beside(work, x)  # which tells whether it is normalised, too
-    return Branch(made, normalised, beside=True)
+    made = recorded.beside(work, x)  # which tells the rest, too
+    return Branch(made, normalised, True, ready)
 
 
 def conv_upsampled(
@@ -104,7 +123,8 @@ def conv_upsampled(
             recorded.wait_for_branches(x)
     if on_gpu:
         if decoder.worthwhile(x, branch, mode, conv):
-            return decoder.conv_enlarged(x, branch, norm, conv, weights or {}, following), conv.bias
+            ready = None if joined is None else joined.ready
+            return decoder.conv_enlarged(x, branch, norm, conv, weights or {}, following, ready), conv.bias
         return fused.conv_enlarged(x, branch, mode, norm, conv, weights or {}), conv.bias
     if not (trained_on_cpu(x) and as_one(norm, conv) and _worthwhile(x, conv)):
         x = upsample(x, mode)

@@ -299,6 +299,7 @@ class Jitter:
         self._count: Tensor | None = None
         self._dtype, self._drew = dtype, False
         self._has_kernel = bool(std) and cuda.draws(device, dtype)
+        self._seed = self.generator.initial_seed()  # cannot be asked for in a recording
 
     @property
     def recorded(self) -> torch.Generator | None:
@@ -317,7 +318,7 @@ class Jitter:
             if self._noise is None:
                 self._noise = torch.empty(z.numel(), dtype=self._dtype, device=z.device)
             self._count.add_(1)
-            cuda.draw(z, self._noise, self._count, self.generator.initial_seed(), self.std)
+            cuda.draw(z, self._noise, self._count, self._seed, self.std)
             return
         if self._noise is None:
             # PyTorch draws eight times as fast into a flat buffer as into one in channels-last order; the
@@ -347,6 +348,7 @@ class Jitter:
         """Go on from `state`; the state of another kind of device cannot be continued and is left aside."""
         if state["generator"].shape == self.generator.get_state().shape:
             self.generator.set_state(state["generator"])
+            self._seed = self.generator.initial_seed()
         if "count" in state and self._has_kernel:
             if self._count is None:
                 self._count = state["count"].to(self.generator.device, copy=True)

@@ -279,6 +279,7 @@ def test_the_jitter_goes_on_from_its_state(device, monkeypatch):
         return jitter.add(z).clone()
 
     one, same, other = (new_jitter(device, monkeypatch, seed=seed) for seed in (3, 3, 2**40 + 3))
+    one.generator = SimpleNamespace(get_state=one.generator.get_state)  # its seed cannot be asked in a recording
     first = next_noise(one)
     assert torch.equal(first, next_noise(same))
     assert not torch.equal(first, next_noise(other))
@@ -410,7 +411,7 @@ def streams(monkeypatch):
     """Take what is computed for a recording; return the log of the streams."""
     log = []
     main, branch, side = (Stream(name, log) for name in ("main", "branch", "side"))
-    numbered = {devices.BRANCH: branch, devices.BESIDE: side}
+    numbered = {0: main, devices.BRANCH: branch, devices.BESIDE: side}
     monkeypatch.setattr(Stream, "now", main)
     monkeypatch.setattr(recorded, "recorded", lambda x: True)
     monkeypatch.setattr(devices, "stream", lambda device, number: numbered[number])
@@ -458,6 +459,15 @@ def test_in_a_recording_in_float32_only_branches_are(device, streams):
     backwards(network(ordered(picture(1, 8, 16, 16))))
     assert "begin on branch" in streams
     assert "begin on side" not in streams
+
+
+@pytest.mark.skipif(on_cuda, reason="there it is recorded in earnest")
+def test_in_a_recording_on_another_stream_everything_is_done_in_its_turn(device, streams, monkeypatch):
+    """As of several fits at a time, which would have the streams beside it in common."""
+    monkeypatch.setattr(Stream, "now", Stream("of a thread", streams))
+    network = networks.EncoderDecoder(8, 3, down=[16, 16], up=[16, 16], skip=[4, 4])
+    backwards(network.to(memory_format=torch.channels_last)(ordered(picture(1, 8, 16, 16).bfloat16())))
+    assert streams == []
 
 
 @pytest.mark.skipif(on_cuda, reason="there it is recorded in earnest")

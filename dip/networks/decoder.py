@@ -20,7 +20,7 @@ from torch import Tensor
 from dip.networks import cuda
 from dip.networks.following import Following
 from dip.networks.fused import Backwards, _empty, _ordered, _Shares, _Statistics
-from dip.networks.recorded import Gradients, Prepared, on_branch, part, unseen
+from dip.networks.recorded import Gradients, Prepared, on_branch, part, read_later, unseen
 
 __all__ = ["Ready", "conv_enlarged", "ready", "worthwhile"]
 
@@ -87,6 +87,7 @@ def ready(x: Tensor, branch: Tensor | None, layer: Any) -> Ready:
     seen = _empty(branch, len(of_branch), *large)
     given_there = *large, few, len(of_branch), layer.reflect
     cuda.Picture(seen).launch("patches", len(branch) * large[0], branch, seen, *given_there)
+    read_later(seen)
     return Ready(turned, of_branch, of_sides, seen, torch.mm(_matrix(seen), of_branch))
 
 

@@ -823,7 +823,7 @@ KERNEL(2) jitter(
         float noise[4];
 #pragma unroll
         for (int v = 0; v < 4; v += 2) {  // 24 bits each: of (0, 1], and of half a turn either way
-            float length = std * sqrtf(-2.0f * __logf(((x[v] >> 8) + 0.5f) * 0x1p-24f));
+            float length = std * sqrtf(fmaxf(-2.0f * __logf(((x[v] >> 8) + 0.5f) * 0x1p-24f), 0.0f));  // it may round below 0
             float turned = (((x[v + 1] >> 8) + 0.5f) * 0x1p-24f - 0.5f) * 6.283185307f;
             noise[v] = length * __cosf(turned);
             noise[v + 1] = length * __sinf(turned);

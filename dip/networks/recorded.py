@@ -27,6 +27,7 @@ __all__ = [
     "on_branch",
     "part",
     "parts",
+    "read_later",
     "recorded",
     "unseen",
     "wait_for_branches",
@@ -48,12 +49,24 @@ def recorded(x: Tensor) -> bool:
     return x.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
+def forks(x: Tensor) -> bool:
+    """Tell whether what is done with x is recorded, and may be on other streams than that of the recording.
+
+    Only where that is the package's stream for single fits. Recordings of several fits at a time would have the other
+    streams in common, and with them the scratch memory that cuBLAS keeps for a stream.
+    """
+    if not recorded(x):
+        return False
+    current = torch.cuda.current_stream(x.device)
+    return current in (devices.stream(x.device, 0), devices.stream(x.device, devices.BRANCH))
+
+
 def beside(work: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Return what some work makes of x. In a recording it is done beside what follows, until `wait_for_branches`.
 
     So is its backward pass: autograd takes the stream of the forward pass, and waits where one needs the other.
     """
-    if not recorded(x):
+    if not forks(x):
         return work(x)
     main, side = torch.cuda.current_stream(x.device), devices.stream(x.device, devices.BRANCH)
     side.wait_stream(main)
@@ -64,10 +77,16 @@ def beside(work: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return y
 
 
+def read_later(x: Tensor) -> None:
+    """Keep the memory of x, which was made on the branch, until what is done beside the backward pass has read it."""
+    if forks(x):
+        x.record_stream(devices.stream(x.device, devices.BESIDE))
+
+
 @contextlib.contextmanager
 def on_branch(x: Tensor) -> Iterator[None]:
     """In a recording, do what is done with x in here beside what follows, where `beside` does its work."""
-    if not recorded(x) or _on_branch(x.device):
+    if not forks(x) or _on_branch(x.device):
         yield
         return
     side = devices.stream(x.device, devices.BRANCH)
@@ -79,7 +98,7 @@ def on_branch(x: Tensor) -> Iterator[None]:
 
 def wait_for_branches(x: Tensor) -> None:
     """Let what follows wait for what was done beside it; x tells where."""
-    if recorded(x):
+    if forks(x):
         torch.cuda.current_stream(x.device).wait_stream(devices.stream(x.device, devices.BRANCH))
 
 
@@ -161,7 +180,7 @@ class Gradients:
         self.to_weight: Tensor | None = None
         if not wanted[1]:
             return
-        if later and recorded(g) and not _on_branch(g.device):
+        if later and forks(g) and not _on_branch(g.device):
             side = _waiting.room_for((*self._given[:2], *also))
             with torch.cuda.stream(side):
                 # held by nobody else: autograd would copy it, before it is there

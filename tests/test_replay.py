@@ -808,13 +808,18 @@ def cuda_fit(iters=LONG, **options):
 
 def count_replays(monkeypatch):
     calls = [0]
-    real = replay.Replay.evaluate
+    evaluate, several = replay.Replay.evaluate, replay.Replay.several
 
     def counted(self):
         calls[0] += 1
-        return real(self)
+        return evaluate(self)
+
+    def counted_too(self, count):
+        calls[0] += count
+        return several(self, count)
 
     monkeypatch.setattr(replay.Replay, "evaluate", counted)
+    monkeypatch.setattr(replay.Replay, "several", counted_too)
     return calls
 
 

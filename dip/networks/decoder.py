@@ -19,7 +19,7 @@ from torch import Tensor
 
 from dip.networks import cuda
 from dip.networks.following import Following
-from dip.networks.fused import Backwards, _empty, _ordered, _Shares, _Statistics
+from dip.networks.fused import Backwards, Shares, Statistics, empty, ordered
 from dip.networks.recorded import Gradients, Prepared, on_branch, part, read_later, unseen
 
 __all__ = ["Ready", "conv_enlarged", "ready", "worthwhile"]
@@ -75,16 +75,16 @@ def ready(x: Tensor, branch: Tensor | None, layer: Any) -> Ready:
     weight, channels, few = layer.weight, x.shape[1], 0 if branch is None else branch.shape[1]
     like = weight.new_empty(0, dtype=x.dtype) if branch is None else branch.new_empty(0)
     outputs = len(weight)
-    turned = _empty(like.new_empty(channels), outputs, 3, 3)
+    turned = empty(like.new_empty(channels), outputs, 3, 3)
     of_branch = like.new_empty(-(-9 * few // 8) * 8, outputs)  # that many rows suit the product
     of_sides = like.new_empty(4, 3 * channels, outputs)
     size = outputs, few, channels
-    given = _ordered(weight), turned, of_branch, of_sides, *size, len(of_branch)
+    given = ordered(weight), turned, of_branch, of_sides, *size, len(of_branch)
     cuda.Picture(turned).launch("turn", _tiles(*size), *given)
     if branch is None:
         return Ready(turned, of_branch, of_sides, None, None)
-    branch, large = _ordered(branch), branch.shape[2:]
-    seen = _empty(branch, len(of_branch), *large)
+    branch, large = ordered(branch), branch.shape[2:]
+    seen = empty(branch, len(of_branch), *large)
     given_there = *large, few, len(of_branch), layer.reflect
     cuda.Picture(seen).launch("patches", len(branch) * large[0], branch, seen, *given_there)
     read_later(seen)
@@ -107,9 +107,9 @@ def conv_enlarged(
     weight = layer.weight
     trained = any(isinstance(one, Tensor) and one.requires_grad for one in weights.values())
     later = trained and unseen(weight)  # see `Gradients`
-    branch = None if branch is None else _ordered(branch)
+    branch = None if branch is None else ordered(branch)
     scale, offset = part(norm, len(norm.weight) - x.shape[1], weights)[1]
-    y: Tensor = _ConvSmall.apply(_ordered(x), branch, scale, offset, weight, norm, layer, later, following, there)
+    y: Tensor = _ConvSmall.apply(ordered(x), branch, scale, offset, weight, norm, layer, later, following, there)
     return y
 
 
@@ -121,9 +121,9 @@ def _matrix(x: Tensor) -> Tensor:
 def _turned_back(turned: Tensor, of_branch: Tensor | None, of_sides: Tensor, few: int) -> Tensor:
     """Return the gradient of weights, in float32, from those of the first three of `Ready`."""
     channels, outputs = turned.shape[:2]
-    to_weight = _empty(turned.new_empty(outputs, dtype=torch.float32), few + channels, 3, 3)
+    to_weight = empty(turned.new_empty(outputs, dtype=torch.float32), few + channels, 3, 3)
     size = outputs, few, channels
-    given = _ordered(turned), of_branch, of_sides, to_weight, *size
+    given = ordered(turned), of_branch, of_sides, to_weight, *size
     cuda.Picture(turned).launch("turn_back", _tiles(*size), *given)
     return to_weight
 
@@ -161,17 +161,17 @@ class _ConvSmall(torch.autograd.Function):
         images, channels, height, width = x.shape
         few, outputs, large = 0 if branch is None else branch.shape[1], len(weight), (2 * height, 2 * width)
         length, picture = max(large), cuda.Picture(x)
-        found = _Statistics(x, norm, few, enlarged="bilinear")
+        found = Statistics(x, norm, few, enlarged="bilinear")
         line = found.mean, found.deviation, scale, offset
         turned, of_branch, of_sides, seen, from_branch = there or ready(x, branch, layer)
-        padded = _empty(x, channels, height + 2, width + 2)
+        padded = empty(x, channels, height + 2, width + 2)
         given = height, width, channels, 1, _REPEAT, 1.0
         picture.launch("normalise", images * (height + 2), x, *line, padded, *given)
         beyond = x.new_empty(4, images * length, 3 * channels)
         size = images, height, width, channels, length, layer.reflect
         picture.pixels("sides", 12 * images * length, x, *line, beyond, *size)
-        spread = _ordered(F.conv_transpose2d(padded, turned, stride=2, padding=1))
-        y, from_sides = _empty(x, outputs, *large), torch.bmm(beyond, of_sides)
+        spread = ordered(F.conv_transpose2d(padded, turned, stride=2, padding=1))
+        y, from_sides = empty(x, outputs, *large), torch.bmm(beyond, of_sides)
         made_of, extent = (spread, from_branch, from_sides, y), (images, *large, outputs, _ROWS, length)
         filtering, strips = _filtering(y)
         if following is None:
@@ -187,16 +187,16 @@ class _ConvSmall(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Backwards:
         x, padded, beyond, seen, turned, of_branch, of_sides, mean, deviation, scale = ctx.saved_tensors
-        g, (images, channels, height, width) = _ordered(gradients[0]), x.shape
+        g, (images, channels, height, width) = ordered(gradients[0]), x.shape
         outputs, large, few = g.shape[1], (2 * height, 2 * width), ctx.few
         length, picture, by_pixels = max(large), cuda.Picture(x), _matrix(g)
         to_branch = None
         if ctx.needs_input_grad[1]:
             with on_branch(g):  # for which the rest does not wait
-                to_seen, to_branch = torch.mm(by_pixels, of_branch.T), _empty(g, few, *large)
+                to_seen, to_branch = torch.mm(by_pixels, of_branch.T), empty(g, few, *large)
                 size_there = *large, few, len(of_branch), ctx.reflect
                 cuda.Picture(to_branch).launch("patches_back", images * large[0], to_seen, to_branch, *size_there)
-        spread = _empty(g, outputs, large[0] + 3, large[1] + 3)
+        spread = empty(g, outputs, large[0] + 3, large[1] + 3)
         filtering, strips = _filtering(spread)
         filtering.launch("blur_back", strips, g, spread, *spread.shape[2:], outputs, _ROWS)
         ends = g.new_empty(4, images * length, outputs)
@@ -213,7 +213,7 @@ class _ConvSmall(torch.autograd.Function):
         to_beyond = torch.bmm(ends, of_sides.transpose(1, 2))
         to_lines = x.new_empty(4, images * length // 2, channels)
         picture.pixels("sides_back", 2 * images * length, to_beyond, to_lines, *size)
-        found, to_x = _Shares(x), torch.empty_like(x)
+        found, to_x = Shares(x), torch.empty_like(x)
         sums = found.to_scale, found.to_offset, found.shares
         picture.sum(
             *("gather_small", images * height, ctx.norm),

@@ -18,7 +18,20 @@ from dip.networks import cuda
 from dip.networks.following import Following
 from dip.networks.recorded import Gradients, Prepared, part, unseen
 
-__all__ = ["conv", "conv_enlarged", "finish", "is_narrow", "norm_act", "norm_conv", "norm_first"]
+__all__ = [
+    "Backwards",
+    "Shares",
+    "Statistics",
+    "conv",
+    "conv_enlarged",
+    "empty",
+    "finish",
+    "is_narrow",
+    "norm_act",
+    "norm_conv",
+    "norm_first",
+    "ordered",
+]
 
 Pad = tuple[int, bool]  # how many pixels, and whether by reflection or with zeros
 Backwards = tuple[Tensor | None, ...]
@@ -42,7 +55,7 @@ def norm_act(x: Tensor, bias: Tensor | None, norm: Any, slope: float, found: Fol
     found : Following, optional
         The statistics, where what has made x has found them.
     """
-    y: Tensor = _NormAct.apply(_ordered(x), bias, norm.weight, norm.bias, norm, float(slope), found)
+    y: Tensor = _NormAct.apply(ordered(x), bias, norm.weight, norm.bias, norm, float(slope), found)
     return y
 
 
@@ -58,13 +71,13 @@ def norm_conv(
     """Return the convolution, without its own bias, of what `norm_act` returns, padded as the layer says."""
     narrow = is_narrow(layer, x.dtype)
     weight, function = (layer.weight, _Narrow) if narrow else (weights.get(layer, layer.weight), _NormConv)
-    y: Tensor = function.apply(_ordered(x), bias, norm.weight, norm.bias, weight, norm, float(slope), layer, found)
+    y: Tensor = function.apply(ordered(x), bias, norm.weight, norm.bias, weight, norm, float(slope), layer, found)
     return y
 
 
 def conv(x: Tensor, layer: Any, weights: Prepared) -> Tensor:
     """Return the convolution of x without the layer's bias."""
-    x = _ordered(x)
+    x = ordered(x)
     y: Tensor
     if is_narrow(layer, x.dtype):
         y = _Narrow.apply(x, None, None, None, layer.weight, None, 1.0, layer, None)
@@ -81,21 +94,21 @@ def conv_enlarged(x: Tensor, branch: Tensor | None, mode: str, norm: Any, layer:
     weight = layer.weight
     trained = any(isinstance(one, Tensor) and one.requires_grad for one in weights.values())
     later = trained and unseen(weight)  # see `Gradients`
-    branch = None if branch is None else _ordered(branch)
+    branch = None if branch is None else ordered(branch)
     scale, offset = part(norm, len(norm.weight) - x.shape[1], weights)[1]
-    y: Tensor = _ConvEnlarged.apply(_ordered(x), branch, scale, offset, weight, norm, layer, mode, later)
+    y: Tensor = _ConvEnlarged.apply(ordered(x), branch, scale, offset, weight, norm, layer, mode, later)
     return y
 
 
 def norm_first(x: Tensor, norm: Any, scale: Tensor, offset: Tensor) -> Tensor:
     """Return the batch normalisation of x by the first of a layer's channels, whose scale and offset these are."""
-    y: Tensor = _NormAct.apply(_ordered(x), None, scale, offset, norm, 1.0, None)
+    y: Tensor = _NormAct.apply(ordered(x), None, scale, offset, norm, 1.0, None)
     return y
 
 
 def finish(x: Tensor, bias: Tensor | None, sigmoid: bool, layer: Any) -> Tensor:
     """Return x + bias in float32 and the usual order, or the sigmoid of that; the layer is the one with the bias."""
-    y: Tensor = _Finish.apply(_ordered(x), bias, sigmoid, layer)
+    y: Tensor = _Finish.apply(ordered(x), bias, sigmoid, layer)
     return y
 
 
@@ -106,16 +119,18 @@ def is_narrow(layer: Any, dtype: torch.dtype) -> bool:
     return few and across <= 32 and across & (across - 1) == 0
 
 
-def _ordered(x: Tensor) -> Tensor:
+def ordered(x: Tensor) -> Tensor:
+    """Return x in channels-last order."""
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def _empty(like: Tensor, channels: int, height: int, width: int) -> Tensor:
+def empty(like: Tensor, channels: int, height: int, width: int) -> Tensor:
+    """Return room for as many pictures in that order, of this size and of the dtype and device of `like`."""
     size = like.shape[0], channels, height, width
     return torch.empty(size, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
 
 
-class _Statistics:
+class Statistics:
     """What a batch normalisation, or the part of it that is for some channels, normalises a picture by.
 
     Parameters
@@ -159,7 +174,7 @@ class _Statistics:
 def _normalised(x: Tensor, line: Line, slope: float, pad: Pad) -> Tensor:
     """Return x normalised by (mean, 1 / deviation, scale, offset), or as it is if these are None, and padded."""
     images, channels, height, width = x.shape
-    z = _empty(x, channels, height + 2 * pad[0], width + 2 * pad[0])
+    z = empty(x, channels, height + 2 * pad[0], width + 2 * pad[0])
     cuda.Picture(x).launch("normalise", images * z.shape[2], x, *line, z, height, width, channels, *pad, slope)
     return z
 
@@ -168,11 +183,11 @@ def _norm_act(
     x: Tensor, bias: Tensor | None, norm: Any, scale: Tensor, offset: Tensor, slope: float, pad: Pad, found: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return x + bias normalised, activated and padded, and the mean of x and its 1 / deviation."""
-    found = found or _Statistics(x, norm, bias=bias)
+    found = found or Statistics(x, norm, bias=bias)
     return _normalised(x, (found.mean, found.deviation, scale, offset), slope, pad), found.mean, found.deviation
 
 
-class _Shares:
+class Shares:
     """The gradients of scale, offset and bias, and what the gradient of x needs of the same sums."""
 
     def __init__(self, x: Tensor) -> None:
@@ -183,7 +198,7 @@ class _Shares:
 
 def _unpadded(g: Tensor, size: tuple[int, int, int], pad: Pad, skipped: int = 0) -> Tensor:
     """Return the gradient of a picture of a size (C, H, W) that was padded; g may have further channels."""
-    to_x = _empty(g, *size)
+    to_x = empty(g, *size)
     channels, height, width = size
     given = height, width, channels, g.shape[1], skipped, *pad, 1.0
     cuda.Picture(to_x, skipped=skipped).launch("spread", len(g) * height, g, None, *_NOTHING, None, to_x, *given)
@@ -198,10 +213,10 @@ def _back(
     pad: Pad,
     norm: Any,
     frozen: bool,
-) -> tuple[Tensor, _Shares]:
+) -> tuple[Tensor, Shares]:
     """Return the gradients of what `_normalised` does with a normalisation."""
     images, channels, height, width = x.shape
-    picture, found = cuda.Picture(x), _Shares(x)
+    picture, found = cuda.Picture(x), Shares(x)
     size, bent = (height, width, channels), (*pad, slope)
     sums = found.to_scale, found.to_offset, found.to_bias, found.shares
     picture.sum("gather", images * height, norm, g, x, *line, *sums, last=(images, *size, *bent, frozen))
@@ -234,7 +249,7 @@ class _NormAct(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Backwards:
         x, scale, offset, mean, deviation = ctx.saved_tensors
         line = mean, deviation, scale, offset
-        to_x, found = _back(_ordered(gradients[0]), x, line, ctx.slope, (0, False), ctx.norm, ctx.frozen)
+        to_x, found = _back(ordered(gradients[0]), x, line, ctx.slope, (0, False), ctx.norm, ctx.frozen)
         to_bias = found.to_bias if ctx.needs_input_grad[1] else None
         return to_x, to_bias, found.to_scale, found.to_offset, None, None, None
 
@@ -313,13 +328,13 @@ class _ConvEnlarged(torch.autograd.Function):
         few = 0 if branch is None else branch.shape[1]
         every = -(-(few + channels) // 8) * 8  # that many suit the convolution
         pad = layer.pad, layer.reflect
-        found = _Statistics(x, norm, few, enlarged=mode)
+        found = Statistics(x, norm, few, enlarged=mode)
         line = found.mean, found.deviation, scale, offset
-        z = _empty(x, every, 2 * (height + pad[0]), 2 * (width + pad[0]))
+        z = empty(x, every, 2 * (height + pad[0]), 2 * (width + pad[0]))
         size = height, width, channels, few, every, *pad, mode == "bilinear"
         cuda.Picture(x, every).launch("enlarge", images * z.shape[2], x, *line, branch, z, *size)
-        weight = _ordered(weight)
-        own = _empty(weight.new_empty(len(weight), dtype=x.dtype), every, *weight.shape[2:])
+        weight = ordered(weight)
+        own = empty(weight.new_empty(len(weight), dtype=x.dtype), every, *weight.shape[2:])
         ctx.lines = len(weight) * weight.shape[2] * weight.shape[3]
         cuda.Picture(x).launch("arrange", ctx.lines, weight, own, few, channels, every)
         ctx.norm, ctx.frozen, ctx.pad, ctx.few, ctx.mode, ctx.later = norm, not norm.training, pad, few, mode, later
@@ -334,8 +349,8 @@ class _ConvEnlarged(torch.autograd.Function):
         every, picture = z.shape[1], cuda.Picture(x)
 
         def finish(arranged: Tensor) -> Tensor:
-            arranged = _ordered(arranged)
-            made = _empty(weight.new_empty(len(weight), dtype=torch.float32), ctx.few + channels, *weight.shape[2:])
+            arranged = ordered(arranged)
+            made = empty(weight.new_empty(len(weight), dtype=torch.float32), ctx.few + channels, *weight.shape[2:])
             picture.launch("arrange_back", ctx.lines, arranged, made, ctx.few, channels, every)
             return made
 
@@ -344,7 +359,7 @@ class _ConvEnlarged(torch.autograd.Function):
         to_branch = None
         if ctx.needs_input_grad[1]:
             to_branch = _unpadded(to_z, (ctx.few, 2 * height, 2 * width), ctx.pad, channels)
-        found, to_x, bilinear = _Shares(x), torch.empty_like(x), ctx.mode == "bilinear"
+        found, to_x, bilinear = Shares(x), torch.empty_like(x), ctx.mode == "bilinear"
         sums = found.to_scale, found.to_offset, found.shares
         picture.sum(
             *("gather_enlarged", images * height, ctx.norm),
@@ -375,11 +390,11 @@ class _Narrow(torch.autograd.Function):
         ctx.norm, ctx.slope, ctx.layer, ctx.frozen = norm, slope, layer, norm is not None and not norm.training
         line = _NOTHING
         if norm is not None:
-            found = found or _Statistics(x, norm, bias=bias)
+            found = found or Statistics(x, norm, bias=bias)
             line = found.mean, found.deviation, scale, offset
         ctx.save_for_backward(x, weight, *line)
         images, channels, height, width = x.shape
-        y, pixels = _empty(x, len(weight), height, width), images * height * width
+        y, pixels = empty(x, len(weight), height, width), images * height * width
         cuda.Picture(x).pixels("narrow", pixels, x, *line, weight, y, pixels, channels, len(weight), slope)
         return y
 
@@ -387,7 +402,7 @@ class _Narrow(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Backwards:
         x, weight, *line = ctx.saved_tensors
-        g, picture, found, to_weight = _ordered(gradients[0]), cuda.Picture(x), _Shares(x), torch.empty_like(weight)
+        g, picture, found, to_weight = ordered(gradients[0]), cuda.Picture(x), Shares(x), torch.empty_like(weight)
         channels, pixels = x.shape[1], x.numel() // x.shape[1]
         size = pixels, channels, len(weight), ctx.slope
         sums = found.to_scale, found.to_offset, found.to_bias, found.shares
@@ -419,7 +434,7 @@ class _Finish(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Backwards:
         g = gradients[0].contiguous()
         y = ctx.saved_tensors[0] if ctx.saved_tensors else None
-        to_x = _empty(ctx.like.new_empty(len(g)), *g.shape[1:])
+        to_x = empty(ctx.like.new_empty(len(g)), *g.shape[1:])
         to_bias, picture = g.new_empty(g.shape[1]), cuda.Picture(to_x)
         lines = -(-ctx.size[0] // (4 * picture.threads[1]))
         picture.sum("finish_back", lines, ctx.layer, g, y, to_x, to_bias, last=ctx.size)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dip.networks import cuda
 from dip.networks.following import Following
-from dip.networks.fused import Backwards, _empty, _ordered, _Shares, _Statistics
+from dip.networks.fused import Backwards, Shares, Statistics, empty, ordered
 
 __all__ = ["norm_conv", "worthwhile"]
 
@@ -43,8 +43,8 @@ def norm_conv(
     following: Following | None = None,
 ) -> Tensor:
     """Return what `fused.norm_conv` does; what normalises it next is told the statistics."""
-    given = norm.weight, norm.bias, _ordered(layer.weight), norm, float(slope), layer
-    y: Tensor = _NormConv.apply(_ordered(x), bias, *given, found, following)
+    given = norm.weight, norm.bias, ordered(layer.weight), norm, float(slope), layer
+    y: Tensor = _NormConv.apply(ordered(x), bias, *given, found, following)
     return y
 
 
@@ -75,11 +75,11 @@ class _NormConv(torch.autograd.Function):
         following: Following | None,
     ) -> Tensor:
         ctx.norm, ctx.slope, ctx.layer, ctx.frozen = norm, slope, layer, not norm.training
-        found = found or _Statistics(x, norm, bias=bias)
+        found = found or Statistics(x, norm, bias=bias)
         line = found.mean, found.deviation, scale, offset
         ctx.save_for_backward(x, weight, *line)
         channels, pixels = x.shape[1], x.numel() // x.shape[1]
-        y, shared = _empty(x, *x.shape[1:]), _shared(channels, channels, 32)
+        y, shared = empty(x, *x.shape[1:]), _shared(channels, channels, 32)
         sought, shares = following.sought() if following is not None else Following.NOTHING
         _picture(x).sum(
             *(f"pointwise_{channels}", -(-pixels // _FORWARDS), layer),
@@ -93,7 +93,7 @@ class _NormConv(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Backwards:
         x, weight, *line = ctx.saved_tensors
-        g, back, found = _ordered(gradients[0]), torch.empty_like(x), _Shares(x)
+        g, back, found = ordered(gradients[0]), torch.empty_like(x), Shares(x)
         images, channels, height, width = x.shape
         pixels, picture = images * height * width, _picture(x)
         sums = found.to_scale, found.to_offset, found.to_bias, found.shares

@@ -32,7 +32,7 @@ def iterate(fit: Fit, goal: int) -> bool:
     fit.history.extend(fit.iteration + 1, loss=losses)
     if fit.settings.penalties:
         fit.history.extend(fit.iteration + 1, data_loss=data_losses)
-    fit._unchecked += losses.unbind()
+    fit._watch.unchecked += losses.unbind()
     fit.iteration += count
     fit.seconds += time.perf_counter() - started
     return True

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from dip import devices
+from dip.errors import warn
+
+if TYPE_CHECKING:
+    from dip.solver import Fit
 
 
 class DivergenceError(RuntimeError):
@@ -122,3 +131,72 @@ class Guard:
         self.kept_level, self.good = state["kept_level"], state["good"]
         self.good_iteration, self.restored = state["good_iteration"], state["restored"]
         self.failures = state["failures"]
+
+
+class Watch:
+    """The losses of a fit that its guard has not seen yet, and what is done about a bad one.
+
+    On the CPU every loss is looked at. To look at one on an accelerator means to wait for it, so there they are looked
+    at together, when the next state is copied: those up to the last copy, which are there by then. That is early
+    enough, since the state goes back as a whole.
+    """
+
+    def __init__(self) -> None:
+        self.unchecked: list[Tensor] = []
+        self._copied: tuple[int, dict[str, Any]] | None = None  # is kept if the losses up to that iteration are good
+
+    def check(self, fit: Fit, loss: Tensor) -> bool:
+        """Take the loss of an iteration; return False if the state had to be restored."""
+        guard = fit._guard
+        self.unchecked.append(loss)
+        waits = devices.asynchronous(fit.device) and fit._rule is None and fit.iteration > 1
+        if waits and fit.iteration % guard.every:
+            return True
+        if waits and self._copied and not self._look(fit):
+            return False
+        if guard.is_due(fit.iteration):
+            self._copied = fit.iteration, fit._trainable_state()
+            if waits:
+                return True
+        return self.settle(fit)
+
+    def settle(self, fit: Fit) -> bool:
+        """Look at the losses that nobody has looked at yet; return False if the state had to be restored."""
+        while self.unchecked:
+            if not self._look(fit):
+                return False
+        return True
+
+    def _look(self, fit: Fit) -> bool:
+        """Look at the losses up to the last copy, and keep that; at all where there is none."""
+        last, state = self._copied or (fit.iteration, None)
+        count = len(self.unchecked) - (fit.iteration - last)
+        values = torch.stack(self.unchecked[:count]).tolist()
+        bad = next(filter(fit._guard.is_bad, values), None)
+        if bad is not None:
+            self.unchecked.clear()
+            self._copied = None
+            self._recover(fit, bad)
+            return False
+        del self.unchecked[:count]
+        fit._guard.accept(values)
+        fit._guard.keep(last, state)
+        self._copied = None
+        return True
+
+    def _recover(self, fit: Fit, loss: float) -> None:
+        guard = fit._guard
+        try:
+            good = guard.back(fit.iteration, loss)
+        except DivergenceError as error:
+            if guard.good is not None:
+                fit._load_trainable_state(guard.good)
+            error.fit = fit
+            raise
+        fit._load_trainable_state(good)
+        back_to = guard.good_iteration
+        fit.recoveries.append({"iteration": fit.iteration, "loss": loss, "back_to": back_to})
+        warn(
+            f"the loss became {loss:.3g} at iteration {fit.iteration}; went back to the state of iteration {back_to} "
+            "and on from there with smaller steps",
+        )

@@ -17,7 +17,7 @@ from dip.averaging import ExponentialAverage
 from dip.callbacks import Reference, interrupts, progress_bar
 from dip.crops import Crops, Whole
 from dip.errors import positive_int, shown, warn
-from dip.guard import DivergenceError, Guard
+from dip.guard import Guard, Watch
 from dip.history import History
 from dip.problem import Observation, Problem
 from dip.replay import Replays
@@ -99,8 +99,7 @@ class Fit:
             optimizers.carry_over(self._optimizer, init._optimizer)
         self._average = ExponentialAverage(s.average)
         self._rule = s.stop
-        self._guard, self._replays = Guard(), Replays()
-        self._unchecked: list[Tensor] = []
+        self._guard, self._watch, self._replays = Guard(), Watch(), Replays()
         self._digests = {"image": checkpoints.digest(observation.y, observation.weight), "z": checkpoints.digest(z)}
 
         self.callbacks = list(s.callbacks)
@@ -144,7 +143,7 @@ class Fit:
         if isinstance(code, codes.Denoised) and 0 < self.iteration == code.renewed * self.settings.tiles:
             code.renew(self.code, self.settings.frame, self.current)
         if self._view.settles(self.iteration, self._goal):
-            self._settle()
+            self._watch.settle(self)
             self._view.settle(self.network, self.code, self.settings.dtype, self.iteration)
             # the optimiser's moments, and what the guard has kept, are of another function
             self._optimizer = optimizers.create(self.settings.optimizer, self._fitted, self.settings.lr)
@@ -158,7 +157,7 @@ class Fit:
         if self.settings.penalties:
             self.history.record(self.iteration, data_loss=data_loss)
         self._output = None if self._in_crops else output
-        if not self._check(loss):
+        if not self._watch.check(self, loss):
             return
         pace = self._view.pace(self.iteration - 1, self._goal)
         optimizers.set_lr(self._optimizer, self.settings.lr * self._guard.lr_factor * pace)
@@ -214,49 +213,6 @@ class Fit:
     def _in_crops(self) -> bool:
         return self.settings.tile is not None
 
-    def _check(self, loss: Tensor) -> bool:
-        """Let the guard see the loss; return False if the state had to be restored.
-
-        On the CPU every loss is looked at. To look at one on an accelerator means to wait for it, so there they are
-        looked at together from time to time, which is early enough: the state goes back as a whole.
-        """
-        self._unchecked.append(loss)
-        waits = devices.asynchronous(self.device) and self._rule is None
-        if waits and self.iteration > 1 and self.iteration % self._guard.every:
-            return True
-        # copied before the losses are looked at, so that an accelerator has not to wait for Python meanwhile
-        state = self._trainable_state() if self._guard.is_due(self.iteration) else None
-        good = self._settle()
-        self._guard.keep(self.iteration, state if good else None)
-        return good
-
-    def _settle(self) -> bool:
-        """Look at the losses that nobody has looked at yet; return False if the state had to be restored."""
-        values = torch.stack(self._unchecked).tolist() if self._unchecked else []
-        self._unchecked.clear()
-        for value in values:
-            if self._guard.is_bad(value):
-                self._recover(value)
-                return False
-        self._guard.accept(values)
-        return True
-
-    def _recover(self, loss: float) -> None:
-        try:
-            good = self._guard.back(self.iteration, loss)
-        except DivergenceError as error:
-            if self._guard.good is not None:
-                self._load_trainable_state(self._guard.good)
-            error.fit = self
-            raise
-        self._load_trainable_state(good)
-        back_to = self._guard.good_iteration
-        self.recoveries.append({"iteration": self.iteration, "loss": loss, "back_to": back_to})
-        warn(
-            f"the loss became {loss:.3g} at iteration {self.iteration}; went back to the state of iteration {back_to} "
-            "and on from there with smaller steps",
-        )
-
     def run(self, iters: int | None = None) -> Fit:
         """Do `iters` iterations, or until a rule, a callback or Ctrl-C ends the run.
 
@@ -288,7 +244,7 @@ class Fit:
                 while self.iteration < goal and self._stop is None:
                     if not ahead.iterate(self, goal):
                         self.step()
-                self._settle()
+                self._watch.settle(self)
                 if self._in_crops:
                     self._look()
                 self._save_checkpoint()
@@ -357,7 +313,7 @@ class Fit:
             "jitter": self._jitter.state_dict(),
             "view": self._view.state_dict(),
             "guard": self._guard.state_dict(),
-            "unchecked": list(self._unchecked),
+            "unchecked": list(self._watch.unchecked),
             "recoveries": self.recoveries,
             "rule": None if self._rule is None else self._rule.state_dict(),
             "history": self.history.state_dict(),
@@ -403,7 +359,7 @@ class Fit:
         self._jitter.load_state_dict(state["jitter"])
         self._view.load_state_dict(state["view"], self.network)
         self._guard.load_state_dict(state["guard"])
-        self._unchecked = [loss.to(self.device) for loss in state["unchecked"]]
+        self._watch.unchecked = [loss.to(self.device) for loss in state["unchecked"]]
         if self._rule is not None:
             self._rule.load_state_dict(state["rule"], self.device)
         self.history.load_state_dict(state["history"])

@@ -185,7 +185,17 @@ class TestLossesLookedAtTogether:
         fit = quick_fit(iters=60)
         assert np.isfinite(losses(fit)).all()
         assert fit.recoveries == []
-        assert fit._unchecked == []
+        assert fit._watch.unchecked == []
+
+    def test_those_up_to_the_last_copy_are_looked_at_when_the_next_is_made(self):
+        fit, left = dip.Fit(dip.Denoise(picture()), **QUICK), {}
+        for _ in range(101):
+            fit.step()
+            left[fit.iteration] = len(fit._watch.unchecked), fit._guard.good_iteration
+        # the first copy is of the first iteration, and the next one due after 25 more
+        assert [left[number] for number in (1, 2, 24, 25)] == [(0, 1), (1, 1), (23, 1), (0, 1)]
+        assert [left[number] for number in (26, 50, 51, 74)] == [(1, 1), (25, 1), (26, 1), (49, 1)]
+        assert [left[number] for number in (75, 99, 100, 101)] == [(25, 50), (49, 50), (25, 75), (26, 75)]
 
     @pytest.mark.parametrize("at", [5, 26, 49, 50, 58, 60])
     def test_nan_is_found_at_the_latest_at_the_end(self, at):

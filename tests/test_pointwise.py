@@ -262,7 +262,8 @@ def test_what_it_needs_can_be_foretold(device):
         x = ordered(torch.ones(1, 64, 12, 16, device=kind, dtype=torch.bfloat16)).requires_grad_()
         kept = shapes[kind] = []
         keep = kept.append
-        with torch.autograd.graph.saved_tensors_hooks(lambda t, keep=keep: (keep(tuple(t.shape)), t)[1], lambda t: t):
+        hooks = torch.autograd.graph.saved_tensors_hooks(lambda t, keep=keep: (keep(tuple(t.shape)), t)[1], lambda t: t)
+        with layers.foretelling(torch.device(device)), hooks:
             y = layers.apply(module, x)
         y.sum().backward()
         kept += [tuple(t.grad.shape) for t in (x, *module.parameters()) if t.grad is not None]

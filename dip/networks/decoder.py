@@ -20,7 +20,7 @@ from torch import Tensor
 from dip.networks import cuda
 from dip.networks.following import Following
 from dip.networks.fused import Backwards, Shares, Statistics, empty, ordered
-from dip.networks.recorded import Gradients, Prepared, on_branch, part, read_later, unseen
+from dip.networks.recorded import Gradients, Prepared, deferrable, matrix, on_branch, part, read_later
 
 __all__ = ["Ready", "conv_enlarged", "ready", "worthwhile"]
 
@@ -88,7 +88,7 @@ def ready(x: Tensor, branch: Tensor | None, layer: Any) -> Ready:
     given_there = *large, few, len(of_branch), layer.reflect
     cuda.Picture(seen).launch("patches", len(branch) * large[0], branch, seen, *given_there)
     read_later(seen)
-    return Ready(turned, of_branch, of_sides, seen, torch.mm(_matrix(seen), of_branch))
+    return Ready(turned, of_branch, of_sides, seen, torch.mm(matrix(seen), of_branch))
 
 
 def conv_enlarged(
@@ -104,18 +104,11 @@ def conv_enlarged(
 
     What normalises it next is told the statistics. `there` is what `ready` has returned, if that was asked.
     """
-    weight = layer.weight
-    trained = any(isinstance(one, Tensor) and one.requires_grad for one in weights.values())
-    later = trained and unseen(weight)  # see `Gradients`
+    weight, later = layer.weight, deferrable(layer.weight, weights)
     branch = None if branch is None else ordered(branch)
     scale, offset = part(norm, len(norm.weight) - x.shape[1], weights)[1]
     y: Tensor = _ConvSmall.apply(ordered(x), branch, scale, offset, weight, norm, layer, later, following, there)
     return y
-
-
-def _matrix(x: Tensor) -> Tensor:
-    """Return a picture as a matrix (pixels, C)."""
-    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
 
 
 def _turned_back(turned: Tensor, of_branch: Tensor | None, of_sides: Tensor, few: int) -> Tensor:
@@ -189,7 +182,7 @@ class _ConvSmall(torch.autograd.Function):
         x, padded, beyond, seen, turned, of_branch, of_sides, mean, deviation, scale = ctx.saved_tensors
         g, (images, channels, height, width) = ordered(gradients[0]), x.shape
         outputs, large, few = g.shape[1], (2 * height, 2 * width), ctx.few
-        length, picture, by_pixels = max(large), cuda.Picture(x), _matrix(g)
+        length, picture, by_pixels = max(large), cuda.Picture(x), matrix(g)
         to_branch = None
         if ctx.needs_input_grad[1]:
             with on_branch(g):  # for which the rest does not wait
@@ -203,7 +196,7 @@ class _ConvSmall(torch.autograd.Function):
         cuda.Picture(g).pixels("ends", len(ends) * ends.shape[1], g, ends, images, *large, outputs, length)
 
         def finish(to_turned: Tensor) -> Tensor:
-            to_matrix = None if seen is None else torch.mm(_matrix(seen).T, by_pixels)
+            to_matrix = None if seen is None else torch.mm(matrix(seen).T, by_pixels)
             return _turned_back(to_turned, to_matrix, torch.bmm(beyond.transpose(1, 2), ends), few)
 
         also = (g, ends, beyond) if seen is None else (g, ends, beyond, seen)

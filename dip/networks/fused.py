@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dip.networks import cuda
 from dip.networks.following import Following
-from dip.networks.recorded import Gradients, Prepared, part, unseen
+from dip.networks.recorded import Gradients, Prepared, deferrable, part
 
 __all__ = [
     "Backwards",
@@ -91,9 +91,7 @@ def conv_enlarged(x: Tensor, branch: Tensor | None, mode: str, norm: Any, layer:
 
     The branch comes normalised, from `norm_first`; `norm` is the layer for both.
     """
-    weight = layer.weight
-    trained = any(isinstance(one, Tensor) and one.requires_grad for one in weights.values())
-    later = trained and unseen(weight)  # see `Gradients`
+    weight, later = layer.weight, deferrable(layer.weight, weights)
     branch = None if branch is None else ordered(branch)
     scale, offset = part(norm, len(norm.weight) - x.shape[1], weights)[1]
     y: Tensor = _ConvEnlarged.apply(ordered(x), branch, scale, offset, weight, norm, layer, mode, later)

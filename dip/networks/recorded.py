@@ -23,7 +23,9 @@ __all__ = [
     "Prepared",
     "beside",
     "cast",
+    "deferrable",
     "forget",
+    "matrix",
     "on_branch",
     "part",
     "parts",
@@ -138,6 +140,16 @@ def unseen(weight: Tensor) -> bool:
     return not hooked and weight.is_contiguous(memory_format=torch.channels_last)
 
 
+def deferrable(weight: Tensor, prepared: Prepared) -> bool:
+    """Tell whether the gradient of a weight may be computed beside the rest: `_Cast` is there to wait for it."""
+    return any(isinstance(one, Tensor) and one.requires_grad for one in prepared.values()) and unseen(weight)
+
+
+def matrix(x: Tensor) -> Tensor:
+    """Return a picture (N, C, H, W) as a matrix (pixels, C)."""
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+
+
 class Gradients:
     """PyTorch's gradients of a convolution's input and weights.
 
@@ -199,7 +211,7 @@ class Gradients:
         columns = z.new_empty(images * height * width, kernel**2 * channels)
         size = height, width, channels, *z.shape[2:], kernel, stride
         cuda.Picture(z).launch("unfold", images * height, z, columns, *size)
-        made = g.permute(0, 2, 3, 1).reshape(-1, outputs).T @ columns
+        made = matrix(g).T @ columns
         return made.view(outputs, kernel, kernel, channels).permute(0, 3, 1, 2)
 
     def _one(self, of_input: bool) -> Tensor:

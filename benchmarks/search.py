@@ -4,7 +4,7 @@
     python benchmarks/search.py inpaint --data DATA --pictures set14/monarch --missing 0.9
     python benchmarks/search.py super-resolve --data DATA --pictures set9/f16
 
-The middle --size pixels: with noise of sigma 25, clipped; in gray, with pixels missing at random; or reduced by
+The middle --size pixels: with noise of --sigma (25), clipped; in gray, with pixels missing at random; or reduced by
 --factor. A variant is the paper's preset with some of its values changed; the last is the preset. OUT has the PSNR
 of the averaged and of the single output (where pixels are missing: as returned, the known ones in their place) and the
 loss at every 50th iteration, and the seconds of an iteration, which compare within one run.
@@ -36,9 +36,14 @@ EVERY = 50
 
 @dataclass(frozen=True)
 class Pictures(dip.codes.Denoised):
-    """The code of the preset, from other pictures: "means", "variation", or the standard deviation of a Gaussian."""
+    """A code of other pictures than the preset's, which stay.
+
+    Of each kind one: "means", "variation", "wiener" (the full filter, with the mean of both as its pilot), or the
+    standard deviation of a Gaussian.
+    """
 
     kinds: tuple[Any, ...] = ("means", "variation", 1.0)
+    scale: float | None = 0.3
     renewed: int = 0
 
     @property
@@ -46,10 +51,11 @@ class Pictures(dip.codes.Denoised):
         """As many for each kind as the picture has, and those of noise."""
         return len(self.kinds) * self.image_channels + self.noise
 
-    def pictures(self, picture: Tensor) -> list[Tensor]:
+    def pictures(self, picture: Tensor, level: float) -> list[Tensor]:
         """Return what of the noisy picture goes into the code."""
-        means, variation, _ = dip.guides.denoised(picture)
-        ready = {"means": means, "variation": variation}
+        means, variation = dip.guides.denoised(picture)
+        (filtered,) = dip.guides.wiener(picture, (means + variation) / 2, level)
+        ready = {"means": means, "variation": variation, "wiener": filtered}
         pixels = picture[0].numpy()
         return [
             ready[kind] if isinstance(kind, str) else torch.from_numpy(gaussian(pixels, kind))[None]
@@ -62,11 +68,12 @@ def gaussian(pixels: np.ndarray, sigma: float) -> np.ndarray:
     return skimage.filters.gaussian(pixels, sigma, channel_axis=0).astype(np.float32) if sigma else pixels
 
 
-def net(*channels: int) -> dict[str, Any]:
-    """Return a network with these channels down and up."""
-    return {"network": {"down": channels, "up": channels, "skip": [4] * len(channels)}}
+def net(*channels: int, skip: tuple[int, ...] = (4,) * 5) -> dict[str, Any]:
+    """Return a network with these channels down and up, and in its skip connections."""
+    return {"network": {"down": channels, "up": channels, "skip": skip}}
 
 
+WIDE = (16, 16, 4, 4, 4)
 THIN, HALF, MIDDLE = net(16, 32, 64, 64, 64), net(*[64] * 5), net(32, 64, 128, 128, 128)
 
 Variants = dict[str, dict[str, Any]]
@@ -86,12 +93,17 @@ DENOISE: Variants = {
     "thin, code: total variation": {**THIN, "code": Pictures(kinds=("variation",))},
     "thin, code: non-local means": {**THIN, "code": Pictures(kinds=("means",))},
     "thin, code: both": {**THIN, "code": Pictures(kinds=("means", "variation"))},
+    "thin, code: both and a Gaussian of 1 pixel": {**THIN, "code": Pictures()},
+    "thin, code: both and the Wiener filter": {**THIN, "code": Pictures(kinds=("means", "variation", "wiener"))},
+    "fast, skip connections of 4 channels": {"preset": "fast", **THIN},
+    "fast, skip connections of 16 channels": {"preset": "fast", **net(16, 32, 64, 64, 64, skip=(16,) * 5)},
+    "fast, 32, 64, 64, 64, 64 channels": {"preset": "fast", **net(32, 64, 64, 64, 64, skip=WIDE)},
+    "fast, 64 channels everywhere": {"preset": "fast", **net(*[64] * 5, skip=WIDE)},
     "fast, jitter 1/60": {"preset": "fast", "jitter": 1 / 60},
     "fast, jitter 1/24": {"preset": "fast", "jitter": 1 / 24},
-    "fast, scale 0.6": {"preset": "fast", "code": dip.codes.Denoised(scale=0.6)},
     "fast, without noise in the code": {"preset": "fast", "code": dip.codes.Denoised(noise=0)},
-    "fast, 32, 64, 128, 128, 128 channels": {"preset": "fast", **MIDDLE},
-    "fast, Gaussian picture kept": {"preset": "fast", "code": dip.codes.Denoised(renewed=0)},
+    "fast, pictures never renewed": {"preset": "fast", "code": dip.codes.Denoised(renewed=0)},
+    "fast, scale 0.3": {"preset": "fast", "code": dip.codes.Denoised(scale=0.3)},
     "fast": {"preset": "fast"},
 }
 
@@ -131,7 +143,7 @@ SUPER_RESOLVE: Variants = {
 
 def denoise(name: str, options: argparse.Namespace) -> tuple[dip.Denoise, np.ndarray]:
     """Return the task, and the clean picture."""
-    clean, noisy = pair(name, options, sigma=25)
+    clean, noisy = pair(name, options, sigma=options.sigma)
     return dip.Denoise(noisy), clean
 
 
@@ -163,6 +175,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("task", choices=SEARCHES)
     add_pictures(parser, "set14/monarch")
     parser.add_argument("--variants", nargs="+", metavar="NAME", help="only these")
+    parser.add_argument("--sigma", type=float, default=25, help="of the noise, where white is 255")
     parser.add_argument("--missing", type=float, default=0.5, help="share of the pixels that inpainting has to find")
     parser.add_argument("--factor", type=int, default=4, help="of the super-resolution")
     parser.add_argument("--iters", type=int, default=600)
@@ -177,7 +190,11 @@ def main(arguments: list[str] | None = None) -> None:
     out = options.out or Path(__file__).parent / "results" / f"search-{options.task}.json"
     report: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
     out.parent.mkdir(parents=True, exist_ok=True)
-    degraded = {"inpaint": f", {options.missing:.0%} missing", "super-resolve": f", {options.factor} times"}
+    degraded = {
+        "denoise": f", sigma {options.sigma:g}",
+        "inpaint": f", {options.missing:.0%} missing",
+        "super-resolve": f", {options.factor} times",
+    }
     for name in options.pictures:
         for variant in options.variants or variants:
             done = report.setdefault(f"{name}, {options.size} pixels{degraded.get(options.task, '')}", {})
@@ -204,7 +221,8 @@ def follow(task: Any, clean: np.ndarray, variant: dict[str, Any], options: argpa
                 fit.settings = dataclasses.replace(fit.settings, lr=rate)
             if own and iteration > EVERY:
                 with torch.no_grad():
-                    fit.code[:, :3] = given["code"].scaled(fit.current, fit.settings.frame)
+                    about_zero = fit.current - fit.current.mean((2, 3), keepdim=True)
+                    fit.code[:, :3] = given["code"].scale * fit.settings.frame.extend(about_zero)
             fit.step()
             seconds += time.perf_counter() - started
             if iteration % EVERY == 0:

@@ -45,6 +45,6 @@ def _next_look(fit: Fit, goal: int) -> int:
     if fit.settings.checkpoint is not None:
         every.append(fit.settings.checkpoint_every)
     looks = [goal, *(now - now % one + one for one in every), fit._replays.next_look(now)]
-    if isinstance(code, codes.Denoised) and now <= code.renewed:
-        looks.append(code.renewed + 1)
+    if isinstance(code, codes.Denoised) and code.renewed:
+        looks.append(now if code.renews(now) else now - now % code.renewed + code.renewed + 1)
     return min(looks)

@@ -206,22 +206,27 @@ class Image:
 
 @dataclass(frozen=True)
 class Denoised:
-    """The noisy picture itself after classical denoisers, and uniform noise: a code from which a fit starts far ahead.
+    """The noisy picture itself after filters, and uniform noise: a code from which a fit starts far ahead.
 
-    As with `Image`, the network is shown where the edges are and has to find out the rest; but nothing besides the
-    noisy picture is needed. The denoisers are scikit-image's non-local means and total variation (Chambolle), both set
-    for the noise that is found in the picture (`dip.guides.noise_level`), and a Gaussian filter of 1 pixel. What they
-    get wrong does not stay: the network is fitted to the noisy picture, not to theirs. And the third, in which most of
-    the noise is left, gives way to the average of the fit's own outputs after `renewed` iterations.
+    As with `Image`, the network is shown what is where and has to find out the rest; but nothing besides the noisy
+    picture is needed. The first picture is that of scikit-image's non-local means, the others are those of an empirical
+    Wiener filter, a light and a full one (`dip.guides.wiener`), for which a pilot has to tell what is not noise. At
+    first that is the mean of non-local means and total variation (Chambolle). Every `renewed` iterations both are made
+    anew, with the average of the fit's own outputs as the pilot: the better the fit, the better its code. All are
+    set for the noise that is found in the picture (`dip.guides.noise_level`). What the filters get wrong does not
+    stay: the network is fitted to the noisy picture, not to theirs.
 
     Parameters
     ----------
-    scale : float, default 0.3
-        Factor of the pictures, whose mean is taken off; what the jitter adds is to be compared with it.
+    scale : float, optional
+        Factor of the pictures, whose mean is taken off; what the jitter adds is to be compared with it. By default it
+        is 0.03 / σ, at most 1, with the level σ of the noise that was found: the stronger the noise, the more of a
+        picture the jitter hides.
     noise : int, default 8
         Channels of uniform noise beside them, U(0, 0.1).
-    renewed : int, default 200
-        The iteration after which the average takes the place of the third picture; 0 = never.
+    renewed : int, default 100
+        After how many iterations the pictures of the Wiener filter are made anew, again and again (in a fit in crops:
+        of each tile, and not after its statistics are frozen); 0 = never.
     image_channels : int, optional
         Channels of the noisy picture; a fit fills them in.
 
@@ -235,13 +240,14 @@ class Denoised:
     via autoencoding sequential deep image prior", NeurIPS 2024.
     """
 
-    scale: float = 0.3
+    scale: float | None = None
     noise: int = 8
-    renewed: int = 200
+    renewed: int = 100
     image_channels: int = 0
 
     def __post_init__(self) -> None:
-        positive_float(self.scale, "scale")
+        if self.scale is not None:
+            positive_float(self.scale, "scale")
         non_negative_int(self.noise, "noise")
         non_negative_int(self.renewed, "renewed")
 
@@ -254,22 +260,35 @@ class Denoised:
         """Return z of a noisy picture (1, image_channels, inner_height, inner_width) in [0, 1] (see `Code.draw`)."""
         if picture is None:
             raise ValueError("a Denoised code is drawn from the noisy picture; in a fit it is, of dip.Denoise alone")
-        pictures = self.scaled(torch.cat(self.pictures(picture), dim=1), frame)
+        level = guides.noise_level(picture)
+        pictures = self._scaled(torch.cat(self.pictures(picture, level), dim=1), frame, level)
         beside = torch.rand(1, self.noise, frame.height, frame.width, generator=generator).mul_(0.1)
         return torch.cat([pictures, beside], dim=1)
 
-    def renew(self, z: Tensor, frame: Frame, average: Tensor) -> None:
-        """Put the average of the outputs into z in place of the third picture."""
+    def renews(self, iteration: int, tiles: int = 1) -> bool:
+        """Tell whether there are new pictures after so many iterations, of a picture of so many tiles."""
+        return iteration > 0 and self.renewed > 0 and iteration % (self.renewed * tiles) == 0
+
+    def renew(self, z: Tensor, frame: Frame, average: Tensor, picture: Tensor) -> None:
+        """Make the pictures of the Wiener filter in z anew, with the average of the outputs as the pilot."""
+        level = guides.noise_level(picture)
+        filtered = torch.cat(guides.wiener(picture, average, level, _GAINS), dim=1)
         with torch.no_grad():
-            z[:, 2 * self.image_channels : 3 * self.image_channels] = self.scaled(average, frame)
+            z[:, self.image_channels : 3 * self.image_channels] = self._scaled(filtered, frame, level)
 
-    def pictures(self, picture: Tensor) -> list[Tensor]:
-        """Return what of the noisy picture goes into the code."""
-        return guides.denoised(picture)
+    def pictures(self, picture: Tensor, level: float) -> list[Tensor]:
+        """Return what goes into the code of a noisy picture whose noise has this standard deviation."""
+        means, variation = guides.denoised(picture)
+        return [means, *guides.wiener(picture, (means + variation) / 2, level, _GAINS)]
 
-    def scaled(self, pictures: Tensor, frame: Frame) -> Tensor:
+    def _scaled(self, pictures: Tensor, frame: Frame, level: float) -> Tensor:
         """Return pictures as they go into the code: about 0, scaled, and of the frame's size."""
-        return frame.extend(pictures - pictures.mean((2, 3), keepdim=True)).mul_(self.scale)
+        scale = min(1.0, _LIKE_JITTER / max(level, 1e-6)) if self.scale is None else self.scale
+        return frame.extend(pictures - pictures.mean((2, 3), keepdim=True)).mul_(scale)
+
+
+_GAINS = (0.5, 1.0)  # of the light and of the full filter
+_LIKE_JITTER = 0.03  # what becomes of the noise's standard deviation
 
 
 class Jitter:

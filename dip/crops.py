@@ -43,6 +43,8 @@ class Whole:
         Where the picture lies in the code.
     """
 
+    settled = False
+
     def __init__(self, frame: Frame) -> None:
         self._frame = frame
 
@@ -135,6 +137,11 @@ class Crops:
     def settles(self, iteration: int, goal: int | None) -> bool:
         """Tell whether it is time to freeze the statistics."""
         return self.frozen_at is None and goal is not None and iteration >= max(goal // 2, _EARLIEST)
+
+    @property
+    def settled(self) -> bool:
+        """Whether it has."""
+        return self.frozen_at is not None
 
     def settle(self, network: Any, code: Tensor, dtype: torch.dtype, iteration: int) -> None:
         """Freeze the statistics."""

@@ -80,7 +80,7 @@ _PRESETS = (
         "fast",
         "Gaussian noise, in a small part of the time",
         900,
-        _net((16, 32, 64, 64, 64), (4,) * 5),
+        _net((16, 32, 64, 64, 64), (16, 16, 4, 4, 4)),
         code=Denoised(),
         jitter=1 / 30,
     ),

@@ -140,8 +140,12 @@ class Fit:
 
     def _iterate(self) -> None:
         code = self.settings.code
-        if isinstance(code, codes.Denoised) and 0 < self.iteration == code.renewed * self.settings.tiles:
-            code.renew(self.code, self.settings.frame, self.current)
+        if (
+            isinstance(code, codes.Denoised)
+            and code.renews(self.iteration, self.settings.tiles)
+            and not self._view.settled
+        ):
+            code.renew(self.code, self.settings.frame, self.current, self.y)
         if self._view.settles(self.iteration, self._goal):
             self._watch.settle(self)
             self._view.settle(self.network, self.code, self.settings.dtype, self.iteration)

@@ -207,7 +207,8 @@ def test_search_follows_its_variants(data, tmp_path):
     names = [
         "thin, learning rate 0.02 falling to 0",
         "thin, code: its own average, from a Gaussian of 1 pixel",
-        "thin, code: both",
+        "thin, code: both and the Wiener filter",
+        "fast, pictures never renewed",
     ]
     printed = run("search.py", *words[:1], "--data", data, *words[1:], *names, "--out", path)
     (found,) = json.loads(path.read_text()).values()
@@ -216,7 +217,7 @@ def test_search_follows_its_variants(data, tmp_path):
         assert one["iteration"] == [50]
         assert 10 < one["average"][0] < 40
         assert one["environment"]["dip"] == dip.__version__
-    assert len(printed.splitlines()) == 3
+    assert len(printed.splitlines()) == 4
     assert run("search.py", *words[:1], "--data", data, *words[1:], *names, "--out", path) == ""  # nothing is run again
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import gaussian_filter
+from scipy.fft import dctn, idctn
 from skimage import restoration
 from small import NET, QUICK, picture, quick_fit
 
@@ -50,7 +50,6 @@ def test_the_denoisers_are_scikit_images(photo):
     expected = (
         restoration.denoise_nl_means(noisy.astype(float), **means, fast_mode=True, channel_axis=-1),
         restoration.denoise_tv_chambolle(noisy.astype(float), weight=sigma, channel_axis=-1),
-        np.stack([gaussian_filter(noisy[..., i].astype(float), 1, mode="nearest") for i in range(3)], axis=-1),
     )
     found = guides.denoised(as_tensor(noisy))
     for ours, theirs in zip(found, expected, strict=True):
@@ -59,13 +58,62 @@ def test_the_denoisers_are_scikit_images(photo):
         assert dip.metrics.psnr(theirs, photo / 255) > dip.metrics.psnr(noisy, photo / 255) + 3
 
 
+def by_hand(picture, pilot, level):
+    """The filter of (H, W, C), patch by patch: what may be further than a patch's side from the border."""
+    luminance_and_differences = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]]) / np.sqrt([[3], [2], [6]])
+    colours = luminance_and_differences if picture.shape[2] == 3 else np.eye(picture.shape[2])
+    picture, pilot = picture @ colours.T, pilot @ colours.T
+    total, weights = np.zeros(picture.shape), np.zeros(picture.shape)
+    for top in range(picture.shape[0] - 7):
+        for left in range(picture.shape[1] - 7):
+            for channel in range(picture.shape[2]):
+                patch = np.s_[top : top + 8, left : left + 8, channel]
+                power = dctn(pilot[patch], norm="ortho") ** 2
+                kept = power / (power + level**2)
+                kept[0, 0] = 1
+                weight = 1 / (kept**2).sum()
+                total[patch] += weight * idctn(kept * dctn(picture[patch], norm="ortho"), norm="ortho")
+                weights[patch] += weight
+    return (total / weights) @ colours
+
+
+@pytest.mark.parametrize("shape", [(20, 24, 1), (17, 21, 3), (16, 16, 2), (19, 600, 1)])
+def test_the_wiener_filter_is_that_of_every_patch(shape):
+    generator = np.random.default_rng(0)
+    pilot = picture(shape).astype(float)
+    noisy = pilot + generator.normal(0, 0.1, shape)
+    found = guides.wiener(as_tensor(noisy).float(), as_tensor(pilot).float(), 0.1, (0.5, 2.0))
+    assert len(found) == 2
+    for one, gain in zip(found, (0.5, 2.0), strict=True):
+        inside = np.s_[7:-7, 7:-7]
+        expected = by_hand(noisy, pilot, 0.1 * gain)[inside]
+        np.testing.assert_allclose(one[0].permute(1, 2, 0).numpy()[inside], expected, rtol=0, atol=2e-5)
+
+
+def test_a_wiener_filter_takes_off_noise_and_nothing_else(photo):
+    clean = photo / np.float32(255)
+    noisy = dip.degradations.gaussian(clean, 25, seed=0)
+    y, pilot = as_tensor(noisy), sum(guides.denoised(as_tensor(noisy))) / 2
+    (filtered,) = guides.wiener(y, pilot, 25 / 255)
+    psnr = [dip.metrics.psnr(one, as_tensor(clean)) for one in (y, pilot, filtered)]
+    assert psnr[0] + 5 < psnr[1] + 0.3 < psnr[2]  # better than its pilot
+    (kept,) = guides.wiener(y, torch.zeros_like(y), 0.0)
+    assert kept.mean() == pytest.approx(float(y.mean()), abs=0.02)  # of nothing in the pilot the means stay
+    for size in ((1, 1), (3, 40), (40, 7)):
+        small = torch.rand(1, 3, *size)
+        torch.testing.assert_close(guides.wiener(small, small, 0.0)[0], small, rtol=0, atol=1e-5)
+        assert guides.wiener(small, small, 0.1)[0].isfinite().all()
+
+
 @pytest.mark.parametrize("channels", [1, 3, 5])
-def test_the_code_has_both_pictures_about_zero_and_noise_beside_them(channels):
+def test_the_code_has_its_pictures_about_zero_and_noise_beside_them(channels):
     frame, code = Frame.around((20, 29), (32, 32)), Denoised(scale=0.5, noise=4, image_channels=channels)
     noisy = as_tensor(picture((20, 29, channels)))
     z = code.draw(frame, torch.Generator().manual_seed(0), noisy)
     assert z.shape == (1, code.channels, 32, 32) == (1, 3 * channels + 4, 32, 32)
-    expected = 0.5 * torch.cat(guides.denoised(noisy), dim=1)
+    means, variation = guides.denoised(noisy)
+    filtered = guides.wiener(noisy, (means + variation) / 2, guides.noise_level(noisy), (0.5, 1))
+    expected = 0.5 * torch.cat([means, *filtered], dim=1)
     inside = frame.crop(z)[:, :-4]
     torch.testing.assert_close(inside.mean((2, 3)), torch.zeros(1, 3 * channels), rtol=0, atol=1e-6)
     torch.testing.assert_close(inside, expected - expected.mean((2, 3), keepdim=True))
@@ -79,26 +127,30 @@ def test_a_fit_draws_it_from_its_own_picture():
     fit = dip.Fit(dip.Denoise(noisy), network=NET, code="denoised", seed=3)
     assert fit.network.in_channels == 17
     expected = guides.denoised(as_tensor(noisy))[0]
-    torch.testing.assert_close(fit.code[:, :3].cpu(), 0.3 * (expected - expected.mean((2, 3), keepdim=True)))
+    scale = 0.03 / guides.noise_level(as_tensor(noisy))
+    assert 0.1 < scale < 1
+    torch.testing.assert_close(fit.code[:, :3].cpu(), scale * (expected - expected.mean((2, 3), keepdim=True)))
+    blank = dip.Fit(dip.Denoise(np.linspace(0, 1, 576, dtype=np.float32).reshape(24, 24)), network=NET, code="denoised")
+    assert 0.9 < float(blank.code[:, 0].max() - blank.code[:, 0].min()) <= 1.01  # at most as the picture is
     other = dip.Fit(dip.Denoise(noisy), network=NET, code="denoised", seed=4)
     assert torch.equal(fit.code[:, :9], other.code[:, :9])
     assert not torch.equal(fit.code[:, 9:], other.code[:, 9:])
 
 
-def test_the_average_takes_the_place_of_the_third_picture():
+def test_the_average_becomes_the_pilot_again_and_again():
+    noisy = as_tensor(picture())
     fit = dip.Fit(dip.Denoise(picture()), **{**QUICK, "code": Denoised(noise=2, renewed=3)})
-    before = fit.code.clone()
+    code, level = fit.code.clone(), guides.noise_level(noisy)
     fit.run(3)
-    assert torch.equal(fit.code, before)
-    average = fit.current
-    fit.run(1)
-    expected = 0.3 * (average - average.mean((2, 3), keepdim=True))
-    torch.testing.assert_close(fit.settings.frame.crop(fit.code)[:, 6:9], expected)
-    fit.run(2)
-    torch.testing.assert_close(fit.settings.frame.crop(fit.code)[:, 6:9], expected)  # once
-    assert torch.equal(fit.code[:, :6], before[:, :6])
-    assert torch.equal(fit.code[:, 9:], before[:, 9:])
-    kept = quick_fit(code=Denoised(noise=2, renewed=0), iters=3)
+    for _ in range(2):
+        assert torch.equal(fit.code, code)
+        filtered = torch.cat(guides.wiener(noisy, fit.current, level, (0.5, 1)), dim=1)
+        code[:, 3:9] = fit.settings.frame.extend(0.03 / level * (filtered - filtered.mean((2, 3), keepdim=True)))
+        fit.run(1)
+        torch.testing.assert_close(fit.code, code)
+        code = fit.code.clone()
+        fit.run(2)
+    kept = quick_fit(code=Denoised(noise=2, renewed=0), iters=4)
     assert torch.equal(kept.code, dip.Fit(dip.Denoise(picture()), **{**QUICK, "code": Denoised(noise=2)}).code)
 
 

@@ -79,7 +79,7 @@ _PRESETS = (
         "denoise",
         "fast",
         "Gaussian noise, in a small part of the time",
-        900,
+        750,
         _net((16, 32, 64, 64, 64), (16, 16, 4, 4, 4)),
         code=Denoised(),
         jitter=1 / 30,

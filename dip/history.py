@@ -37,8 +37,8 @@ class History(Mapping[str, np.ndarray]):
                     raise ValueError(f"{name} has shape {tuple(value.shape)}; a series takes one number at a time")
                 # On a CPU it is there. Kept as tensors, such numbers lie between the large blocks that a fit frees and
                 # takes again, and these come to fit no more: some megabytes an iteration.
-                here = value.device.type == "cpu"
-                number: float | Tensor = float(value) if here else value.detach().reshape(()).clone()
+                value = value.detach().reshape(())
+                number: float | Tensor = value.item() if value.device.type == "cpu" else value.clone()
             else:
                 number = float(value)
             self._iterations.setdefault(name, []).append(iteration)

@@ -113,6 +113,13 @@ def test_history_reads_tensors_as_they_were_when_recorded():
     np.testing.assert_array_equal(history["a"], [1, 2, 5, 6])  # also after it was read once
 
 
+def test_history_keeps_no_tensor_of_a_cpu():  # between the blocks that a fit frees and takes again
+    history = History()
+    history.record(1, a=torch.tensor(0.5), b=torch.tensor(0.1, requires_grad=True))
+    assert [type(one) for name in "ab" for one in history._values[name]] == [float, float]
+    assert history["b"].tolist() == [float(np.float32(0.1))]
+
+
 def test_history_takes_one_number_at_a_time():
     history = History()
     history.record(1, a=torch.tensor([2.5]))

@@ -98,19 +98,24 @@ def wiener(picture: Tensor, pilot: Tensor, sigma: float, gains: Sequence[float] 
     height, width = pair.shape[2:]
     # Strips of rows that fit a CPU's cache; on another device larger ones, since each is some launches.
     rows = max(1, (2**13 if picture.device.type == "cpu" else 2**17) // width)
-    sums = torch.zeros(len(gains), 2, *pair.shape[1:], device=picture.device)
+    sums = pair.new_zeros(len(gains), 2, *pair.shape[1:])
     for channel in range(pair.shape[1]):
         for top in range(0, height - rim, rows):
             strip = pair[:, channel, None, top : top + rows + rim]
-            noisy, power = F.conv2d(strip, transform.reshape(-1, 1, _PATCH, _PATCH)).flatten(2)
+            coefficients = F.conv2d(strip, transform.reshape(-1, 1, _PATCH, _PATCH))
+            (high, wide), (noisy, power) = coefficients.shape[2:], coefficients.flatten(2)
             power = power.square()
-            size = (strip.shape[2], width)
             for gain, (total, weights) in zip(gains, sums[:, :, channel, top : top + rows + rim], strict=True):
                 kept = power / (power + max(gain * sigma, _LEAST) ** 2)
                 kept[0] = 1
-                weight = 1 / kept.square().sum(0, keepdim=True)
-                total += F.fold((transform.T @ kept.mul_(noisy).mul_(weight))[None], size, _PATCH)[0, 0]
-                weights += F.fold(weight.expand(len(kept), -1)[None], size, _PATCH)[0, 0]
+                weight = 1 / kept.square().sum(0)
+                pixels = transform.T @ kept.mul_(noisy).mul_(weight)
+                # What fold() does, which not every device has.
+                for place, values in enumerate(pixels.reshape(-1, high, wide)):
+                    i, j = divmod(place, _PATCH)
+                    total[i : i + high, j : j + wide] += values
+                weight = F.pad(weight.reshape(1, high, wide), (rim,) * 4)
+                weights += _PATCH**2 * F.avg_pool2d(weight, _PATCH, stride=1)[0]
     filtered = (sums[:, 0] / sums[:, 1])[..., rim : height - rim, rim : width - rim]
     return [torch.einsum("ji,jhw->ihw", colours, one)[None] for one in filtered]
 

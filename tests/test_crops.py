@@ -127,7 +127,7 @@ def test_a_fit_in_crops_denoises_as_one_in_a_piece_does():
     whole = dip.fit(dip.Denoise(noisy), iters=200, **options)
     fit = dip.fit(dip.Denoise(noisy), iters=600, tile=64, lr=0.01, **options)
     assert fit.settings.tiles == 6
-    assert fit.settings.iters == 6 * 900
+    assert fit.settings.iters == 6 * 750
     assert dip.Fit(dip.Denoise(noisy), tile=64, **options).settings.lr == pytest.approx(0.003)
     got, had, wanted = (dip.metrics.psnr(image, clean) for image in (fit.image, noisy, whole.image))
     assert got > had + 4

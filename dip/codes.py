@@ -212,9 +212,10 @@ class Denoised:
     picture is needed. The first picture is that of scikit-image's non-local means, the others are those of an empirical
     Wiener filter, a light and a full one (`dip.guides.wiener`), for which a pilot has to tell what is not noise. At
     first that is the mean of non-local means and total variation (Chambolle). Every `renewed` iterations both are made
-    anew, with the average of the fit's own outputs as the pilot: the better the fit, the better its code. All are
-    set for the noise that is found in the picture (`dip.guides.noise_level`). What the filters get wrong does not
-    stay: the network is fitted to the noisy picture, not to theirs.
+    anew, with the average of the fit's own outputs as the pilot (in a fit in crops, which has none, with its output):
+    the better the fit, the better its code. (One that is itself optimised is left alone.) All are set for the noise
+    that is found in the picture (`dip.guides.noise_level`). What the filters get wrong does not stay: the network is
+    fitted to the noisy picture, not to theirs.
 
     Parameters
     ----------

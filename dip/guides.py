@@ -31,7 +31,7 @@ def noise_level(picture: Tensor) -> float:
     """
     if min(picture.shape[2:]) < 3:
         return 0.0
-    line = torch.tensor([1.0, -2.0, 1.0], dtype=picture.dtype)
+    line = picture.new_tensor([1.0, -2.0, 1.0])
     channels = picture.transpose(0, 1)  # as pictures of one channel each
     rest = F.conv2d(channels, torch.outer(line, line)[None, None])
     return float(rest.abs().flatten(1).median(dim=1).values.mean()) / (6 * 0.6745)
@@ -72,14 +72,15 @@ def wiener(picture: Tensor, pilot: Tensor, sigma: float, gains: Sequence[float] 
     .. math:: \hat{x} = D^{-1} (w \odot D y), \quad w = \frac{(D p)^2}{(D p)^2 + (g σ)^2} .
 
     Every pixel is the mean of the 64 patches that it is in, each weighted by :math:`1 / \sum w^2`, so that those in
-    which least noise was left count most.
+    which least noise was left count most. Beyond the border the pixels there go on.
 
     Parameters
     ----------
     picture, pilot : Tensor
         (1, C, H, W), float32, on one device.
     sigma : float
-        Standard deviation of the noise; with 0 nothing is taken off.
+        Standard deviation of the noise. (g σ is at least 1e-6: with 0 only that is taken off of which the pilot has
+        nothing.)
     gains : sequence of float
         The g: a pilot is smoother than what it stands for, and a g below 1 makes up for that. A picture is returned for
         each.
@@ -96,8 +97,9 @@ def wiener(picture: Tensor, pilot: Tensor, sigma: float, gains: Sequence[float] 
     pair = torch.einsum("ij,bjhw->bihw", colours, torch.cat([picture, pilot]))
     pair = F.pad(pair, (rim,) * 4, mode="replicate")
     height, width = pair.shape[2:]
+    on_cpu = picture.device.type == "cpu"
     # Strips of rows that fit a CPU's cache; on another device larger ones, since each is some launches.
-    rows = max(1, (2**13 if picture.device.type == "cpu" else 2**17) // width)
+    rows = max(1, (2**13 if on_cpu else 2**15) // width)
     sums = pair.new_zeros(len(gains), 2, *pair.shape[1:])
     for channel in range(pair.shape[1]):
         for top in range(0, height - rim, rows):
@@ -109,11 +111,8 @@ def wiener(picture: Tensor, pilot: Tensor, sigma: float, gains: Sequence[float] 
                 kept = power / (power + max(gain * sigma, _LEAST) ** 2)
                 kept[0] = 1
                 weight = 1 / kept.square().sum(0)
-                pixels = transform.T @ kept.mul_(noisy).mul_(weight)
-                # What fold() does, which not every device has.
-                for place, values in enumerate(pixels.reshape(-1, high, wide)):
-                    i, j = divmod(place, _PATCH)
-                    total[i : i + high, j : j + wide] += values
+                kept = kept.mul_(noisy).mul_(weight).reshape(-1, high, wide)
+                (_joined if on_cpu else _joined_at_once)(kept, transform, total)
                 weight = F.pad(weight.reshape(1, high, wide), (rim,) * 4)
                 weights += _PATCH**2 * F.avg_pool2d(weight, _PATCH, stride=1)[0]
     filtered = (sums[:, 0] / sums[:, 1])[..., rim : height - rim, rim : width - rim]
@@ -121,6 +120,21 @@ def wiener(picture: Tensor, pilot: Tensor, sigma: float, gains: Sequence[float] 
 
 
 _PATCH, _LEAST = 8, 1e-6
+
+
+def _joined(coefficients: Tensor, transform: Tensor, total: Tensor) -> None:
+    """Add the patches of coefficients (64, h, w) to total (h + 7, w + 7), each where it belongs."""
+    high, wide = coefficients.shape[1:]
+    pixels = transform.T @ coefficients.flatten(1)
+    for place, values in enumerate(pixels.reshape(-1, high, wide)):
+        i, j = divmod(place, _PATCH)
+        total[i : i + high, j : j + wide] += values
+
+
+def _joined_at_once(coefficients: Tensor, transform: Tensor, total: Tensor) -> None:
+    """Do what `_joined` does, in few launches. (Not every device has fold().)"""
+    turned = transform.reshape(1, -1, _PATCH, _PATCH).flip(2, 3)
+    total += F.conv2d(F.pad(coefficients[None], (_PATCH - 1,) * 4), turned)[0, 0]
 
 
 def _cosines() -> Tensor:

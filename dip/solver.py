@@ -143,7 +143,7 @@ class Fit:
         if (
             isinstance(code, codes.Denoised)
             and code.renews(self.iteration, self.settings.tiles)
-            and not self._view.settled
+            and not (self._view.settled or self.settings.optimize_code)
         ):
             code.renew(self.code, self.settings.frame, self.current, self.y)
         if self._view.settles(self.iteration, self._goal):
@@ -405,5 +405,5 @@ class Fit:
         if {k: v.shape for k, v in ours.items()} != {k: v.shape for k, v in theirs.items()}:
             raise ValueError("init is the fit of a network of another shape; take the same network and channels here")
         self.network.load_state_dict(theirs)
-        if init.code.shape == self.code.shape:
+        if init.code.shape == self.code.shape and not isinstance(self.settings.code, codes.Denoised):
             self.code.copy_(init.code.detach())

@@ -178,6 +178,17 @@ def test_a_resumed_fit_in_crops_is_the_same(saved, tmp_path):
     np.testing.assert_array_equal(resumed.image, straight.image)
 
 
+def test_the_code_is_renewed_once_for_all_tiles_until_the_statistics_are_frozen():
+    noisy = dip.degradations.gaussian(photograph(70, 100), 25, seed=0)
+    codes: list[torch.Tensor] = []
+    options = {"tile": 48, "network": SMALL, "code": dip.codes.Denoised(renewed=2), "progress": False}
+    keep = [lambda fit: codes.append(fit.code.clone())]
+    fit = dip.fit(dip.Denoise(noisy), iters=100, callbacks=keep, **options)
+    assert (fit.settings.tiles, fit._view.frozen_at) == (6, 50)
+    changed = [i for i in range(1, 100) if not torch.equal(codes[i], codes[i - 1])]
+    assert changed == [12, 24, 36, 48]  # iterations, counted from 0
+
+
 def test_a_fit_that_fails_right_after_the_statistics_were_frozen_goes_back_to_there():
     calls = []
 

@@ -8,6 +8,7 @@ import torch
 from scipy.fft import dctn, idctn
 from skimage import restoration
 from small import NET, QUICK, picture, quick_fit
+from torch.overrides import TorchFunctionMode
 
 import dip
 from dip import guides
@@ -97,12 +98,50 @@ def test_a_wiener_filter_takes_off_noise_and_nothing_else(photo):
     (filtered,) = guides.wiener(y, pilot, 25 / 255)
     psnr = [dip.metrics.psnr(one, as_tensor(clean)) for one in (y, pilot, filtered)]
     assert psnr[0] + 5 < psnr[1] + 0.3 < psnr[2]  # better than its pilot
-    (kept,) = guides.wiener(y, torch.zeros_like(y), 0.0)
-    assert kept.mean() == pytest.approx(float(y.mean()), abs=0.02)  # of nothing in the pilot the means stay
+    (kept,) = guides.wiener(y, torch.zeros_like(y), 0.1)  # of nothing in the pilot the means of the patches stay
+    assert kept.mean() == pytest.approx(float(y.mean()), abs=0.02)
+    assert kept.std() < 0.9 * y.std()
+    assert guides.noise_level(kept) < 0.02 * guides.noise_level(y)
     for size in ((1, 1), (3, 40), (40, 7)):
         small = torch.rand(1, 3, *size)
         torch.testing.assert_close(guides.wiener(small, small, 0.0)[0], small, rtol=0, atol=1e-5)
         assert guides.wiener(small, small, 0.1)[0].isfinite().all()
+
+
+def test_patches_are_joined_on_other_devices_as_on_a_cpu():
+    generator = torch.Generator().manual_seed(0)
+    coefficients, transform = torch.randn(64, 5, 9, generator=generator), torch.randn(64, 64, generator=generator)
+    one = torch.rand(12, 16, generator=generator)
+    found, expected = one.clone(), one.clone()
+    guides._joined(coefficients, transform, expected)
+    guides._joined_at_once(coefficients, transform, found)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
+    assert not torch.allclose(found, one, atol=1)
+
+
+class Convolutions(TorchFunctionMode):
+    """The devices of what convolutions are given."""
+
+    def __init__(self):
+        super().__init__()
+        self.devices = []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is torch.nn.functional.conv2d:
+            self.devices.append({one.device.type for one in args if isinstance(one, torch.Tensor)})
+        return function(*args, **(kwargs or {}))
+
+
+def test_all_is_done_on_the_pictures_device():
+    there = torch.empty(1, 3, 20, 300, device="meta")
+    with Convolutions() as seen:
+        (filtered,) = guides.wiener(there, there, 0.1)
+        assert filtered.shape == there.shape
+        with pytest.raises((RuntimeError, NotImplementedError)):  # such a picture has no numbers
+            guides.noise_level(there)
+    assert filtered.device.type == "meta"
+    assert len(seen.devices) > 3
+    assert all(devices == {"meta"} for devices in seen.devices)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 5])
@@ -152,6 +191,16 @@ def test_the_average_becomes_the_pilot_again_and_again():
         fit.run(2)
     kept = quick_fit(code=Denoised(noise=2, renewed=0), iters=4)
     assert torch.equal(kept.code, dip.Fit(dip.Denoise(picture()), **{**QUICK, "code": Denoised(noise=2)}).code)
+
+
+def test_a_code_that_is_optimised_or_not_ones_own_picture_is_left_alone():
+    options = {**QUICK, "code": Denoised(noise=2, renewed=2), "lr": 1e-4}
+    fit = dip.fit(dip.Denoise(picture()), iters=5, optimize_code=True, **options)
+    assert (fit.code - dip.Fit(dip.Denoise(picture()), **options).code).abs().max() < 1e-3
+    first = dip.fit(dip.Denoise(picture()), iters=5, **options)
+    second = dip.Fit(dip.Denoise(picture(seed=1)), init=first, **options)
+    assert torch.equal(second.code, dip.Fit(dip.Denoise(picture(seed=1)), **options).code)
+    assert torch.equal(next(iter(second.network.parameters())), next(iter(first.network.parameters())))
 
 
 @pytest.mark.parametrize("renewed", [2, 3, 4])  # before the checkpoint, just after it, later

@@ -186,7 +186,7 @@ def test_every_iteration_of_it_is_seen_by_callbacks(tape):
 
 
 def test_the_renewed_code_is_seen(tape):
-    code = dip.codes.Denoised(noise=2, renewed=25)
+    code = dip.codes.Denoised(noise=2, renewed=7)
     plain, replayed = both(tape, code=lambda: code)
     assert_same_fit(plain, replayed)
     assert torch.equal(plain.code, replayed.code)

@@ -48,7 +48,7 @@ clean = (clean / np.iinfo(clean.dtype).max).astype(np.float32)
 # - Gaussian noise of sigma 50: `dncnn-small` was trained on all levels up to 55, the other one has never seen it.
 # - Impulse noise: a tenth of the values is black or white. Neither has seen that.
 #
-# For Gaussian noise the fit takes the preset `fast`, which begins from the picture after classical denoisers. These
+# For Gaussian noise the fit takes the preset `fast`, which begins from the picture after filters. These
 # take noise for Gaussian and let points through, so for impulse noise the fit begins from a random code, as the
 # paper's, and with the L1 loss: a few values that are far off do not count for more than they should. That is all that
 # has to be known of the noise.

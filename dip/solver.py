@@ -145,6 +145,7 @@ class Fit:
             and code.renews(self.iteration, self.settings.tiles)
             and not (self._view.settled or self.settings.optimize_code)
         ):
+            self._watch.settle(self)  # what goes into the code cannot be taken back
             code.renew(self.code, self.settings.frame, self.current, self.y)
         if self._view.settles(self.iteration, self._goal):
             self._watch.settle(self)

@@ -208,6 +208,14 @@ class TestLossesLookedAtTogether:
         assert all(torch.isfinite(tensor).all() for tensor in fit.network.state_dict().values())
         assert np.isnan(losses(fit)[at - 1])
 
+    def test_nan_does_not_get_into_a_code_that_is_made_of_the_average(self):
+        loss = Sick(lambda call: call == 38, lambda value: value * math.nan)
+        with pytest.warns(RuntimeWarning, match="at iteration 40; went back"):
+            fit = quick_fit(iters=60, loss=loss, code=dip.codes.Denoised(noise=2, renewed=40))
+        assert torch.isfinite(fit.code).all()
+        assert len(fit.recoveries) == 1
+        assert np.isfinite(losses(fit)[40:]).all()
+
     def test_nan_found_at_the_end_under_inference_mode(self):
         loss = Sick(lambda call: call == 58, lambda value: value * math.nan)
         with torch.inference_mode(), pytest.warns(RuntimeWarning, match="went back to the state of iteration 50"):

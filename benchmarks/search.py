@@ -221,8 +221,8 @@ def follow(task: Any, clean: np.ndarray, variant: dict[str, Any], options: argpa
                 fit.settings = dataclasses.replace(fit.settings, lr=rate)
             if own and iteration > EVERY:
                 with torch.no_grad():
-                    about_zero = fit.current - fit.current.mean((2, 3), keepdim=True)
-                    fit.code[:, :3] = given["code"].scale * fit.settings.frame.extend(about_zero)
+                    # the code's scale is given: the noise's level does not count
+                    fit.code[:, :3] = given["code"].scaled(fit.current, fit.settings.frame, level=0)
             fit.step()
             seconds += time.perf_counter() - started
             if iteration % EVERY == 0:

@@ -46,5 +46,5 @@ def _next_look(fit: Fit, goal: int) -> int:
         every.append(fit.settings.checkpoint_every)
     looks = [goal, *(now - now % one + one for one in every), fit._replays.next_look(now)]
     if isinstance(code, codes.Denoised) and code.renewed:
-        looks.append(now if code.renews(now) else now - now % code.renewed + code.renewed + 1)
+        looks.append(-(-now // code.renewed) * code.renewed + 1)
     return min(looks)

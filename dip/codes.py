@@ -262,7 +262,7 @@ class Denoised:
         if picture is None:
             raise ValueError("a Denoised code is drawn from the noisy picture; in a fit it is, of dip.Denoise alone")
         level = guides.noise_level(picture)
-        pictures = self._scaled(torch.cat(self.pictures(picture, level), dim=1), frame, level)
+        pictures = self.scaled(torch.cat(self.pictures(picture, level), dim=1), frame, level)
         beside = torch.rand(1, self.noise, frame.height, frame.width, generator=generator).mul_(0.1)
         return torch.cat([pictures, beside], dim=1)
 
@@ -275,14 +275,14 @@ class Denoised:
         level = guides.noise_level(picture)
         filtered = torch.cat(guides.wiener(picture, average, level, _GAINS), dim=1)
         with torch.no_grad():
-            z[:, self.image_channels : 3 * self.image_channels] = self._scaled(filtered, frame, level)
+            z[:, self.image_channels : 3 * self.image_channels] = self.scaled(filtered, frame, level)
 
     def pictures(self, picture: Tensor, level: float) -> list[Tensor]:
         """Return what goes into the code of a noisy picture whose noise has this standard deviation."""
         means, variation = guides.denoised(picture)
         return [means, *guides.wiener(picture, (means + variation) / 2, level, _GAINS)]
 
-    def _scaled(self, pictures: Tensor, frame: Frame, level: float) -> Tensor:
+    def scaled(self, pictures: Tensor, frame: Frame, level: float) -> Tensor:
         """Return pictures as they go into the code: about 0, scaled, and of the frame's size."""
         scale = min(1.0, _LIKE_JITTER / max(level, 1e-6)) if self.scale is None else self.scale
         return frame.extend(pictures - pictures.mean((2, 3), keepdim=True)).mul_(scale)

@@ -47,4 +47,6 @@ def _next_look(fit: Fit, goal: int) -> int:
     looks = [goal, *(now - now % one + one for one in every), fit._replays.next_look(now)]
     if isinstance(code, codes.Denoised) and code.renewed:
         looks.append(-(-now // code.renewed) * code.renewed + 1)
+    if now <= fit._flips.after:
+        looks.append(fit._flips.after + 1)
     return min(looks)

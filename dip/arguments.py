@@ -65,8 +65,9 @@ def add_files(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
 
 
 FIT_ONLY = (
-    *("preset", "iters", "seed", "precision", "engine", "down", "up", "skip", "code_image", "loss", "lr", "jitter"),
-    *("average", "stop", "patience", "sigma", "tile", "save_every", "checkpoint", "checkpoint_every", "resume"),
+    *("preset", "iters", "seed", "precision", "engine", "down", "up", "skip", "code_image", "loss", "lr"),
+    *("jitter", "flips", "average", "stop", "patience", "sigma", "tile", "save_every"),
+    *("checkpoint", "checkpoint_every", "resume"),
 )
 """The options that mean nothing for a trained model."""
 
@@ -178,6 +179,13 @@ def add_fit(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--lr", type=float, metavar="X", help="learning rate")
     group.add_argument(
         "--jitter", type=float, metavar="X", help="standard deviation of the noise on the network's input"
+    )
+    group.add_argument(
+        "--flips",
+        type=lambda text: text if text == "auto" else whole(0)(text),
+        metavar="N",
+        help="after so many iterations mirror the network's input and output, another way at each, so that the noise "
+        "is not fitted; 0 = never; auto (denoise): as the noise in the picture tells",
     )
     group.add_argument(
         "--average",

@@ -259,6 +259,7 @@ def _order(args: argparse.Namespace) -> FitOrder:
         "network": network or None,
         "code": None if args.code_image is None else Image(files.read(args.code_image).pixels),
         "jitter": args.jitter,
+        "flips": args.flips,
         "loss": args.loss,
         "lr": args.lr,
         "average": args.average,

@@ -36,6 +36,8 @@ class Preset:
         The code; None = it has to be given.
     jitter : float
         Standard deviation of the noise added to the code at each iteration.
+    flips : int or "auto"
+        After how many iterations code and output are mirrored, another way at each; 0 = never.
     lr : float
         Learning rate.
     network : str
@@ -55,6 +57,7 @@ class Preset:
     options: Mapping[str, Any] = field(hash=False)
     code: Any = field(default_factory=lambda: Uniform(32))
     jitter: float = 0.03
+    flips: int | str = 0
     lr: float = 0.01
     network: str = "encoder-decoder"
     optimizer: str = "adam"
@@ -83,6 +86,7 @@ _PRESETS = (
         _net((16, 32, 64, 64, 64), (16, 16, 4, 4, 4)),
         code=Denoised(),
         jitter=1 / 30,
+        flips="auto",
     ),
     Preset("denoise", "paper-sigma50", "stronger noise, sigma 50", 1800, _PAPER, jitter=1 / 20),
     Preset(
@@ -195,7 +199,9 @@ def listing(task: str) -> str:
         code = "a picture, to be given" if p.code is None else repr(p.code)
         lines += [
             f"  {p.name:<16}  {p.about}",
-            f"  {'':<16}  {p.iters} iterations, lr {p.lr:g}, jitter {p.jitter:.3g}, code {code}",
+            f"  {'':<16}  {p.iters} iterations, lr {p.lr:g}, jitter {p.jitter:.3g}"
+            + f", flips {p.flips}" * bool(p.flips)
+            + f", code {code}",
             f"  {'':<16}  down = up {_short(p.options['down'])}, skip {_short(p.options['skip'])}"
             + "".join(f", {k} {_short(v)}" for k, v in further.items()),
         ]

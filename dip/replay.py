@@ -241,7 +241,8 @@ def worked_on(fit: Fit) -> Iterator[Tensor]:
 
 
 def _places(fit: Fit) -> Iterator[Tensor | None]:
-    yield from (fit.y, fit.weight, fit.code, fit._average._sum, fit._jitter._noise, fit._jitter._count)
+    yield from (fit.y, fit.weight, fit.code, fit._average._sum)
+    yield from (fit._jitter._noise, fit._jitter._count, fit._flips.count)
     for module in fit.network.modules():
         yield from module._parameters.values()
         yield from module._buffers.values()
@@ -265,19 +266,22 @@ class _State:
     """A copy of everything that an iteration changes."""
 
     def __init__(self, fit: Fit, device: Recorder) -> None:
-        self.trained, self.jitter = fit._trainable_state(), fit._jitter.state_dict()
+        self.trained = fit._trainable_state()
+        self.jitter, self.flips = fit._jitter.state_dict(), fit._flips.state_dict()
         self._noise = None if fit._jitter._noise is None else fit._jitter._noise.clone()
         self._others = [(generator, generator.get_state()) for generator in device.generators()]
 
     def put_back(self, fit: Fit) -> None:
         fit._load_trainable_state(self.trained)
         fit._jitter.load_state_dict(self.jitter)
+        fit._flips.load_state_dict(self.flips)
         for generator, state in self._others:
             generator.set_state(state)
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Yield the tensors with their names, the noise drawn last among them; counts are tensors of one number."""
-        yield from _tensors("", {**self.trained, **self.jitter, "output": None, "noise": self._noise})
+        drawn = {**self.jitter, "flips": self.flips, "noise": self._noise}
+        yield from _tensors("", {**self.trained, "output": None, **drawn})
 
 
 def _tensors(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:

@@ -43,8 +43,8 @@ def fit(
     resume : path, optional
         A checkpoint of the same fit to go on from.
     **options
-        As for `dip.Fit`: preset, network, code, jitter, optimize_code, loss, penalty, optimizer, lr, average, stop,
-        tile, seed, device, precision, engine, init, reference, callbacks, progress, checkpoint, checkpoint_every.
+        As for `dip.Fit`: preset, network, code, jitter, flips, optimize_code, loss, penalty, optimizer, lr, average,
+        stop, tile, seed, device, precision, engine, init, reference, callbacks, progress, checkpoint, checkpoint_every.
 
     Returns
     -------

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dip import codes, crops, devices, losses, networks, optimizers, presets, replay, storage
+from dip import codes, crops, devices, flips, losses, networks, optimizers, presets, replay, storage
 from dip.averaging import ExponentialAverage
 from dip.callbacks import Callback
 from dip.errors import callables, non_negative_int, positive_float, positive_int, shown, unknown, yes_or_no
@@ -44,6 +44,9 @@ class Options(TypedDict, total=False):
         The code z (`dip.codes`).
     jitter : float
         Standard deviation of the noise added to the code at each iteration.
+    flips : int or "auto"
+        After how many iterations (of each tile) code and output are mirrored, another way at each, so that the noise is
+        not fitted; 0 = never, "auto" = as the noise in the picture tells (`dip.flips`).
     optimize_code : bool
         Whether the code is optimised together with the weights; False by default.
     loss : str or callable
@@ -93,6 +96,7 @@ class Options(TypedDict, total=False):
     network: dict[str, Any] | str | nn.Module | None
     code: Any
     jitter: float | None
+    flips: int | str | None
     optimize_code: bool
     loss: Any
     penalty: Callable[..., Tensor] | Sequence[Callable[..., Tensor]] | None
@@ -125,6 +129,7 @@ class Settings:
     code: codes.Code
     frame: codes.Frame
     jitter: float
+    flips: int | str
     optimize_code: bool
     loss: losses.Loss
     penalties: tuple[Callable[..., Tensor], ...]
@@ -176,6 +181,7 @@ class Settings:
             "optimizer": self.optimizer,
             "lr": self.lr,
             "jitter": self.jitter,
+            "flips": self.flips,
             "average": self.average,
             "precision": self.precision,
             "stop": _name(self.stop),
@@ -232,6 +238,7 @@ def resolve(task: Problem, options: Options) -> Settings:
     optimizer = optimizers.check(given.get("optimizer", preset.optimizer))
     lr = positive_float(given.get("lr", preset.lr if optimizer == preset.optimizer else optimizers.LR[optimizer]), "lr")
     jitter = positive_float(given.get("jitter", preset.jitter), "jitter", zero_ok=True)
+    mirrored = flips.check(given.get("flips", preset.flips), task.task)
     average = ExponentialAverage(given.get("average", preset.average)).decay  # which checks it
     stop = _stop(given.get("stop"), loss)
     checkpoint, every = _checkpoint(given.get("checkpoint"), given.get("checkpoint_every"))
@@ -277,6 +284,7 @@ def resolve(task: Problem, options: Options) -> Settings:
         code=code,
         frame=frame,
         jitter=jitter,
+        flips=mirrored,
         optimize_code=optimize_code,
         loss=loss,
         penalties=penalties,

@@ -17,6 +17,7 @@ from dip.averaging import ExponentialAverage
 from dip.callbacks import Reference, interrupts, progress_bar
 from dip.crops import Crops, Whole
 from dip.errors import positive_int, shown, warn
+from dip.flips import Flips, begin_after
 from dip.guard import Guard, Watch
 from dip.history import History
 from dip.problem import Observation, Problem
@@ -91,6 +92,7 @@ class Fit:
             self._warm_start(init)
         self.code.requires_grad_(s.optimize_code)
         self._jitter = codes.Jitter(s.jitter, s.jitter_seed, self.device, s.dtype)
+        self._flips = Flips(begin_after(s.flips, observation.y) * s.tiles, self.device)
         self._view = Whole(s.frame) if s.tile is None else self._crops(s.tile)
         self._part = self.code
         self._fitted = [p for p in self.network.parameters() if p.requires_grad] + [self.code] * s.optimize_code
@@ -152,8 +154,10 @@ class Fit:
             self._view.settle(self.network, self.code, self.settings.dtype, self.iteration)
             # the optimiser's moments, and what the guard has kept, are of another function
             self._optimizer = optimizers.create(self.settings.optimizer, self._fitted, self.settings.lr)
-            self._guard = Guard()
-            self._guard.keep(self.iteration, self._trainable_state())
+            self._guard_anew()
+        if self._flips.after == self.iteration > 0:
+            self._watch.settle(self)
+            self._guard_anew()  # of a code that is mirrored for the first time the loss may be many times as large
         self._part = self._view.part(self.code)
         replay = self._replays.of(self, 0 if self._goal is None else self._goal - self.iteration)
         loss, data_loss, output = self._evaluate_anew() if replay is None else replay.evaluate()
@@ -186,14 +190,16 @@ class Fit:
             self._average.update(output)
 
     def _evaluate_anew(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Do what `_evaluate` does with fresh jitter."""
+        """Do what `_evaluate` does with fresh jitter, mirrored another way."""
         self._jitter.draw(self._part)
+        self._flips.draw(self._part.shape[2:])
         return self._evaluate()
 
     def _evaluate(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return the objective (its gradients in place), the data loss in it, and the output."""
         self._optimizer.zero_grad(set_to_none=True)
-        x = self._view.picture(self.network(self._jitter.add(self._part).to(self.settings.dtype)))
+        seen = self._flips.turn(self._jitter.add(self._part).to(self.settings.dtype))
+        x = self._view.picture(self._flips.turn(self.network(seen)))
         prediction, y, weights = self._view.compared(self.task.forward(x), self.y, self.weight)
         weight = {} if weights is None else {"weight": weights}
         data_loss = losses.checked("the loss", self.settings.loss, prediction, y, **weight)
@@ -202,6 +208,10 @@ class Fit:
             loss = loss + losses.checked("the penalty", penalty, x)
         loss.backward(inputs=self._fitted)  # and of nothing else: an operator may have weights of its own
         return loss.detach(), data_loss.detach(), x.detach()
+
+    def _guard_anew(self) -> None:
+        self._guard = Guard()
+        self._guard.keep(self.iteration, self._trainable_state())
 
     def _crops(self, tile: int) -> Crops:
         s, step = self.settings, int(self.network.multiple)
@@ -316,6 +326,7 @@ class Fit:
             "trained": self._trainable_state(),
             "code": self.code,
             "jitter": self._jitter.state_dict(),
+            "flips": self._flips.state_dict(),
             "view": self._view.state_dict(),
             "guard": self._guard.state_dict(),
             "unchecked": list(self._watch.unchecked),
@@ -362,6 +373,7 @@ class Fit:
             self.code.copy_(state["code"])
         self._load_trainable_state(state["trained"])
         self._jitter.load_state_dict(state["jitter"])
+        self._flips.load_state_dict(state["flips"])
         self._view.load_state_dict(state["view"], self.network)
         self._guard.load_state_dict(state["guard"])
         self._watch.unchecked = [loss.to(self.device) for loss in state["unchecked"]]

@@ -32,6 +32,7 @@ TASKS = {
     "reconstruct": (lambda: dip.Reconstruct(picture((9, 14))[None, None, ::2], lambda x: x[..., ::2, :], (9, 14)), {}),
     "optimised code": (lambda: dip.Denoise(picture()), {"optimize_code": True}),
     "no jitter": (lambda: dip.Denoise(picture()), {"jitter": 0}),
+    "flips": (lambda: dip.Denoise(picture((9, 14, 3))), {"flips": 2}),
     "no average": (lambda: dip.Denoise(picture()), {"average": 0}),
     "window": (lambda: dip.Denoise(picture()), {"stop": dip.stopping.WindowedVariance(3, 50, earliest=1)}),
     "moving variance": (lambda: dip.Denoise(picture((9, 14, 3))), {"stop": dip.stopping.MovingVariance(earliest=1)}),

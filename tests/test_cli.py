@@ -175,7 +175,7 @@ def test_inpainting_is_judged_on_the_missing_pixels(capsys):
 def test_report_says_how_the_picture_was_made():
     make("in.png")
     words = ("--json", "new/r.json", "--seed", 3, "--lr", 0.02, "--jitter", 0, "--average", 0.9, "--loss", "l1")
-    assert dip_command("denoise", "in.png", "-o", "out.png", *words, *QUICK) == 0
+    assert dip_command("denoise", "in.png", "-o", "out.png", "--flips", 2, *words, *QUICK) == 0
     report = json.loads(Path("new/r.json").read_text())
     assert report["command"] == "denoise"
     assert report["status"] == "done"
@@ -186,7 +186,7 @@ def test_report_says_how_the_picture_was_made():
     assert report["history"]["loss"]["iteration"] == [1, 2, 3]
     assert len(report["history"]["loss"]["value"]) == 3
     settings = report["settings"]
-    assert (settings["lr"], settings["jitter"], settings["average"]) == (0.02, 0, 0.9)
+    assert (settings["lr"], settings["jitter"], settings["flips"], settings["average"]) == (0.02, 0, 2, 0.9)
     assert settings["loss"] == repr(dip.losses.L1())
     assert (settings["preset"], settings["iters"], settings["precision"]) == ("paper", 3, "float32")
     assert settings["network"] == {"name": "encoder-decoder", "down": [8, 8], "up": [8, 8], "skip": [4, 4]}

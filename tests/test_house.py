@@ -59,7 +59,7 @@ PUBLIC_NAMES = [
 FLOORS = [
     {"_version", "errors"},
     {"images", "decoding", "encoding", "files", "storage", "metrics", "datasets", "devices", "guides"},
-    {"networks", "operators", "degradations", "losses", "codes"},
+    {"networks", "operators", "degradations", "losses", "codes", "flips"},
     {"presets"},
     {"stopping", "averaging", "history", "guard", "optimizers", "problem", "callbacks", "checkpoint"},
     {"settings", "solver", "ahead", "replay", "recorder", "crops", "trained"},

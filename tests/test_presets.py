@@ -53,6 +53,7 @@ def test_published_values(key, values):
     assert preset.code == code
     assert preset.jitter == pytest.approx(jitter, abs=1e-12)
     assert preset.lr == lr
+    assert preset.flips == 0
     assert preset.optimizer == "adam"
     assert preset.network == "encoder-decoder"
     assert preset.loss == "mse"

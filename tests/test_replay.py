@@ -112,6 +112,8 @@ def mask():
         {"jitter": 0.0},
         {"average": 0.0},
         {"optimize_code": True},
+        {"flips": 5},
+        {"flips": 5, "optimize_code": True, "precision": "bfloat16"},
         {"penalty": dip.losses.TotalVariation(0.01)},
         {"precision": "bfloat16"},
         {"reference": picture(seed=1)},
@@ -172,6 +174,14 @@ def test_iterations_that_nobody_looks_at_are_done_in_a_row(tape, monkeypatch):
     apart = {1, 2, 25, 50, 13, 38, 33, 60, *range(7, 60, 7), *range(8, 60, 7)}
     assert steps == sorted(apart)
     assert fit.iteration == fit._average.count == 60
+
+
+def test_new_pictures_and_flips_begin_in_an_iteration_of_their_own(tape, monkeypatch):
+    steps, step = [], dip.Fit.step
+    monkeypatch.setattr(dip.Fit, "step", lambda fit: (steps.append(fit.iteration + 1), step(fit)))
+    new_fit(code=dip.codes.Denoised(noise=2, renewed=29), flips=44).run(60)
+    # those that are to be recorded, that the guard looks at, before a look at tensors, after 29, 44 and 58
+    assert steps == [1, 2, 13, 25, 30, 38, 45, 50, 59, 60]
 
 
 def test_every_iteration_of_it_is_seen_by_callbacks(tape):
@@ -339,16 +349,18 @@ def forgetful(monkeypatch, owner, name):
     ("owner", "name", "what"),
     [
         (dip.codes.Jitter, "draw", "(loss|output|noise|generator)"),
+        (dip.flips.Flips, "draw", "flips count"),
         (torch.optim.Adam, "step", "optimizer 0 step"),
         (torch.optim.Adam, "zero_grad", "exp_avg"),
         (dip.averaging.ExponentialAverage, "mix", "average sum"),
     ],
 )
 def test_what_is_left_out_is_noticed(tape, monkeypatch, owner, name, what):
-    plain = new_fit(engine="plain").run(FEW)
+    options = {"flips": 1} if owner is dip.flips.Flips else {}
+    plain = new_fit(engine="plain", **options).run(FEW)
     tape.play = forgetful(monkeypatch, owner, name)
     with pytest.warns(RuntimeWarning, match=f"CUDA graph: .*{what}"):
-        spoilt = new_fit().run(FEW)
+        spoilt = new_fit(**options).run(FEW)
     assert_same_fit(plain, spoilt)
 
 

@@ -1,0 +1,143 @@
+"""Mirror images in turns, against numpy's."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from skimage import data
+from skimage.metrics import peak_signal_noise_ratio
+from small import QUICK, picture, quick_fit
+
+import dip
+from dip.flips import Flips, begin_after
+
+CPU = torch.device("cpu")
+WAYS = [(slice(None), slice(None)), (slice(None, None, -1), slice(None))]
+WAYS += [(slice(None), slice(None, None, -1)), (slice(None, None, -1), slice(None, None, -1))]
+
+
+def mirrored(x, way):
+    """A picture (..., height, width) in one of the four ways."""
+    return torch.from_numpy(x.float().numpy()[..., *WAYS[way]].copy()).to(x.dtype)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(1, 3, 4, 6), (1, 1, 5, 7), (1, 17, 1, 8), (1, 2, 1, 1)])
+def test_the_four_ways_come_in_turns(shape, dtype, order, asynchronous, monkeypatch):
+    monkeypatch.setattr(dip.devices, "asynchronous", lambda device: asynchronous)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype).contiguous(memory_format=order)
+    flips = Flips(2, CPU)
+    assert flips.turn(x) is x  # nothing was drawn yet
+    for iteration in range(1, 12):
+        flips.draw(shape[2:])
+        made = flips.turn(x)
+        assert made.dtype == dtype
+        assert torch.equal(made, mirrored(x, max(0, iteration - 2) % 4))
+        assert torch.equal(flips.turn(made), x)
+
+
+def test_without_it_a_picture_is_itself():
+    x, flips = torch.ones(1, 1, 2, 2), Flips(0, CPU)
+    flips.draw((2, 2))
+    assert flips.turn(x) is x
+    assert flips.state_dict() == {}
+
+
+def test_gradients_come_back_the_other_way():
+    flips = Flips(1, CPU)
+    for _ in range(4):
+        flips.draw((3, 4))
+        x = torch.randn(1, 2, 3, 4, dtype=torch.float64, requires_grad=True)
+        assert torch.autograd.gradcheck(flips.turn, x)
+
+
+def test_it_works_on_a_device_of_its_own():
+    """What is made on another device than that of the code would fail on a GPU."""
+    meta = torch.device("meta")
+    flips, x = Flips(1, meta), torch.empty(1, 2, 3, 4, device=meta)
+    flips.draw((3, 4))
+    made = flips.turn(x)
+    assert made.device == meta
+    assert made.shape == x.shape
+
+
+def test_only_the_network_sees_the_mirrored_code():
+    """x = T⁻¹ f(T z) by hand; the operator and the loss see the picture as it is."""
+    mask = np.random.default_rng(0).random((9, 14)) < 0.7
+    fit = dip.Fit(dip.Inpaint(picture((9, 14, 3)), mask), **{**QUICK, "jitter": 0.0, "average": 0.0, "flips": 2})
+    y, known = torch.from_numpy(picture((9, 14, 3))).permute(2, 0, 1), torch.from_numpy(mask)
+    for iteration in range(1, 8):
+        way = max(0, iteration - 2) % 4
+        with torch.no_grad():
+            made = mirrored(copy.deepcopy(fit.network)(mirrored(fit.code, way)), way)
+        x = made[..., 1:10, 1:15]  # in the middle of 12 x 16
+        fit.step()
+        torch.testing.assert_close(fit.output, x, rtol=1e-4, atol=1e-5)
+        expected = ((x - y)[..., known] ** 2).mean()
+        assert fit.history["loss"][-1] == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_until_then_the_fit_is_one_without_it_bit_for_bit():
+    never, late = quick_fit(iters=20, flips=0), quick_fit(iters=20, flips=8)
+    one, other = never.history["loss"], late.history["loss"]
+    assert np.array_equal(one[:8], other[:8])
+    assert abs(other[8] / one[8] - 1) > 1e-3
+    assert never.settings.flips == 0
+    assert late.settings.flips == 8
+
+
+@pytest.mark.parametrize(("sigma", "expected"), [(50, 131), (25, 261), (10, 653)])
+def test_auto_follows_from_the_noise(sigma, expected):
+    noise = np.random.default_rng(0).normal(0.5, sigma / 255, (64, 64)).astype(np.float32)
+    fits = [dip.Fit(dip.Denoise(noise), flips="auto", **{**QUICK, **tile}) for tile in ({}, {"tile": 32})]
+    assert fits[0].settings.flips == "auto"
+    assert fits[0]._flips.after == pytest.approx(expected, rel=0.05)
+    assert fits[1]._flips.after == 4 * fits[0]._flips.after
+
+
+def test_auto_of_a_picture_without_noise_is_never():
+    assert begin_after("auto", torch.full((1, 3, 16, 16), 0.5)) > 10**6
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_loss_that_leaps_when_it_begins_is_no_divergence(asynchronous, monkeypatch):
+    """A code of noise says nothing of the picture: mirrored it is another one, of which the network knows nothing."""
+    monkeypatch.setattr(dip.devices, "asynchronous", lambda device: asynchronous)
+    fit = quick_fit(iters=230, flips=200, jitter=0.0, lr=0.03)
+    loss = fit.history["loss"]
+    assert loss[200] > 4 * loss[150:200].max()
+    assert loss[-1] < loss[200]
+    assert fit.recoveries == []
+
+
+def test_in_crops_it_begins_after_as_many_iterations_of_each_tile():
+    options = {**QUICK, "network": {"down": [4, 4], "up": [4, 4], "skip": [0, 0]}, "tile": 16}
+    task = dip.Denoise(picture((32, 32)))
+    never, late = (dip.Fit(task, flips=flips, **options).run(20) for flips in (0, 3))
+    one, other = never.history["loss"], late.history["loss"]
+    assert never.settings.tiles == 4
+    assert np.array_equal(one[:12], other[:12])
+    assert abs(other[12] / one[12] - 1) > 1e-3
+
+
+def test_a_fit_takes_in_less_noise():
+    """Of noise alone, which is no picture, a fit with flips has less after as many iterations."""
+    noise = np.random.default_rng(0).random((32, 32)).astype(np.float32)
+    left = [quick_fit(dip.Denoise(noise), iters=400, flips=flips).history["loss"][-50:].mean() for flips in (0, 1)]
+    assert left[1] > 1.5 * left[0]
+
+
+def test_the_fast_preset_does_not_pass_its_best():
+    """A photograph of 64 x 64 with strong noise: fitted for far too long it loses its picture without."""
+    clean = data.camera()[100:164, 200:264].astype(np.float32) / 255
+    noisy = np.clip(clean + np.random.default_rng(0).normal(0, 50 / 255, clean.shape), 0, 1).astype(np.float32)
+    after = {}
+    for flips in (None, 0):
+        image = dip.denoise(noisy, preset="fast", iters=450, flips=flips, precision="float32")
+        after[flips] = peak_signal_noise_ratio(clean, image, data_range=1)
+    assert after[None] > after[0] + 0.5, after

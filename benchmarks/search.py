@@ -104,6 +104,8 @@ DENOISE: Variants = {
     "fast, without noise in the code": {"preset": "fast", "code": dip.codes.Denoised(noise=0)},
     "fast, pictures never renewed": {"preset": "fast", "code": dip.codes.Denoised(renewed=0)},
     "fast, scale 0.3": {"preset": "fast", "code": dip.codes.Denoised(scale=0.3)},
+    "fast, never mirrored": {"preset": "fast", "flips": 0},
+    "fast, mirrored after 300 iterations": {"preset": "fast", "flips": 300},
     "fast": {"preset": "fast"},
 }
 

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 def iterate(fit: Fit, goal: int) -> bool:
     """Do the iterations of a fit that come before one that somebody looks at; tell whether there were any."""
     made = fit._replays.made
-    if made is None or not devices.asynchronous(fit.device) or fit.settings.stop is not None or made.is_due(fit):
+    if made is None or not devices.asynchronous(fit.device) or fit.settings.stop is not None:
+        return False
+    if fit._replays.is_due(fit):
         return False
     count = _next_look(fit, goal) - 1 - fit.iteration
     if count < 1:

@@ -21,29 +21,35 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dip import devices, guides
+from dip import codes, devices, guides
 from dip.errors import non_negative_int
 
 AUTO = "auto"
 _LEARNT = 0.4  # iterations times the standard deviation of the noise, of a picture of one pixel
+_NEVER = 2**40  # later than any fit ends
 
 
-def check(flips: Any, task: str) -> int | str:
-    """Return the option `flips` if it is one.
+def check(given: Any, preset: int | str, task: str, code: codes.Code) -> int | str:
+    """Return the option `flips`, the preset's where none is given (None).
+
+    "auto" is for fits of a noisy picture whose code is made of pictures. Of one of noise nothing that a network has
+    learned holds for its mirror image, so with another code than its own a preset's "auto" comes to never.
 
     Raises
     ------
     TypeError, ValueError
-        It is neither a count nor "auto", or that for a task that observes no noisy picture.
+        It is neither a count nor "auto", or "auto" was given where that means nothing.
     """
+    flips = preset if given is None else given
     if not isinstance(flips, str):
         return non_negative_int(flips, "flips")
-    if flips != AUTO or task != "denoise":
-        raise ValueError(
-            f'flips={flips!r}: give a number of iterations, 0 for never, or of dip.Denoise "auto", for which the noise '
-            f"in the picture tells; this is {task}"
-        )
-    return flips
+    suits = task == "denoise" and isinstance(code, (codes.Denoised, codes.Image))
+    if flips == AUTO and (suits or given is None):
+        return flips if suits else 0
+    raise ValueError(
+        f'flips={flips!r}: give a number of iterations, 0 for never, or of dip.Denoise with a code of pictures "auto", '
+        f"for which the noise tells; this is {task} with {code!r}"
+    )
 
 
 def begin_after(flips: int | str, picture: Tensor) -> int:
@@ -54,8 +60,8 @@ def begin_after(flips: int | str, picture: Tensor) -> int:
     has nothing else to learn.
     """
     if not isinstance(flips, str):
-        return flips
-    return round(_LEARNT * math.sqrt(picture[0, 0].numel()) / max(guides.noise_level(picture), 1e-6))
+        return min(flips, _NEVER)
+    return max(1, round(_LEARNT * math.sqrt(picture[0, 0].numel()) / max(guides.noise_level(picture), 1e-6)))
 
 
 class Flips:
@@ -79,8 +85,15 @@ class Flips:
     def __init__(self, after: int, device: torch.device) -> None:
         self.after = after
         self.count = torch.tensor(-after, device=device) if after else None
+        self._size: tuple[int, ...] = ()
         self._places: tuple[Tensor, Tensor] | None = None
         self._order: Tensor | None = None
+
+    def go_to(self, iteration: int) -> None:
+        """Count from this iteration on; nothing is mirrored until the next `draw`."""
+        self._order = None
+        if self.count is not None:
+            self.count.fill_(iteration - self.after)
 
     def draw(self, size: tuple[int, ...]) -> None:
         """Take the next way, for pictures of this size (height, width)."""
@@ -88,27 +101,30 @@ class Flips:
             return
         way = self.count.add_(1).clamp(min=0)
         if not devices.asynchronous(way.device) and not way:  # where a look at a number costs nothing
+            self._order = None
             return
-        if self._places is None or tuple(places.shape[1] for places in self._places) != tuple(size):
-            self._places = _places(size[0], size[1], way.device)
+        if self._places is None or self._size != tuple(size):
+            self._size = tuple(size)
+            self._places = _places(*self._size, device=way.device)
         rows, columns = (places.index_select(0, way.bitwise_and(3).view(1)) for places in self._places)
         self._order = (rows.T + columns).flatten()
 
     def turn(self, x: Tensor) -> Tensor:
-        """Return a picture (1, C, height, width) mirrored, and one that is mirrored as it was."""
-        return x if self._order is None else _Mirrored.apply(x, self._order)
+        """Return a picture (1, C, height, width) mirrored, and one that is mirrored as it was.
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return what `load_state_dict` takes."""
-        return {} if self.count is None else {"count": self.count.clone()}
+        One of another size is left alone.
+        """
+        if self._order is None or tuple(x.shape[2:]) != self._size:
+            return x
+        return _Mirrored.apply(x, self._order)
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state`."""
-        if self.count is not None:
-            self.count.copy_(state["count"])
+    def tensors(self) -> list[Tensor]:
+        """Return what it has on the device."""
+        there = (self.count, *(self._places or ()), self._order)
+        return [tensor for tensor in there if tensor is not None]
 
 
-def _places(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def _places(height: int, width: int, *, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return for each of the four ways where a row begins that takes the place of a row, and likewise of columns."""
     rows = torch.arange(0, height * width, width, dtype=torch.int32, device=device)
     columns = torch.arange(width, dtype=torch.int32, device=device)
@@ -131,6 +147,13 @@ class _Mirrored(torch.autograd.Function):
 
 
 def _ordered(x: Tensor, order: Tensor) -> Tensor:
-    _, channels, height, width = x.shape
-    pixels = x.permute(0, 2, 3, 1).reshape(-1, channels)
-    return pixels.index_select(0, order).view(1, height, width, channels).permute(0, 3, 1, 2)
+    """Return the pixels in that order, channels last where they were."""
+    if x.is_contiguous():
+        made, shape = torch.empty_like(x), (x.shape[1], -1)
+        torch.index_select(x.view(shape), 1, order, out=made.view(shape))
+        return made
+    x = x.contiguous(memory_format=torch.channels_last)
+    made, shape = torch.empty_like(x), (-1, x.shape[1])
+    pixels, places = (tensor.permute(0, 2, 3, 1).view(shape) for tensor in (x, made))
+    torch.index_select(pixels, 0, order, out=places)
+    return made

@@ -84,6 +84,10 @@ class Guard:
             self.good, self.good_iteration, self.failures = state, iteration, 0
             self.kept_level = self.level if self.seen >= self.every else math.inf
 
+    def forget_losses(self) -> None:
+        """Compare the next losses with none before them; the state that was kept stays."""
+        self.seen, self.first, self.level, self.kept_level = 0, 0.0, 0.0, math.inf
+
     def back(self, iteration: int, loss: float) -> dict[str, Any]:
         """Return the state to go back to.
 

@@ -179,7 +179,7 @@ class Restoration(Work):
             "parameters": sum(p.numel() for p in self.fit.network.parameters()),
             "code": repr(s.code),
             "jitter": s.jitter,
-            "flips": s.flips,
+            "flips": self.fit._flips.after,
             "loss": repr(s.loss),
             "optimizer": s.optimizer,
             "lr": s.lr,

@@ -76,7 +76,7 @@ class Replays:
 
     def __init__(self) -> None:
         self._made: Replay | None = None
-        self._failed = False
+        self._failed = self._doubted = False
 
     def __enter__(self) -> Self:
         return self
@@ -94,6 +94,14 @@ class Replays:
         """Return the next iteration before which the recording's tensors are looked at."""
         return iteration + 1 + (_LOOK // 2 - iteration) % _LOOK
 
+    def doubt(self) -> None:
+        """Let the tensors be looked at before the next replay: a state was put back, maybe into other ones."""
+        self._doubted = True
+
+    def is_due(self, fit: Fit) -> bool:
+        """Tell whether the recording's tensors are to be looked at before the next replay."""
+        return self._doubted or (self._made is not None and self._made.is_due(fit))
+
     def _drop(self) -> None:
         if self._made is not None:
             with _ONE_AT_A_TIME:
@@ -110,7 +118,7 @@ class Replays:
         left : int
             Iterations that are left of the run.
         """
-        if self._made is not None and self._made.is_due(fit) and self._made.addresses != _addresses(fit):
+        if self._made is not None and self.is_due(fit) and self._made.addresses != _addresses(fit):
             self._drop()
         if self._made is None and not self._failed and left >= WORTHWHILE:
             device = recorder(fit.device)
@@ -128,6 +136,7 @@ class Replays:
                         f"the iteration could not be recorded as a CUDA graph: {why}; the fit goes on without, as with "
                         'engine="plain", and takes longer'
                     )
+        self._doubted = False
         return self._made
 
 
@@ -235,7 +244,7 @@ def _hooks(module: nn.Module) -> tuple[int, ...]:
 
 def worked_on(fit: Fit) -> Iterator[Tensor]:
     """Yield the tensors on a fit's device that an iteration works on, and the output that it has left."""
-    for tensor in (*_places(fit), fit._output):
+    for tensor in (*_places(fit), *fit._flips.tensors(), fit._output):
         if isinstance(tensor, Tensor) and tensor.device == fit.device:
             yield tensor
 
@@ -267,14 +276,15 @@ class _State:
 
     def __init__(self, fit: Fit, device: Recorder) -> None:
         self.trained = fit._trainable_state()
-        self.jitter, self.flips = fit._jitter.state_dict(), fit._flips.state_dict()
+        self.jitter = fit._jitter.state_dict()
+        self.flips = None if fit._flips.count is None else fit._flips.count.clone()
         self._noise = None if fit._jitter._noise is None else fit._jitter._noise.clone()
         self._others = [(generator, generator.get_state()) for generator in device.generators()]
 
     def put_back(self, fit: Fit) -> None:
         fit._load_trainable_state(self.trained)
         fit._jitter.load_state_dict(self.jitter)
-        fit._flips.load_state_dict(self.flips)
+        fit._flips.go_to(fit.iteration)
         for generator, state in self._others:
             generator.set_state(state)
 

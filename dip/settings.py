@@ -238,7 +238,6 @@ def resolve(task: Problem, options: Options) -> Settings:
     optimizer = optimizers.check(given.get("optimizer", preset.optimizer))
     lr = positive_float(given.get("lr", preset.lr if optimizer == preset.optimizer else optimizers.LR[optimizer]), "lr")
     jitter = positive_float(given.get("jitter", preset.jitter), "jitter", zero_ok=True)
-    mirrored = flips.check(given.get("flips", preset.flips), task.task)
     average = ExponentialAverage(given.get("average", preset.average)).decay  # which checks it
     stop = _stop(given.get("stop"), loss)
     checkpoint, every = _checkpoint(given.get("checkpoint"), given.get("checkpoint_every"))
@@ -251,6 +250,7 @@ def resolve(task: Problem, options: Options) -> Settings:
     code = _of_image(codes.create(code), channels)
     if isinstance(code, codes.Denoised) and task.task != "denoise":
         raise ValueError(f"code={code!r} is made from a noisy picture: it is for dip.Denoise, not for {task.task}")
+    mirrored = flips.check(given.get("flips"), preset.flips, task.task, code)
     network = _network(given.get("network"), preset, code.channels, channels, weights_seed)
     if not getattr(network, "follows_dtype", False):
         # Only a network that says so computes in the dtype of its code.

@@ -154,10 +154,11 @@ class Fit:
             self._view.settle(self.network, self.code, self.settings.dtype, self.iteration)
             # the optimiser's moments, and what the guard has kept, are of another function
             self._optimizer = optimizers.create(self.settings.optimizer, self._fitted, self.settings.lr)
-            self._guard_anew()
+            self._guard = Guard()
+            self._guard.keep(self.iteration, self._trainable_state())
         if self._flips.after == self.iteration > 0:
             self._watch.settle(self)
-            self._guard_anew()  # of a code that is mirrored for the first time the loss may be many times as large
+            self._guard.forget_losses()  # of a code that was never mirrored the loss may be many times as large
         self._part = self._view.part(self.code)
         replay = self._replays.of(self, 0 if self._goal is None else self._goal - self.iteration)
         loss, data_loss, output = self._evaluate_anew() if replay is None else replay.evaluate()
@@ -209,10 +210,6 @@ class Fit:
         loss.backward(inputs=self._fitted)  # and of nothing else: an operator may have weights of its own
         return loss.detach(), data_loss.detach(), x.detach()
 
-    def _guard_anew(self) -> None:
-        self._guard = Guard()
-        self._guard.keep(self.iteration, self._trainable_state())
-
     def _crops(self, tile: int) -> Crops:
         s, step = self.settings, int(self.network.multiple)
         return Crops(s.frame, tile, step, s.crop_seed, factor=self.task.factor, support=self.task.support or 0)
@@ -253,6 +250,7 @@ class Fit:
         goal = self.iteration + positive_int(self.settings.iters if iters is None else iters, "iters")
         self._claim_checkpoint()
         self._stop, self._goal = None, goal
+        self._flips.go_to(self.iteration)  # in case that the last iteration was broken off
         bar = progress_bar(self, goal - self.iteration)
         try:
             with devices.reused_memory(self.device), self._replays, interrupts(self.stop), bar:
@@ -265,6 +263,7 @@ class Fit:
                 self._save_checkpoint()
         finally:
             self._goal = None
+            self._flips.go_to(self.iteration)
         self.stop_reason = self._stop or "iterations"
         return self
 
@@ -326,7 +325,6 @@ class Fit:
             "trained": self._trainable_state(),
             "code": self.code,
             "jitter": self._jitter.state_dict(),
-            "flips": self._flips.state_dict(),
             "view": self._view.state_dict(),
             "guard": self._guard.state_dict(),
             "unchecked": list(self._watch.unchecked),
@@ -373,7 +371,6 @@ class Fit:
             self.code.copy_(state["code"])
         self._load_trainable_state(state["trained"])
         self._jitter.load_state_dict(state["jitter"])
-        self._flips.load_state_dict(state["flips"])
         self._view.load_state_dict(state["view"], self.network)
         self._guard.load_state_dict(state["guard"])
         self._watch.unchecked = [loss.to(self.device) for loss in state["unchecked"]]
@@ -381,6 +378,7 @@ class Fit:
             self._rule.load_state_dict(state["rule"], self.device)
         self.history.load_state_dict(state["history"])
         self.iteration, self.seconds = state["iteration"], state["seconds"]
+        self._flips.go_to(self.iteration)
         self.recoveries = state["recoveries"]
         rule = self._rule
         self.stop_reason = rule.reason if rule is not None and 0 < rule.ended_at == self.iteration else None
@@ -403,6 +401,7 @@ class Fit:
 
     @torch.inference_mode(False)
     def _load_trainable_state(self, state: dict[str, Any]) -> None:
+        self._replays.doubt()
         self.network.load_state_dict(state["network"])
         if state["code"] is not None:
             with torch.no_grad():

@@ -37,6 +37,7 @@ def test_the_four_ways_come_in_turns(shape, dtype, order, asynchronous, monkeypa
         flips.draw(shape[2:])
         made = flips.turn(x)
         assert made.dtype == dtype
+        assert made.stride() == x.stride()
         assert torch.equal(made, mirrored(x, max(0, iteration - 2) % 4))
         assert torch.equal(flips.turn(made), x)
 
@@ -45,7 +46,7 @@ def test_without_it_a_picture_is_itself():
     x, flips = torch.ones(1, 1, 2, 2), Flips(0, CPU)
     flips.draw((2, 2))
     assert flips.turn(x) is x
-    assert flips.state_dict() == {}
+    assert flips.tensors() == []
 
 
 def test_gradients_come_back_the_other_way():
@@ -59,11 +60,9 @@ def test_gradients_come_back_the_other_way():
 def test_it_works_on_a_device_of_its_own():
     """What is made on another device than that of the code would fail on a GPU."""
     meta = torch.device("meta")
-    flips, x = Flips(1, meta), torch.empty(1, 2, 3, 4, device=meta)
+    flips = Flips(1, meta)
     flips.draw((3, 4))
-    made = flips.turn(x)
-    assert made.device == meta
-    assert made.shape == x.shape
+    assert [tensor.device for tensor in flips.tensors()] == [meta] * 4
 
 
 def test_only_the_network_sees_the_mirrored_code():
@@ -82,6 +81,45 @@ def test_only_the_network_sees_the_mirrored_code():
         assert fit.history["loss"][-1] == pytest.approx(expected.item(), rel=1e-4)
 
 
+def test_what_is_of_another_size_is_left_alone():
+    """A network of one's own may make it; the loss has the words for that."""
+    flips, x = Flips(1, CPU), torch.ones(1, 1, 3, 5)
+    for _ in range(3):
+        flips.draw((4, 4))
+    assert flips.turn(x) is x
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("kept", [1, 2, 3, 4, 5])
+def test_a_fit_that_has_gone_on_goes_back(asynchronous, kept, monkeypatch, tmp_path):
+    """To before the mirroring, to when it begins and to after that."""
+    monkeypatch.setattr(dip.devices, "asynchronous", lambda device: asynchronous)
+    whole = quick_fit(iters=10, flips=3)
+    fit = dip.Fit(dip.Denoise(picture()), flips=3, **QUICK).run(kept)
+    fit.save(tmp_path / "fit.st")
+    fit.run(2).load(tmp_path / "fit.st").run(10 - kept)
+    assert np.array_equal(fit.history["loss"], whole.history["loss"])
+    assert np.array_equal(fit.image, whole.image)
+
+
+def test_an_iteration_that_was_broken_off_does_not_count():
+    task = dip.Denoise(picture())
+    broken = [5]
+
+    def loss(prediction, y):
+        if broken and fit.iteration == broken[0]:
+            broken.pop()
+            raise KeyboardInterrupt
+        return ((prediction - y) ** 2).mean()
+
+    fit = dip.Fit(task, flips=8, loss=loss, **QUICK)
+    with pytest.raises(KeyboardInterrupt):
+        fit.run(20)
+    assert fit.iteration == 5
+    fit.run(1)
+    assert fit._flips.count == 6 - 8
+
+
 def test_until_then_the_fit_is_one_without_it_bit_for_bit():
     never, late = quick_fit(iters=20, flips=0), quick_fit(iters=20, flips=8)
     one, other = never.history["loss"], late.history["loss"]
@@ -94,7 +132,8 @@ def test_until_then_the_fit_is_one_without_it_bit_for_bit():
 @pytest.mark.parametrize(("sigma", "expected"), [(50, 131), (25, 261), (10, 653)])
 def test_auto_follows_from_the_noise(sigma, expected):
     noise = np.random.default_rng(0).normal(0.5, sigma / 255, (64, 64)).astype(np.float32)
-    fits = [dip.Fit(dip.Denoise(noise), flips="auto", **{**QUICK, **tile}) for tile in ({}, {"tile": 32})]
+    options = {**QUICK, "code": dip.codes.Denoised(noise=2), "flips": "auto"}
+    fits = [dip.Fit(dip.Denoise(noise), **options, **tile) for tile in ({}, {"tile": 32})]
     assert fits[0].settings.flips == "auto"
     assert fits[0]._flips.after == pytest.approx(expected, rel=0.05)
     assert fits[1]._flips.after == 4 * fits[0]._flips.after
@@ -102,6 +141,14 @@ def test_auto_follows_from_the_noise(sigma, expected):
 
 def test_auto_of_a_picture_without_noise_is_never():
     assert begin_after("auto", torch.full((1, 3, 16, 16), 0.5)) > 10**6
+    assert Flips(begin_after(10**30, torch.zeros(1, 1, 2, 2)), CPU).after > 10**6
+
+
+def test_the_presets_auto_is_for_codes_of_pictures():
+    fits = {code: dip.Fit(dip.Denoise(picture()), preset="fast", code=code) for code in (None, "uniform")}
+    assert [fit.settings.flips for fit in fits.values()] == ["auto", 0]
+    given = dip.Fit(dip.Denoise(picture()), preset="fast", code="uniform", flips=7)
+    assert given._flips.after == 7
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
@@ -113,6 +160,20 @@ def test_a_loss_that_leaps_when_it_begins_is_no_divergence(asynchronous, monkeyp
     assert loss[200] > 4 * loss[150:200].max()
     assert loss[-1] < loss[200]
     assert fit.recoveries == []
+
+
+def test_it_goes_back_to_a_state_whose_loss_is_known(monkeypatch):
+    """Also where the weights are spoilt just before it begins."""
+
+    def spoil(fit):
+        if fit.iteration == 30:
+            with torch.no_grad():
+                fit.network.out.weight.fill_(np.nan)
+
+    with pytest.warns(RuntimeWarning, match="at iteration 31; went back to the state of iteration 26 "):
+        fit = quick_fit(iters=60, flips=30, callbacks=[spoil])
+    assert np.isfinite(fit.history["loss"][31:]).all()
+    assert len(fit.recoveries) == 1
 
 
 def test_in_crops_it_begins_after_as_many_iterations_of_each_tile():

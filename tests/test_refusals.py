@@ -238,6 +238,7 @@ OPTIONS = {
     "flips": (denoise(flips=-1), ValueError, ["flips must be", "-1"]),
     "flips in words": (denoise(flips="often"), ValueError, ["flips='often'", '"auto"']),
     "flips of a hole": (inpaint(flips="auto"), ValueError, ["flips='auto'", "dip.Denoise", "inpaint"]),
+    "flips of noise": (denoise(flips="auto"), ValueError, ["flips='auto'", "code of pictures", "Uniform"]),
     "flips of a half": (denoise(flips=0.5), TypeError, ["flips must be", "0.5"]),
     "average": (denoise(average=1), ValueError, ["average=1", "[0, 1)", "0 turns averaging off"]),
     "negative average": (denoise(average=-0.5), ValueError, ["average must be", "-0.5"]),

@@ -267,6 +267,29 @@ def test_goes_back_to_before_the_first_step(tape):
     assert tape.recorded == 4
 
 
+def test_a_state_that_was_put_back_into_other_tensors_is_noticed(tape, monkeypatch):
+    """Also where only the package's code runs, and iterations are done in a row."""
+    several, calls = replay.Replay.several, [0]
+
+    def checked(made, count):
+        assert made.addresses == replay._addresses(fit)
+        return several(made, count)
+
+    def play(work):
+        calls[0] += 1
+        made = work()
+        if calls[0] == 15:
+            made[0].fill_(math.nan)
+        return made
+
+    monkeypatch.setattr(replay.Replay, "several", checked)
+    tape.play = play
+    fit = new_fit()
+    with pytest.warns(RuntimeWarning, match="went back to the state of iteration 1 "):
+        fit.run(80)
+    assert tape.recorded == 4
+
+
 def test_a_tensor_that_was_replaced_is_noticed(tape):
     def replace(fit):
         if fit.iteration == 10:
@@ -349,7 +372,7 @@ def forgetful(monkeypatch, owner, name):
     ("owner", "name", "what"),
     [
         (dip.codes.Jitter, "draw", "(loss|output|noise|generator)"),
-        (dip.flips.Flips, "draw", "flips count"),
+        (dip.flips.Flips, "draw", "(loss|flips count)"),
         (torch.optim.Adam, "step", "optimizer 0 step"),
         (torch.optim.Adam, "zero_grad", "exp_avg"),
         (dip.averaging.ExponentialAverage, "mix", "average sum"),
@@ -847,8 +870,9 @@ def count_replays(monkeypatch):
         {"task": dip.Inpaint(picture(), mask())},
         {"task": dip.SuperResolve(picture(), 2)},
         {"code": dip.codes.Denoised(noise=2, renewed=60)},
+        {"code": dip.codes.Denoised(noise=2, renewed=60), "flips": 50},
     ],
-    ids=["denoise", "no jitter", "code", "inpaint", "super-resolve", "renewed code"],
+    ids=["denoise", "no jitter", "code", "inpaint", "super-resolve", "renewed code", "flips"],
 )
 def test_a_graph_is_the_plain_fit_on_a_gpu(monkeypatch, options, precision):
     """Not bit for bit: CUDA sums gradients in no fixed order. In the beginning the fits are near each other."""

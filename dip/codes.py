@@ -288,6 +288,9 @@ class Denoised:
         return frame.extend(pictures - pictures.mean((2, 3), keepdim=True)).mul_(scale)
 
 
+OF_PICTURES = (Image, Denoised)
+"""Codes that show the network what is where; they belong to one picture."""
+
 _GAINS = (0.5, 1.0)  # of the light and of the full filter
 _LIKE_JITTER = 0.03  # what becomes of the noise's standard deviation
 

@@ -43,7 +43,7 @@ def check(given: Any, preset: int | str, task: str, code: codes.Code) -> int | s
     flips = preset if given is None else given
     if not isinstance(flips, str):
         return non_negative_int(flips, "flips")
-    suits = task == "denoise" and isinstance(code, (codes.Denoised, codes.Image))
+    suits = task == "denoise" and isinstance(code, codes.OF_PICTURES)
     if flips == AUTO and (suits or given is None):
         return flips if suits else 0
     raise ValueError(

@@ -78,8 +78,8 @@ class Options(TypedDict, total=False):
         this package or of PyTorch; "graph" does so with an operator, loss or network of your own too, which then has to
         do the same every time; "plain" never does (`dip.replay`).
     init : Fit
-        An earlier fit of a similar image, whose weights, Adam's moments, and code (where the size is the same) this
-        one starts from.
+        An earlier fit of a similar image, whose weights, Adam's moments, and code (where the size is the same and it is
+        not made of pictures) this one starts from.
     reference : array
         The clean image; adds "psnr" and "psnr_output" to the history and nothing else.
     callbacks : sequence of callables

@@ -417,5 +417,5 @@ class Fit:
         if {k: v.shape for k, v in ours.items()} != {k: v.shape for k, v in theirs.items()}:
             raise ValueError("init is the fit of a network of another shape; take the same network and channels here")
         self.network.load_state_dict(theirs)
-        if init.code.shape == self.code.shape and not isinstance(self.settings.code, codes.Denoised):
+        if init.code.shape == self.code.shape and not isinstance(self.settings.code, codes.OF_PICTURES):
             self.code.copy_(init.code.detach())

@@ -270,6 +270,14 @@ def test_warm_start_goes_on_from_the_earlier_weights():
     assert torch.equal(warm.code, going_on.code)
 
 
+def test_warm_start_keeps_the_picture_that_is_its_own_code():
+    earlier, later = (dip.codes.Image(picture(seed=seed)) for seed in (1, 2))
+    first = quick_fit(iters=3, code=earlier)
+    second = dip.Fit(dip.Denoise(picture(seed=3)), init=first, **{**QUICK, "code": later})
+    assert torch.equal(second.code, dip.Fit(dip.Denoise(picture(seed=3)), **{**QUICK, "code": later}).code)
+    assert torch.equal(second.network.out.weight, first.network.out.weight)
+
+
 @pytest.mark.parametrize("options", [{"optimizer": "lbfgs"}, {"optimize_code": True}])
 def test_warm_start_with_other_parameters_or_another_optimiser_takes_the_weights_alone(options):
     earlier = quick_fit(iters=3)

@@ -44,12 +44,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--model", action="append", help="name or file; all models of the package by default")
     parser.add_argument("--dip", default="fast", help="preset of the fit; none leaves it out")
     parser.add_argument("--iters", type=int, help="of the fit")
+    parser.add_argument("--flips", type=int, help="of the fit (dip.flips)")
     parser.add_argument("--noises", nargs="+", choices=list(NOISES), default=list(NOISES))
     parser.add_argument("--size", type=int, help="crop the middle, in pixels")
     parser.add_argument("--set", default="set9", help="folder of the pictures")
     parser.add_argument("--table", type=Path, default=records.HERE.parent / "docs" / "backends.md")
     options = records.parse(parser, arguments)
     protocol = {"set": options.set, "size": options.size, "seed": 0, "dip": options.dip, "iters": options.iters}
+    protocol["flips"] = options.flips
     report = records.Report(options.out, **protocol)
     models = {str(name): trained.load(name, device=options.device) for name in options.model or trained.models()}
     domains = {
@@ -96,7 +98,7 @@ def one_figure(
     if name == "noisy":
         restored = noisy
     elif name in ("dip", POINTS):
-        given = {"preset": options.dip} if name == "dip" else FOR_POINTS
+        given = {"preset": options.dip, "flips": options.flips} if name == "dip" else FOR_POINTS
         if options.iters:
             given = {**given, "iters": options.iters}
         restored = dip.denoise(noisy, device=options.device, progress=False, **given)

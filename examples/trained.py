@@ -10,8 +10,8 @@ Writes trained.png; --help tells the options.
 # # With and without training
 #
 # A denoiser that was trained on data knows what pictures look like, and what *noise* looked like in its training. The
-# Deep Image Prior knows neither: it has the one noisy picture. So the trained one should win where the noise is what
-# it has learned to take away, and have no advantage where it is something else.
+# Deep Image Prior knows neither: it has the one noisy picture. So the trained one should be good where the noise is what
+# it has learned to take away, in far less time, and have no advantage where it is something else.
 #
 # The models come with the package: `dip.trained.models()` lists them, with what they were trained on.
 
@@ -73,8 +73,8 @@ for name, noisy in noises.items():
 # %% [markdown]
 # ## What to see
 #
-# First row: the trained models are a little ahead, in thousandths of the time. Second row: the model that was trained
-# for weaker noise leaves half of it; the one that knows this level too does not. Third row: the trained models smear
+# First row: the trained models, small ones, are a little behind, in thousandths of the time. Second row: the model that
+# was trained for weaker noise leaves half of it; the one that knows this level too does not. Third row: the trained models smear
 # the points or let them stand, and the fit hardly notices them.
 #
 # So take a trained model where your noise is what it was trained on, and where you can say so. Where you cannot, or

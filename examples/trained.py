@@ -74,11 +74,12 @@ for name, noisy in noises.items():
 # ## What to see
 #
 # First row: the trained models, small ones, are a little behind, in thousandths of the time. Second row: the model that
-# was trained for weaker noise leaves half of it; the one that knows this level too does not. Third row: the trained models smear
-# the points or let them stand, and the fit hardly notices them.
+# was trained for weaker noise leaves half of it; the one that knows this level too does not. Third row: the trained
+# models smear the points or let them stand, and the fit hardly notices them.
 #
-# So take a trained model where your noise is what it was trained on, and where you can say so. Where you cannot, or
-# where a model would have to invent what your picture does not hold, the fit asks for nothing but your picture.
+# So take a trained model where your noise is what it was trained on and time counts, or a large one. Where you cannot
+# say what the noise is, or where a model would have to invent what your picture does not hold, the fit asks for nothing
+# but your picture.
 
 # %%
 fig, axes = plt.subplots(

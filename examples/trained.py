@@ -10,8 +10,8 @@ Writes trained.png; --help tells the options.
 # # With and without training
 #
 # A denoiser that was trained on data knows what pictures look like, and what *noise* looked like in its training. The
-# Deep Image Prior knows neither: it has the one noisy picture. So the trained one should be good where the noise is what
-# it has learned to take away, in far less time, and have no advantage where it is something else.
+# Deep Image Prior knows neither: it has the one noisy picture. So the trained one should be good where the noise is
+# what it has learned to take away, in far less time, and have no advantage where it is something else.
 #
 # The models come with the package: `dip.trained.models()` lists them, with what they were trained on.
 

@@ -270,9 +270,8 @@ class Denoised:
         """Tell whether there are new pictures after so many iterations, of a picture of so many tiles."""
         return iteration > 0 and self.renewed > 0 and iteration % (self.renewed * tiles) == 0
 
-    def renew(self, z: Tensor, frame: Frame, average: Tensor, picture: Tensor) -> None:
+    def renew(self, z: Tensor, frame: Frame, average: Tensor, picture: Tensor, level: float) -> None:
         """Make the pictures of the Wiener filter in z anew, with the average of the outputs as the pilot."""
-        level = guides.noise_level(picture)
         filtered = torch.cat(guides.wiener(picture, average, level, _GAINS), dim=1)
         with torch.no_grad():
             z[:, self.image_channels : 3 * self.image_channels] = self.scaled(filtered, frame, level)

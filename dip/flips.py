@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dip import codes, devices, guides
+from dip import codes, devices
 from dip.errors import non_negative_int
 
 AUTO = "auto"
@@ -52,16 +52,24 @@ def check(given: Any, preset: int | str, task: str, code: codes.Code) -> int | s
     )
 
 
-def begin_after(flips: int | str, picture: Tensor) -> int:
-    """Return after how many iterations the mirroring begins in the fit of a picture (1, C, H, W) in [0, 1].
+def begin_after(flips: int | str, pixels: int, level: float) -> int:
+    """Return after how many iterations the mirroring begins in a fit.
 
-    "auto" is 0.4 √(height · width) / σ with the level σ of the noise (`dip.guides.noise_level`): of 128 x 128 pixels
-    261 iterations at σ = 50/255 and 522 at 25/255. The stronger the noise and the smaller the picture, the sooner a fit
-    has nothing else to learn.
+    "auto" is 0.4 √(height · width) / σ with the level σ of the noise: of 128 x 128 pixels 261 iterations at σ = 50/255
+    and 522 at 25/255. The stronger the noise and the smaller the picture, the sooner a fit has nothing else to learn.
+
+    Parameters
+    ----------
+    flips : int or "auto"
+        The option.
+    pixels : int
+        Height times width.
+    level : float
+        The standard deviation of the noise, where white is 1 (`dip.guides.noise_level`).
     """
     if not isinstance(flips, str):
         return min(flips, _NEVER)
-    return max(1, round(_LEARNT * math.sqrt(picture[0, 0].numel()) / max(guides.noise_level(picture), 1e-6)))
+    return max(1, round(_LEARNT * math.sqrt(pixels) / max(level, 1e-6)))
 
 
 class Flips:

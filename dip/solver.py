@@ -10,14 +10,14 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
-from dip import ahead, codes, devices, losses, optimizers, storage
+from dip import ahead, codes, devices, guides, losses, optimizers, storage
 from dip import checkpoint as checkpoints
 from dip._version import __version__
 from dip.averaging import ExponentialAverage
 from dip.callbacks import Reference, interrupts, progress_bar
 from dip.crops import Crops, Whole
 from dip.errors import positive_int, shown, warn
-from dip.flips import Flips, begin_after
+from dip.flips import AUTO, Flips, begin_after
 from dip.guard import Guard, Watch
 from dip.history import History
 from dip.problem import Observation, Problem
@@ -92,7 +92,10 @@ class Fit:
             self._warm_start(init)
         self.code.requires_grad_(s.optimize_code)
         self._jitter = codes.Jitter(s.jitter, s.jitter_seed, self.device, s.dtype)
-        self._flips = Flips(begin_after(s.flips, observation.y) * s.tiles, self.device)
+        of_noise = isinstance(s.code, codes.Denoised) or s.flips == AUTO
+        self._noise = guides.noise_level(observation.y) if of_noise else 0.0
+        after = begin_after(s.flips, s.frame.inner_height * s.frame.inner_width, self._noise)
+        self._flips = Flips(after * s.tiles, self.device)
         self._view = Whole(s.frame) if s.tile is None else self._crops(s.tile)
         self._part = self.code
         self._fitted = [p for p in self.network.parameters() if p.requires_grad] + [self.code] * s.optimize_code
@@ -148,7 +151,7 @@ class Fit:
             and not (self._view.settled or self.settings.optimize_code)
         ):
             self._watch.settle(self)  # what goes into the code cannot be taken back
-            code.renew(self.code, self.settings.frame, self.current, self.y)
+            code.renew(self.code, self.settings.frame, self.current, self.y, self._noise)
         if self._view.settles(self.iteration, self._goal):
             self._watch.settle(self)
             self._view.settle(self.network, self.code, self.settings.dtype, self.iteration)

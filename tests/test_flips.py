@@ -140,8 +140,10 @@ def test_auto_follows_from_the_noise(sigma, expected):
 
 
 def test_auto_of_a_picture_without_noise_is_never():
-    assert begin_after("auto", torch.full((1, 3, 16, 16), 0.5)) > 10**6
-    assert Flips(begin_after(10**30, torch.zeros(1, 1, 2, 2)), CPU).after > 10**6
+    flat = dip.Fit(dip.Denoise(np.full((16, 16), 0.5, np.float32)), preset="fast")
+    assert flat._flips.after > 10**6
+    assert Flips(begin_after(10**30, 4, 0.1), CPU).after > 10**6
+    assert begin_after("auto", 1, 0.99) == 1
 
 
 def test_the_presets_auto_is_for_codes_of_pictures():

@@ -25,7 +25,7 @@ from dip import codes, devices
 from dip.errors import non_negative_int
 
 AUTO = "auto"
-_LEARNT = 0.4  # iterations times the standard deviation of the noise, of a picture of one pixel
+_LEARNT = 0.4  # iterations times the standard deviation of the noise, of a picture of one coloured pixel
 _NEVER = 2**40  # later than any fit ends
 
 
@@ -52,24 +52,25 @@ def check(given: Any, preset: int | str, task: str, code: codes.Code) -> int | s
     )
 
 
-def begin_after(flips: int | str, pixels: int, level: float) -> int:
+def begin_after(flips: int | str, shape: tuple[int, int, int], level: float) -> int:
     """Return after how many iterations the mirroring begins in a fit.
 
-    "auto" is 0.4 √(height · width) / σ with the level σ of the noise: of 128 x 128 pixels 261 iterations at σ = 50/255
-    and 522 at 25/255. The stronger the noise and the smaller the picture, the sooner a fit has nothing else to learn.
+    "auto" is 0.4 √(height · width · channels / 3) / σ with the level σ of the noise: of 128 x 128 pixels in colour 261
+    iterations at σ = 50/255 and 522 at 25/255, in gray 151 and 301. The stronger the noise and the fewer the values,
+    the sooner a fit has nothing else to learn.
 
     Parameters
     ----------
     flips : int or "auto"
         The option.
-    pixels : int
-        Height times width.
+    shape : tuple of int
+        Channels, height and width of the picture.
     level : float
         The standard deviation of the noise, where white is 1 (`dip.guides.noise_level`).
     """
     if not isinstance(flips, str):
         return min(flips, _NEVER)
-    return max(1, round(_LEARNT * math.sqrt(pixels) / max(level, 1e-6)))
+    return max(1, round(_LEARNT * math.sqrt(math.prod(shape) / 3) / max(level, 1e-6)))
 
 
 class Flips:

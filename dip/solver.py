@@ -94,8 +94,7 @@ class Fit:
         self._jitter = codes.Jitter(s.jitter, s.jitter_seed, self.device, s.dtype)
         of_noise = isinstance(s.code, codes.Denoised) or s.flips == AUTO
         self._noise = guides.noise_level(observation.y) if of_noise else 0.0
-        after = begin_after(s.flips, s.frame.inner_height * s.frame.inner_width, self._noise)
-        self._flips = Flips(after * s.tiles, self.device)
+        self._flips = Flips(begin_after(s.flips, task.shape, self._noise) * s.tiles, self.device)
         self._view = Whole(s.frame) if s.tile is None else self._crops(s.tile)
         self._part = self.code
         self._fitted = [p for p in self.network.parameters() if p.requires_grad] + [self.code] * s.optimize_code

@@ -129,7 +129,7 @@ def test_until_then_the_fit_is_one_without_it_bit_for_bit():
     assert late.settings.flips == 8
 
 
-@pytest.mark.parametrize(("sigma", "expected"), [(50, 131), (25, 261), (10, 653)])
+@pytest.mark.parametrize(("sigma", "expected"), [(50, 75), (25, 151), (10, 377)])
 def test_auto_follows_from_the_noise(sigma, expected):
     noise = np.random.default_rng(0).normal(0.5, sigma / 255, (64, 64)).astype(np.float32)
     options = {**QUICK, "code": dip.codes.Denoised(noise=2), "flips": "auto"}
@@ -142,8 +142,13 @@ def test_auto_follows_from_the_noise(sigma, expected):
 def test_auto_of_a_picture_without_noise_is_never():
     flat = dip.Fit(dip.Denoise(np.full((16, 16), 0.5, np.float32)), preset="fast")
     assert flat._flips.after > 10**6
-    assert Flips(begin_after(10**30, 4, 0.1), CPU).after > 10**6
-    assert begin_after("auto", 1, 0.99) == 1
+    assert Flips(begin_after(10**30, (3, 2, 2), 0.1), CPU).after > 10**6
+    assert begin_after("auto", (1, 1, 1), 0.99) == 1
+
+
+def test_auto_of_a_coloured_picture_is_later():
+    assert begin_after("auto", (3, 128, 128), 50 / 255) == 261
+    assert begin_after("auto", (1, 128, 128), 50 / 255) == 151  # by the root of three
 
 
 def test_the_presets_auto_is_for_codes_of_pictures():

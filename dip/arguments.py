@@ -182,7 +182,7 @@ def add_fit(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--flips",
-        type=lambda text: text if text == "auto" else whole(0)(text),
+        type=count_or_auto,
         metavar="N",
         help="after so many iterations mirror the network's input and output, another way at each, so that the noise "
         "is not fitted; 0 = never; auto (denoise): as the noise in the picture tells",
@@ -367,6 +367,14 @@ def whole(least: int, example: int = 500) -> Callable[[str], int]:
         return number
 
     return read
+
+
+def count_or_auto(text: str) -> int | str:
+    """Read a whole number from 0 up, or auto."""
+    try:
+        return text if text == "auto" else whole(0)(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}, nor auto") from None
 
 
 def channels(text: str) -> tuple[int, ...]:

@@ -295,6 +295,7 @@ MISTAKES = [
     ("no iterations", ["denoise", "in.png", "-o", "o.png", "--iters", "0"], "whole number from 1 up"),
     ("half an iteration", ["denoise", "in.png", "-o", "o.png", "--iters", "2.5"], "whole number from 1 up"),
     ("seed", ["denoise", "in.png", "-o", "o.png", "--seed", "-1"], "whole number from 0 up"),
+    ("flips", ["denoise", "in.png", "-o", "o.png", "--flips", "half"], "nor auto"),
     ("preset", ["denoise", "in.png", "-o", "o.png", "--preset", "papper"], "did you mean 'paper'?"),
     ("device", ["denoise", "in.png", "-o", "o.png", "--device", "gpu"], "allowed: auto, cpu, cuda"),
     ("precision", ["denoise", "in.png", "-o", "o.png", "--precision", "float16"], "allowed: auto, float32"),

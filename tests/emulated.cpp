@@ -14,6 +14,7 @@ static ucontext_t scheduler, *thread_now;
 #define __global__
 #define __device__
 #define __forceinline__ inline
+#define __noinline__
 #define __launch_bounds__(...)
 static float __uint_as_float(unsigned bits) { float x; std::memcpy(&x, &bits, 4); return x; }
 static unsigned __float_as_uint(float x) { unsigned bits; std::memcpy(&bits, &x, 4); return bits; }
@@ -48,7 +49,6 @@ static float __shfl_xor_sync(unsigned, float value, int apart) {
 #include "decoder.cu"
 #if BFLOAT16
 // What a warp does together, in pointwise.cu: all threads of a block do it equally often.
-static unsigned packed(float first, float second) { return rounded(first) | (unsigned)rounded(second) << 16; }
 static std::vector<unsigned> given(6 * 256);
 static float given_to(unsigned lane, unsigned number, unsigned odd) {
     unsigned word = given[6 * (threadIdx.y * 32 + lane) + number];

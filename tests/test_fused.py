@@ -192,6 +192,24 @@ def test_a_picture_larger_than_the_blocks_are_many(device):
     near(compared(stage("bilinear"), [norm, conv], inputs), 2e-5)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kernel": 3},
+        {"kernel": 5, "padding": "zeros"},
+        {"kernel": 3, "stride": 2},
+        {"kernel": 1},
+        {"kernel": 1, "outputs": 3},
+        {"kernel": 1, "outputs": 4},
+    ],
+)
+@pytest.mark.parametrize("width", [71, 64, 15])
+def test_a_picture_of_which_a_thread_has_many_pixels(device, options, width):
+    """A thread reads some of them at a time, and a block has 16 next to each other: here the last may be missing."""
+    modules = [module.to(device) for module in layers_of("both", 128, **options)]
+    near(compared(lambda own, x: layers.apply(own, x), modules, [picture(1, 128, 11, width, device=device)]), 2e-5)
+
+
 @pytest.mark.parametrize("kernel", [3, 5])
 @pytest.mark.parametrize("channels", [8, 16])
 def test_the_gradient_of_weights_as_a_product_of_matrices(device, channels, kernel, monkeypatch):
@@ -557,7 +575,7 @@ def test_kernels_are_launched_on_their_device_and_the_thread_is_left_where_it_wa
     assert loaded.processors == 7
     x, z = ordered(picture(1, 8, 5, 6)), ordered(torch.empty(1, 8, 7, 8))
     for _ in range(2):
-        loaded.launch("normalise", 7, (2, 32), 0, (x, None, None, None, None, z, 5, 6, 8, 1, True, 1.0))
+        loaded.launch("normalise", 7, (2, 32), 0, (x, None, None, None, None, z, 7, 5, 6, 8, 1, True, 1.0))
         torch.testing.assert_close(z, nn.functional.pad(x, (1,) * 4, mode="reflect"), rtol=0, atol=0)
         z.fill_(-1)
         assert driver.entered() == 0
@@ -566,7 +584,7 @@ def test_kernels_are_launched_on_their_device_and_the_thread_is_left_where_it_wa
 def test_more_shared_memory_than_blocks_have_is_asked_for(driver):
     loaded = cuda._Loaded(torch.device("cuda:1"), b"code")
     x, z = ordered(picture(1, 8, 5, 6)), ordered(torch.empty(1, 8, 5, 6))
-    given = x, None, None, None, None, z, 5, 6, 8, 0, False, 1.0
+    given = x, None, None, None, None, z, 5, 5, 6, 8, 0, False, 1.0
     with pytest.raises(RuntimeError, match="CUDA: something else"):
         loaded.launch("normalise", 5, (2, 32), 100 * 1024, given)
     loaded.launch("normalise", 5, (2, 32), 80 * 1024, given)

@@ -30,7 +30,8 @@ _THREADS, _CHANNELS = 512, 504  # of a block, and of a picture, at most: some ar
 _FILES = "kernels.cu", "decoder.cu", "pointwise.cu"
 _SHARED = 48 * 1024  # bytes of shared memory that a block has unasked; and the driver's name for how many are asked for
 _MAX_DYNAMIC_SHARED_SIZE_BYTES = 8
-_BLOCKS = {"moments": 2, "blur_moments": 3}  # that sum on a processor at a time, where it is not one
+# How many blocks a processor is given, of a kernel whose blocks go on from line to line, where it is not one.
+_BLOCKS = {"normalise": 2, "moments": 2, "blur_moments": 2, "sides": 4, "sides_back": 4, "ends": 4, "finish": 4}
 _lock = threading.RLock()
 
 
@@ -93,6 +94,12 @@ class Picture:
         if self._program is not None:
             self._program.launch(kernel, lines, self.threads, 0, arguments)
 
+    def rows(self, kernel: str, count: int, *arguments: Any, last: tuple[Any, ...]) -> None:
+        """Queue a kernel whose blocks go on from row to row; how many there are comes between the arguments."""
+        if self._program is not None:
+            given = (*arguments, count, *last)
+            self._program.launch(kernel, self._blocks(kernel, count), self.threads, 0, given)
+
     def sum(
         self,
         kernel: str,
@@ -110,7 +117,7 @@ class Picture:
         """
         if self._program is None:
             return 0, None
-        blocks = min(self._program.processors * _BLOCKS.get(kernel, 1), lines)
+        blocks = self._blocks(kernel, lines)
         partial = self._like.new_empty(blocks * sums * self.channels, dtype=torch.float32)
         shared = 4 * self.channels * max(2 * self.threads[1], sums) if shared is None else shared
         given = (*arguments, partial, _ticket(key, self._like.device), *last)
@@ -120,8 +127,12 @@ class Picture:
     def pixels(self, kernel: str, count: int, *arguments: Any) -> None:
         """Queue a kernel that goes over so many pixels."""
         if self._program is not None:
-            blocks = min(4 * self._program.processors, -(-count // self.threads[1]))
+            blocks = self._blocks(kernel, -(-count // self.threads[1]))
             self._program.launch(kernel, blocks, self.threads, 0, arguments)
+
+    def _blocks(self, kernel: str, lines: int) -> int:
+        assert self._program is not None
+        return min(self._program.processors * _BLOCKS.get(kernel, 1), lines)
 
 
 _tickets: WeakKeyDictionary[nn.Module, Tensor] = WeakKeyDictionary()
@@ -146,7 +157,7 @@ def works(device: torch.device) -> bool:
             x = torch.arange(64, dtype=torch.float32, device=device).view(1, 4, 4, 4)
             x = x.contiguous(memory_format=torch.channels_last)
             z = torch.empty_like(x)
-            Picture(x).launch("normalise", 4, x, None, None, None, None, z, 4, 4, 4, 0, 0, 1.0)
+            Picture(x).rows("normalise", 4, x, None, None, None, None, z, last=(4, 4, 4, 0, 0, 1.0))
             if not torch.equal(x, z):
                 raise RuntimeError("they return something else than they should")
     except Exception as error:

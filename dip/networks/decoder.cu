@@ -23,7 +23,7 @@ __device__ __forceinline__ int distance_of(int side, int i, int j, int height, i
 // ------------------------------------------------------------------ the filter
 
 // A thread of a filter needs more registers than two blocks of 512 would find on a processor.
-#define FILTER extern "C" __global__ void __launch_bounds__(256, 3)
+#define FILTER(BLOCKS) extern "C" __global__ void __launch_bounds__(256, BLOCKS)
 
 // What a block of it does: some neighbouring columns of so many rows. A thread goes down a column.
 struct Strip {
@@ -40,22 +40,34 @@ __device__ __forceinline__ Strip strip_of(int number, int height, int width, int
 // Of (1, 3, 3, 1) / 16: that of the columns is scaled here, too.
 __device__ __forceinline__ float tap_of(int number) { return number == 0 || number == 3 ? 0.0625f : 0.1875f; }
 
-// From the next row, filtered, to the sum along columns: (1, 3, 3, 1) is (1, 1) three times, and `before` are
-// the last row, and the last sums of two, and of two of these.
-__device__ __forceinline__ void filtered(float* sum, float (*before)[V]) {
-#pragma unroll
-    for (int n = 0; n < 3; ++n) {
-        EACH {
-            float here = sum[v];
-            sum[v] += before[n][v];
-            before[n][v] = here;
-        }
+// From the next row, filtered, to the sum of the last four by (1, 3, 3, 1): `kept` are the next sums, as far as they are.
+__device__ __forceinline__ void filtered(float* sum, float (*kept)[V]) {
+    EACH {
+        float here = sum[v];
+        sum[v] += kept[0][v];
+        kept[0][v] = 3 * here + kept[1][v];
+        kept[1][v] = 3 * here + kept[2][v];
+        kept[2][v] = here;
     }
 }
 
-__device__ __forceinline__ void along_row(const T* x, int channels, float* sum) {
+// Four pixels of a row, which are read a row ahead: then they are on their way while the last row is worked on.
+struct Row {
+    Pack of[4];
+};
+
+__device__ __forceinline__ Row row_of(const T* x, int channels) {
+    Row row;
 #pragma unroll
-    for (int b = 0; b < 4; ++b) add(x + b * channels, tap_of(b), sum);
+    for (int b = 0; b < 4; ++b) row.of[b] = packed_at(x + b * channels);
+    return row;
+}
+
+__device__ __forceinline__ void along_row(const Row& row, float* sum) {
+    EACH {
+        sum[v] = tap_of(0) * (value(row.of[0], v) + value(row.of[3], v));
+        sum[v] += tap_of(1) * (value(row.of[1], v) + value(row.of[2], v));
+    }
 }
 
 // y (images, height, width, channels): x, which has three lines more, filtered by (1, 3, 3, 1) / 4 along rows and
@@ -71,20 +83,19 @@ __device__ __forceinline__ void blur_strip(
     const T* from = x + (((long long)own.image * (height + 3) + own.top) * (width + 3) + j) * channels + first;
     long long to = (((long long)own.image * height + own.top) * width + j) * channels + first;
     const T* more = beside ? beside : x;  // read in any case: what is known to be read is on its way early
-    float before[3][V] = {}, added = beside ? 1.0f : 0.0f;
-#pragma unroll
-    for (int n = 0; n < 3; ++n, from += (width + 3) * channels) {
-        float sum[V] = {};
-        along_row(from, channels, sum);
-        filtered(sum, before);
-    }
+    float kept[3][V] = {}, added = beside ? 1.0f : 0.0f;
+    Row next = row_of(from, channels);
+    Pack other = packed_at(more + to);
 #pragma unroll 1
-    for (int i = own.top; i < own.bottom; ++i, from += (width + 3) * channels) {
-        float sum[V] = {}, other[V];
-        load(more + to, other);
-        along_row(from, channels, sum);
-        filtered(sum, before);
-        EACH sum[v] += added * other[v];
+    for (int i = own.top - 3; i < own.bottom; ++i) {
+        float sum[V];
+        along_row(next, sum);
+        from += (width + 3) * channels;
+        if (i + 1 < own.bottom) next = row_of(from, channels);
+        filtered(sum, kept);
+        if (i < own.top) continue;
+        EACH sum[v] += added * value(other, v);
+        if (i + 1 < own.bottom) other = packed_at(more + to + width * channels);
         if (i == 0 || i == height - 1 || j == 0 || j == width - 1) {
 #pragma unroll 1
             for (int side = 0; side < 4; ++side) {
@@ -93,19 +104,19 @@ __device__ __forceinline__ void blur_strip(
                 add(sides + k * channels + first, 1.0f, sum);
             }
         }
-        store(y + to, sum);
+        Pack made = pack_of(sum);
+        *(Pack*)(y + to) = made;
         if (SUMMED) {
             EACH {
-                float kept = wide(rounded(sum[v]));
-                sums[0][v] += kept;
-                sums[1][v] += kept * kept;
+                sums[0][v] += value(made, v);
+                sums[1][v] += value(made, v) * value(made, v);
             }
         }
         to += width * channels;
     }
 }
 
-FILTER blur(
+FILTER(3) blur(
     const T* x, const T* beside, const T* sides, T* y, int images, int height, int width, int channels, int rows,
     int length
 ) {
@@ -114,7 +125,7 @@ FILTER blur(
 }
 
 // The same, and the statistics of y for the normalisation that comes next, before which `bias` would have been added.
-FILTER blur_moments(
+FILTER(2) blur_moments(
     const T* x, const T* beside, const T* sides, T* y, const float* bias, float* mean, float* deviation,
     float* running_mean, float* running_variance, long long* seen, float* partial, unsigned* ticket, int images,
     int height, int width, int channels, int rows, int length, int strips, float eps, float momentum
@@ -132,27 +143,31 @@ FILTER blur_moments(
 }
 
 // The gradient of x (images, height, width, channels) from that of y, g, which has three lines less.
-FILTER blur_back(const T* g, T* to_x, int height, int width, int channels, int rows) {
+FILTER(3) blur_back(const T* g, T* to_x, int height, int width, int channels, int rows) {
     Strip own = strip_of(blockIdx.x, height, width, rows);
     int tall = height - 3, broad = width - 3, j = own.j, first = threadIdx.x * V;
     if (j >= width) return;
-    float taps[4], before[3][V] = {};
-    int at[4];
+    bool there[4];  // beyond g there is 0
 #pragma unroll
-    for (int b = 0; b < 4; ++b) {  // beyond g there is 0
-        int column = j - 3 + b;
-        taps[b] = column < 0 || column >= broad ? 0.0f : tap_of(b);
-        at[b] = held(column, broad) * channels + first;
-    }
-    const T* from = g + (long long)own.image * tall * broad * channels;
+    for (int b = 0; b < 4; ++b) there[b] = j - 3 + b >= 0 && j - 3 + b < broad;
+    const T* from = g + ((long long)own.image * tall * broad + j - 3) * channels + first;
     T* to = to_x + (((long long)own.image * height + own.top) * width + j) * channels + first;
+    auto row_at = [&](int i) {
+        Row row = {};
+#pragma unroll
+        for (int b = 0; b < 4; ++b) {
+            if (there[b] && i >= 0 && i < tall) row.of[b] = packed_at(from + ((long long)i * broad + b) * channels);
+        }
+        return row;
+    };
+    float kept[3][V] = {};
+    Row next = row_at(own.top - 3);
 #pragma unroll 1
     for (int i = own.top - 3; i < own.bottom; ++i) {
-        float sum[V] = {}, inside = i < 0 || i >= tall ? 0.0f : 1.0f;
-        const T* line = from + (long long)held(i, tall) * broad * channels;
-#pragma unroll
-        for (int b = 0; b < 4; ++b) add(line + at[b], inside * taps[b], sum);
-        filtered(sum, before);
+        float sum[V];
+        along_row(next, sum);
+        if (i + 1 < own.bottom) next = row_at(i + 1);
+        filtered(sum, kept);
         if (i < own.top) continue;
         store(to, sum);
         to += width * channels;
@@ -245,25 +260,36 @@ KERNEL(1) gather_small(
     for (int line = blockIdx.x; line < images * height; line += gridDim.x) {
         int i = line % height, image = line / height;
         const T* padded = g + (long long)image * (height + 2) * (width + 2) * channels + first;
-#pragma unroll 2
-        for (int j = threadIdx.y; j < width; j += blockDim.y) {
-            float here[V], back[V] = {};
-            long long at = ((long long)line * width + j) * channels + first;
-            load(x + at, here);
-            folded(padded, i, j, height, width, channels, 1, REPEAT, 1.0f, back);
-            if (i < 2 || i >= height - 2 || j < 2 || j >= width - 2) {
-#pragma unroll 1
-                for (int side = 0; side < 4; ++side) {
-                    float weight = beyond(distance_of(side, i, j, height, width), reflect);
-                    if (weight == 0) continue;
-                    long long k = ((long long)side * images + image) * (length / 2) + (is_row(side) ? j : i);
-                    add(along + k * channels + first, weight, back);
-                }
+        const T* from = padded + ((long long)(i + 1) * (width + 2) + 1) * channels;
+        long long own = (long long)line * width * channels + first;
+        for (int start = threadIdx.y; start < width; start += 2 * blockDim.y) {
+            Pack found[2] = {}, here[2] = {};
+            PIXELS(2) {
+                int j = start + n * blockDim.y;
+                if (j >= width) continue;
+                found[n] = packed_at(from + (long long)j * channels);
+                here[n] = packed_at(x + own + (long long)j * channels);
             }
-            store(back_small + at, back);
-            EACH {
-                sums[0][v] += back[v];
-                sums[1][v] += back[v] * (here[v] - middle[v]);
+            PIXELS(2) {
+                int j = start + n * blockDim.y;
+                if (j >= width) break;
+                float back[V];
+                EACH back[v] = value(found[n], v);
+                folded_in(padded, i, j, height, width, channels, 1, REPEAT, 1.0f, back);
+                if (i < 2 || i >= height - 2 || j < 2 || j >= width - 2) {
+#pragma unroll 1
+                    for (int side = 0; side < 4; ++side) {
+                        float weight = beyond(distance_of(side, i, j, height, width), reflect);
+                        if (weight == 0) continue;
+                        long long k = ((long long)side * images + image) * (length / 2) + (is_row(side) ? j : i);
+                        add(along + k * channels + first, weight, back);
+                    }
+                }
+                store(back_small + own + (long long)j * channels, back);
+                EACH {
+                    sums[0][v] += back[v];
+                    sums[1][v] += back[v] * (value(here[n], v) - middle[v]);
+                }
             }
         }
     }

@@ -159,7 +159,7 @@ class _ConvSmall(torch.autograd.Function):
         turned, of_branch, of_sides, seen, from_branch = there or ready(x, branch, layer)
         padded = empty(x, channels, height + 2, width + 2)
         given = height, width, channels, 1, _REPEAT, 1.0
-        picture.launch("normalise", images * (height + 2), x, *line, padded, *given)
+        picture.rows("normalise", images * (height + 2), x, *line, padded, last=given)
         beyond = x.new_empty(4, images * length, 3 * channels)
         size = images, height, width, channels, length, layer.reflect
         picture.pixels("sides", 12 * images * length, x, *line, beyond, *size)
@@ -213,6 +213,6 @@ class _ConvSmall(torch.autograd.Function):
             *(of_conv.to_input, to_lines, x, mean, deviation, scale, to_x, *sums),
             last=(*size, ctx.frozen),
         )
-        given = to_x, x, mean, deviation, scale, found.shares
-        picture.launch("spread_enlarged", images * height, *given, height, width, channels, True)
+        given, last = (to_x, x, mean, deviation, scale, found.shares), (height, width, channels, True)
+        picture.rows("spread_enlarged", images * height, *given, last=last)
         return to_x, to_branch, found.to_scale, found.to_offset, of_conv.to_weight, *(None,) * 5

@@ -173,7 +173,8 @@ def _normalised(x: Tensor, line: Line, slope: float, pad: Pad) -> Tensor:
     """Return x normalised by (mean, 1 / deviation, scale, offset), or as it is if these are None, and padded."""
     images, channels, height, width = x.shape
     z = empty(x, channels, height + 2 * pad[0], width + 2 * pad[0])
-    cuda.Picture(x).launch("normalise", images * z.shape[2], x, *line, z, height, width, channels, *pad, slope)
+    last = height, width, channels, *pad, slope
+    cuda.Picture(x).rows("normalise", images * z.shape[2], x, *line, z, last=last)
     return z
 
 
@@ -198,8 +199,9 @@ def _unpadded(g: Tensor, size: tuple[int, int, int], pad: Pad, skipped: int = 0)
     """Return the gradient of a picture of a size (C, H, W) that was padded; g may have further channels."""
     to_x = empty(g, *size)
     channels, height, width = size
-    given = height, width, channels, g.shape[1], skipped, *pad, 1.0
-    cuda.Picture(to_x, skipped=skipped).launch("spread", len(g) * height, g, None, *_NOTHING, None, to_x, *given)
+    last = height, width, channels, g.shape[1], skipped, *pad, 1.0
+    given = g, None, *_NOTHING, None, to_x
+    cuda.Picture(to_x, skipped=skipped).rows("spread", len(g) * height, *given, last=last)
     return to_x
 
 
@@ -219,7 +221,8 @@ def _back(
     sums = found.to_scale, found.to_offset, found.to_bias, found.shares
     picture.sum("gather", images * height, norm, g, x, *line, *sums, last=(images, *size, *bent, frozen))
     to_x = torch.empty_like(x)
-    picture.launch("spread", images * height, g, x, *line, found.shares, to_x, *size, channels, 0, *bent)
+    last = *size, channels, 0, *bent
+    picture.rows("spread", images * height, g, x, *line, found.shares, to_x, last=last)
     return to_x, found
 
 
@@ -364,8 +367,8 @@ class _ConvEnlarged(torch.autograd.Function):
             *(to_z, x, mean, deviation, scale, to_x, *sums),
             last=(images, height, width, channels, every, *ctx.pad, bilinear, ctx.frozen),
         )
-        given = to_x, x, mean, deviation, scale, found.shares
-        picture.launch("spread_enlarged", images * height, *given, height, width, channels, bilinear)
+        given, last = (to_x, x, mean, deviation, scale, found.shares), (height, width, channels, bilinear)
+        picture.rows("spread_enlarged", images * height, *given, last=last)
         return to_x, to_branch, found.to_scale, found.to_offset, of_conv.to_weight, None, None, None, None
 
 
@@ -406,7 +409,7 @@ class _Narrow(torch.autograd.Function):
         sums = found.to_scale, found.to_offset, found.to_bias, found.shares
         lines = -(-pixels // (4 * picture.threads[1]))
         given = g, x, *line, weight, to_weight, *sums
-        picture.sum("gather_narrow", lines, ctx.layer, *given, last=(*size, ctx.frozen), sums=6)
+        picture.sum("gather_narrow", lines, ctx.layer, *given, last=(*size, ctx.frozen), sums=2 * len(weight))
         to_x = None
         if ctx.needs_input_grad[0]:
             to_x = torch.empty_like(x)

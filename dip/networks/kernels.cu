@@ -8,41 +8,84 @@
 
 #if BFLOAT16
 typedef unsigned short T;
-__device__ __forceinline__ float wide(T x) { return __uint_as_float((unsigned)x << 16); }
+__device__ __forceinline__ float low(unsigned word) { return __uint_as_float(word << 16); }
+__device__ __forceinline__ float high(unsigned word) { return __uint_as_float(word & 0xffff0000); }
+__device__ __forceinline__ float wide(T x) { return low(x); }
+// To the nearest, ties to even, the first in the lower half.
+#if !EMULATED && __CUDA_ARCH__ >= 800
+__device__ __forceinline__ unsigned packed(float first, float second) {
+    unsigned word;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(second), "f"(first));
+    return word;
+}
+__device__ __forceinline__ T rounded(float x) { return (T)packed(x, 0); }
+#else
 __device__ __forceinline__ T rounded(float x) {
     if (x != x) return 0x7fff;
     unsigned bits = __float_as_uint(x);
-    return (T)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);  // to the nearest, ties to even
+    return (T)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
+__device__ __forceinline__ unsigned packed(float first, float second) {
+    return rounded(first) | (unsigned)rounded(second) << 16;
+}
+#endif
 #else
 typedef float T;
 __device__ __forceinline__ float wide(T x) { return x; }
 __device__ __forceinline__ T rounded(float x) { return x; }
 #endif
 
+// A thread's channels of a pixel; of bfloat16 two a word, which takes fewer instructions.
+#if BFLOAT16 && V > 1
+struct alignas(2 * V) Pack {
+    unsigned words[V / 2];
+};
+__device__ __forceinline__ float value(const Pack& pack, int v) {
+    return v % 2 ? high(pack.words[v / 2]) : low(pack.words[v / 2]);
+}
+__device__ __forceinline__ Pack pack_of(const float* from) {
+    Pack pack;
+#pragma unroll
+    for (int w = 0; w < V / 2; ++w) pack.words[w] = packed(from[2 * w], from[2 * w + 1]);
+    return pack;
+}
+#else
 struct alignas(sizeof(T) * V) Pack {
     T values[V];
 };
+__device__ __forceinline__ float value(const Pack& pack, int v) { return wide(pack.values[v]); }
+__device__ __forceinline__ Pack pack_of(const float* from) {
+    Pack pack;
+#pragma unroll
+    for (int v = 0; v < V; ++v) pack.values[v] = rounded(from[v]);
+    return pack;
+}
+#endif
 
 // A kernel of 512 threads a block at most, of which so many blocks are to find room on a processor.
 #define KERNEL(BLOCKS) extern "C" __global__ void __launch_bounds__(512, BLOCKS)
 #define EACH for (int v = 0; v < V; ++v)
+// So many pixels of a thread, number n, which are read before the first is worked on, so that all are on their way at a
+// time. (Of a loop that is unrolled only, one is read after the other.)
+#define PIXELS(COUNT) _Pragma("unroll") for (int n = 0; n < COUNT; ++n)
+
+struct Sum {
+    float of[V];
+};
+
+__device__ __forceinline__ Pack packed_at(const T* from) { return *(const Pack*)from; }
 
 __device__ __forceinline__ void load(const T* from, float* to) {
-    Pack pack = *(const Pack*)from;
-    EACH to[v] = wide(pack.values[v]);
+    Pack pack = packed_at(from);
+    EACH to[v] = value(pack, v);
 }
 
 __device__ __forceinline__ void add(const T* from, float weight, float* to) {
-    Pack pack = *(const Pack*)from;
-    EACH to[v] += weight * wide(pack.values[v]);
+    Pack pack = packed_at(from);
+    EACH to[v] += weight * value(pack, v);
 }
 
-__device__ __forceinline__ void store(T* to, const float* from) {
-    Pack pack;
-    EACH pack.values[v] = rounded(from[v]);
-    *(Pack*)to = pack;
-}
+__device__ __forceinline__ void store(T* to, const float* from) { *(Pack*)to = pack_of(from); }
 
 // ------------------------------------------------------------------ the geometry
 
@@ -71,22 +114,12 @@ __device__ __forceinline__ int again(int line, int size, int reflect) {
     return reflect && line == size - 2 ? size + 1 : line + 1;
 }
 
-// Add to `sum` the gradient of pixel (i, j) of a picture of height x width: that of the padded picture wherever it is.
-__device__ __forceinline__ void folded(
-    const T* g, int i, int j, int height, int width, int channels, int pad, int reflect, float weight, float* sum
+// Of the gradient g of a padded picture what comes to pixel (i, j) of the picture from other places than its own.
+__device__ __noinline__ Sum folded_there(
+    const T* g, int i, int j, int height, int width, int channels, int pad, int reflect, float weight
 ) {
+    Sum sum = {};
     int broad = width + 2 * pad;
-    if (!pad || (pad == 1 && height > 3 && width > 3)) {  // the usual case: all at once
-        int row = i + pad, column = j + pad;
-        add(g + ((long long)row * broad + column) * channels, weight, sum);
-        int other = pad ? again(i, height, reflect) : row, beside = pad ? again(j, width, reflect) : column;
-        if (other == row && beside == column) return;
-        float rows = other == row ? 0.0f : weight, columns = beside == column ? 0.0f : weight;
-        add(g + ((long long)other * broad + column) * channels, rows, sum);
-        add(g + ((long long)row * broad + beside) * channels, columns, sum);
-        add(g + ((long long)other * broad + beside) * channels, columns == 0 ? 0.0f : rows, sum);
-        return;
-    }
 #pragma unroll 1
     for (int a = 0; a < 3; ++a) {
         int row = showing(i, a, height, pad, reflect);
@@ -94,9 +127,28 @@ __device__ __forceinline__ void folded(
 #pragma unroll 1
         for (int b = 0; b < 3; ++b) {
             int column = showing(j, b, width, pad, reflect);
-            if (column >= 0) add(g + ((long long)row * broad + column) * channels, weight, sum);
+            if (column >= 0 && (a || b)) add(g + ((long long)row * broad + column) * channels, weight, sum.of);
         }
     }
+    return sum;
+}
+
+// Add it.
+__device__ __forceinline__ void folded_in(
+    const T* g, int i, int j, int height, int width, int channels, int pad, int reflect, float weight, float* sum
+) {
+    if (!pad || (i > pad && i < height - 1 - pad && j > pad && j < width - 1 - pad)) return;
+    if (pad == 1 && height > 3 && width > 3) {  // the usual case: all at once
+        int broad = width + 2, row = i + 1, column = j + 1;
+        int other = again(i, height, reflect), beside = again(j, width, reflect);
+        float rows = other == row ? 0.0f : weight, columns = beside == column ? 0.0f : weight;
+        add(g + ((long long)other * broad + column) * channels, rows, sum);
+        add(g + ((long long)row * broad + beside) * channels, columns, sum);
+        add(g + ((long long)other * broad + beside) * channels, columns == 0 ? 0.0f : rows, sum);
+        return;
+    }
+    Sum there = folded_there(g, i, j, height, width, channels, pad, reflect, weight);
+    EACH sum[v] += there.of[v];
 }
 
 // Weight of line 2 * line - 1 + number of the enlarged picture in the gradient of a line; bilinear or nearest.
@@ -171,8 +223,10 @@ __device__ __forceinline__ void brought_down(
 #pragma unroll 1
             for (int b = 0; b < 4; ++b) {
                 float weight = weight_of(i, a, height, bilinear) * weight_of(j, b, width, bilinear);
-                if (weight != 0)
-                    folded(g, 2 * i - 1 + a, 2 * j - 1 + b, 2 * height, 2 * width, channels, pad, reflect, weight, sum);
+                if (weight == 0) continue;
+                int row = 2 * i - 1 + a, column = 2 * j - 1 + b;
+                add(g + ((long long)(row + pad) * broad + column + pad) * channels, weight, sum);
+                folded_in(g, row, column, 2 * height, 2 * width, channels, pad, reflect, weight, sum);
             }
         }
     }
@@ -277,14 +331,17 @@ KERNEL(2) moments(
     float first[V], sums[2][V] = {};
     const T* own = x + threadIdx.x * V;
     load(own, first);
-#pragma unroll 4
-    for (int p = blockIdx.x * blockDim.y + threadIdx.y; p < pixels; p += gridDim.x * blockDim.y) {
-        float here[V];
-        load(own + (long long)p * channels, here);
-        EACH {
-            float apart = here[v] - first[v];
-            sums[0][v] += apart;
-            sums[1][v] += apart * apart;
+    int stride = gridDim.x * blockDim.y;
+    for (int p = blockIdx.x * blockDim.y + threadIdx.y; p < pixels; p += 4 * stride) {
+        Pack found[4] = {};
+        PIXELS(4) if (p + n * stride < pixels) found[n] = packed_at(own + (long long)(p + n * stride) * channels);
+        PIXELS(4) {
+            if (p + n * stride >= pixels) break;
+            EACH {
+                float apart = value(found[n], v) - first[v];
+                sums[0][v] += apart;
+                sums[1][v] += apart * apart;
+            }
         }
     }
     if (total<2>(shared, sums, partial, ticket, channels))
@@ -331,29 +388,45 @@ __device__ __forceinline__ void line_of(
     b = mean ? offset[c] - mean[c] * a : 0.0f;
 }
 
-// z (images, height + 2 pad, width + 2 pad, channels): x normalised, activated, padded. A block has a row.
+// x normalised and activated.
+__device__ __forceinline__ Pack normalised(const Pack& x, const float* a, const float* b, float slope) {
+    float z[V];
+    EACH {
+        z[v] = a[v] * value(x, v) + b[v];
+        z[v] = z[v] < 0 ? slope * z[v] : z[v];
+    }
+    return pack_of(z);
+}
+
+// z (images, height + 2 pad, width + 2 pad, channels): x normalised, activated, padded. A block has a row at a time.
 KERNEL(2) normalise(
-    const T* x, const float* mean, const float* deviation, const float* scale, const float* offset, T* z, int height,
-    int width, int channels, int pad, int reflect, float slope
+    const T* x, const float* mean, const float* deviation, const float* scale, const float* offset, T* z, int lines,
+    int height, int width, int channels, int pad, int reflect, float slope
 ) {
     float a[V], b[V];
-    EACH line_of(mean, deviation, scale, offset, threadIdx.x * V + v, a[v], b[v]);
-    int tall = height + 2 * pad, broad = width + 2 * pad;
-    int i = shown(blockIdx.x % tall, height, pad, reflect);
-    const T* from = x + ((long long)(blockIdx.x / tall) * height + i) * width * channels + threadIdx.x * V;
-    T* to = z + (long long)blockIdx.x * broad * channels + threadIdx.x * V;
-#pragma unroll 4
-    for (int column = threadIdx.y; column < broad; column += blockDim.y) {
-        float here[V] = {};
-        int j = shown(column, width, pad, reflect);
-        if (i >= 0 && j >= 0) {
-            load(from + (long long)j * channels, here);
-            EACH {
-                here[v] = a[v] * here[v] + b[v];
-                here[v] = here[v] < 0 ? slope * here[v] : here[v];
+    int first = threadIdx.x * V, tall = height + 2 * pad, broad = width + 2 * pad;
+    EACH line_of(mean, deviation, scale, offset, first + v, a[v], b[v]);
+    for (int line = blockIdx.x; line < lines; line += gridDim.x) {
+        int i = shown(line % tall, height, pad, reflect);
+        const T* from = x + ((long long)(line / tall) * height + held(i, height)) * width * channels + first;
+        T* to = z + (long long)line * broad * channels + first;
+        for (int start = threadIdx.y; start < width; start += 4 * blockDim.y) {
+            Pack found[4] = {};
+            PIXELS(4) {
+                int j = start + n * blockDim.y;
+                if (j < width) found[n] = packed_at(from + (long long)j * channels);
+            }
+            PIXELS(4) {
+                int j = start + n * blockDim.y;
+                Pack made = i < 0 ? Pack{} : normalised(found[n], a, b, slope);
+                if (j < width) *(Pack*)(to + (long long)(j + pad) * channels) = made;
             }
         }
-        store(to + (long long)column * channels, here);
+        for (int k = threadIdx.y; k < 2 * pad; k += blockDim.y) {
+            int column = k < pad ? k : width + k, j = shown(column, width, pad, reflect);
+            Pack made = i < 0 || j < 0 ? Pack{} : normalised(packed_at(from + (long long)j * channels), a, b, slope);
+            *(Pack*)(to + (long long)column * channels) = made;
+        }
     }
 }
 
@@ -416,16 +489,6 @@ __device__ void conclude_gradients(
     }
 }
 
-// The gradient of the normalised x at (i, j), taken back through padding and activation.
-__device__ __forceinline__ void gradient_at(
-    const T* g, const float* x, const float* a, const float* b, int i, int j, int height, int width, int channels,
-    int pad, int reflect, float slope, float* sum
-) {
-    EACH sum[v] = 0;
-    folded(g, i, j, height, width, channels, pad, reflect, 1.0f, sum);
-    EACH sum[v] = a[v] * x[v] + b[v] < 0 ? slope * sum[v] : sum[v];
-}
-
 // The sums that the backward pass of `normalise` needs.
 KERNEL(1) gather(
     const T* g, const T* x, const float* mean, const float* deviation, const float* scale, const float* offset,
@@ -440,15 +503,30 @@ KERNEL(1) gather(
         middle[v] = mean[first + v];
     }
     for (int line = blockIdx.x; line < images * height; line += gridDim.x) {
+        int i = line % height;
         const T* image = g + (long long)(line / height) * tall * broad * channels + first;
-#pragma unroll 2
-        for (int j = threadIdx.y; j < width; j += blockDim.y) {
-            float here[V], back[V];
-            load(x + ((long long)line * width + j) * channels + first, here);
-            gradient_at(image, here, a, b, line % height, j, height, width, channels, pad, reflect, slope, back);
-            EACH {
-                sums[0][v] += back[v];
-                sums[1][v] += back[v] * (here[v] - middle[v]);
+        const T *from = image + ((long long)(i + pad) * broad + pad) * channels;
+        const T *own = x + (long long)line * width * channels + first;
+        for (int start = threadIdx.y; start < width; start += 2 * blockDim.y) {
+            Pack found[2] = {}, here[2] = {};
+            PIXELS(2) {
+                int j = start + n * blockDim.y;
+                if (j >= width) continue;
+                found[n] = packed_at(from + (long long)j * channels);
+                here[n] = packed_at(own + (long long)j * channels);
+            }
+            PIXELS(2) {
+                int j = start + n * blockDim.y;
+                if (j >= width) break;
+                float back[V];
+                EACH back[v] = value(found[n], v);
+                folded_in(image, i, j, height, width, channels, pad, reflect, 1.0f, back);
+                EACH {
+                    float seen = value(here[n], v);
+                    back[v] = a[v] * seen + b[v] < 0 ? slope * back[v] : back[v];
+                    sums[0][v] += back[v];
+                    sums[1][v] += back[v] * (seen - middle[v]);
+                }
             }
         }
     }
@@ -457,29 +535,53 @@ KERNEL(1) gather(
                            (float)images * height * width, frozen);
 }
 
+// The gradient of x is a * (that of what is normalised) + lift - tilt * x; without a mean there is no normalisation.
+__device__ __forceinline__ void tilt_of(
+    const float* mean, const float* shares, int channels, int c, float a, float& lift, float& tilt
+) {
+    tilt = mean ? a * shares[channels + c] : 0.0f;
+    lift = mean ? tilt * mean[c] - a * shares[c] : 0.0f;
+}
+
 // The gradient of x. Without a mean there was only padding. g has `all` channels, those of x from number `skipped` on.
 KERNEL(1) spread(
     const T* g, const T* x, const float* mean, const float* deviation, const float* scale, const float* offset,
-    const float* shares, T* to_x, int height, int width, int channels, int all, int skipped, int pad, int reflect,
-    float slope
+    const float* shares, T* to_x, int lines, int height, int width, int channels, int all, int skipped, int pad,
+    int reflect, float slope
 ) {
-    float a[V], b[V], middle[V], flat[V], steep[V];
+    float a[V], b[V], lift[V], tilt[V];
     int first = threadIdx.x * V, tall = height + 2 * pad, broad = width + 2 * pad;
     EACH {
         line_of(mean, deviation, scale, offset, first + v, a[v], b[v]);
-        middle[v] = mean ? mean[first + v] : 0.0f;
-        flat[v] = mean ? shares[first + v] : 0.0f;
-        steep[v] = mean ? shares[channels + first + v] : 0.0f;
+        tilt_of(mean, shares, channels, first + v, a[v], lift[v], tilt[v]);
     }
-    const T* image = g + (long long)(blockIdx.x / height) * tall * broad * all + skipped + first;
-#pragma unroll 2
-    for (int j = threadIdx.y; j < width; j += blockDim.y) {
-        float here[V] = {}, back[V];
-        long long at = ((long long)blockIdx.x * width + j) * channels + first;
-        if (mean) load(x + at, here);
-        gradient_at(image, here, a, b, blockIdx.x % height, j, height, width, all, pad, reflect, slope, back);
-        EACH back[v] = a[v] * (back[v] - flat[v] - (here[v] - middle[v]) * steep[v]);
-        store(to_x + at, back);
+    for (int line = blockIdx.x; line < lines; line += gridDim.x) {
+        int i = line % height;
+        const T* image = g + (long long)(line / height) * tall * broad * all + skipped + first;
+        const T* from = image + ((long long)(i + pad) * broad + pad) * all;
+        long long own = (long long)line * width * channels + first;
+        for (int start = threadIdx.y; start < width; start += 2 * blockDim.y) {
+            Pack found[2] = {}, here[2] = {};
+            PIXELS(2) {
+                int j = start + n * blockDim.y;
+                if (j >= width) continue;
+                found[n] = packed_at(from + (long long)j * all);
+                if (mean) here[n] = packed_at(x + own + (long long)j * channels);
+            }
+            PIXELS(2) {
+                int j = start + n * blockDim.y;
+                if (j >= width) break;
+                float back[V];
+                EACH back[v] = value(found[n], v);
+                folded_in(image, i, j, height, width, all, pad, reflect, 1.0f, back);
+                EACH {
+                    float seen = value(here[n], v);
+                    back[v] = a[v] * seen + b[v] < 0 ? slope * back[v] : back[v];
+                    back[v] = a[v] * back[v] + (lift[v] - tilt[v] * seen);
+                }
+                store(to_x + own + (long long)j * channels, back);
+            }
+        }
     }
 }
 
@@ -516,24 +618,24 @@ KERNEL(1) gather_enlarged(
 // The gradient of x from that, in place of it.
 KERNEL(1) spread_enlarged(
     T* back_small, const T* x, const float* mean, const float* deviation, const float* scale, const float* shares,
-    int height, int width, int channels, int bilinear
+    int lines, int height, int width, int channels, int bilinear
 ) {
-    float a[V], middle[V], flat[V], steep[V];
+    float a[V], lift[V], tilt[V];
     int first = threadIdx.x * V;
     EACH {
         a[v] = scale[first + v] * deviation[first + v];
-        middle[v] = mean[first + v];
-        flat[v] = 4 * shares[first + v];
-        steep[v] = 4 * shares[channels + first + v];
+        tilt_of(mean, shares, channels, first + v, 4 * a[v], lift[v], tilt[v]);
     }
-    const T* image = x + (long long)(blockIdx.x / height) * height * width * channels + first;
-    for (int j = threadIdx.y; j < width; j += blockDim.y) {
-        float back[V], around[V] = {};
-        T* at = back_small + ((long long)blockIdx.x * width + j) * channels + first;
-        load(at, back);
-        weighed(image, blockIdx.x % height, j, height, width, channels, bilinear, around);
-        EACH back[v] = a[v] * (back[v] - flat[v] - (around[v] - middle[v]) * steep[v]);
-        store(at, back);
+    for (int line = blockIdx.x; line < lines; line += gridDim.x) {
+        const T* image = x + (long long)(line / height) * height * width * channels + first;
+        for (int j = threadIdx.y; j < width; j += blockDim.y) {
+            float back[V], around[V] = {};
+            T* at = back_small + ((long long)line * width + j) * channels + first;
+            load(at, back);
+            weighed(image, line % height, j, height, width, channels, bilinear, around);
+            EACH back[v] = a[v] * back[v] + (lift[v] - tilt[v] * around[v]);
+            store(at, back);
+        }
     }
 }
 
@@ -610,12 +712,14 @@ __device__ __forceinline__ void narrow_of(
     }
 }
 
+// The channels of a pixel that are few.
 template <int FEW>
-__device__ __forceinline__ void few_of(const T* g, float* to) {
-#pragma unroll
-    for (int k = 0; k < FEW; ++k) to[k] = wide(g[k]);
-}
+struct alignas(sizeof(T) * (FEW & -FEW)) Few {
+    T values[FEW];
+};
 
+// With e = 1 or `slope`, by what the activation does to a value of x, sums of g * e and g * e * (x - mean) are all that is
+// needed: the gradient of x normalised is the weights' sum of g * e.
 template <int FEW>
 __device__ __forceinline__ void gather_narrow_of(
     const T* g, const T* x, const float* mean, const float* deviation, const float* scale, const float* offset,
@@ -623,35 +727,53 @@ __device__ __forceinline__ void gather_narrow_of(
     float* partial, unsigned* ticket, int pixels, int channels, float slope, int frozen
 ) {
     SHARED
-    float a[V], b[V], middle[V], own[FEW][V], sums[2 + FEW + FEW % 2][V] = {};
+    float a[V], b[V], middle[V], sums[2 * FEW][V] = {};
+    int first = threadIdx.x * V, stride = gridDim.x * blockDim.y;
     EACH {
-        line_of(mean, deviation, scale, offset, threadIdx.x * V + v, a[v], b[v]);
-        middle[v] = mean ? mean[threadIdx.x * V + v] : 0.0f;
+        line_of(mean, deviation, scale, offset, first + v, a[v], b[v]);
+        middle[v] = mean ? mean[first + v] : 0.0f;
     }
-    weights_of<FEW>(weight, channels, own);
-#pragma unroll 2
-    for (int p = blockIdx.x * blockDim.y + threadIdx.y; p < pixels; p += gridDim.x * blockDim.y) {
-        float here[V], from[FEW];
-        load(x + (long long)p * channels + threadIdx.x * V, here);
-        few_of<FEW>(g + (long long)p * FEW, from);
-        EACH {
-            float z = a[v] * here[v] + b[v], bent = z < 0 ? slope : 1.0f, back = 0;
-            z *= bent;
+    for (int p = blockIdx.x * blockDim.y + threadIdx.y; p < pixels; p += 4 * stride) {
+        Pack here[4] = {};
+        Few<FEW> from[4] = {};
+        PIXELS(4) {
+            long long at = p + n * stride;
+            if (at >= pixels) continue;
+            here[n] = packed_at(x + at * channels + first);
+            from[n] = ((const Few<FEW>*)g)[at];
+        }
+        PIXELS(4) {
+            if (p + n * stride >= pixels) break;
+            float given[FEW];
 #pragma unroll
-            for (int k = 0; k < FEW; ++k) {
-                back += own[k][v] * from[k];
-                sums[2 + k][v] += from[k] * z;
+            for (int k = 0; k < FEW; ++k) given[k] = wide(from[n].values[k]);
+            EACH {
+                float seen = value(here[n], v), bent = a[v] * seen + b[v] < 0 ? slope : 1.0f;
+                float apart = bent * (seen - middle[v]);
+#pragma unroll
+                for (int k = 0; k < FEW; ++k) {
+                    sums[2 * k][v] += given[k] * bent;
+                    sums[2 * k + 1][v] += given[k] * apart;
+                }
             }
-            back *= bent;
-            sums[0][v] += back;
-            sums[1][v] += back * (here[v] - middle[v]);
         }
     }
-    if (!total<2 + FEW + FEW % 2>(shared, sums, partial, ticket, channels)) return;
-    if (mean)
-        conclude_gradients(shared, deviation, scale, to_scale, to_offset, to_bias, shares, channels, pixels, frozen);
+    if (!total<2 * FEW>(shared, sums, partial, ticket, channels)) return;
     int thread = threadIdx.y * blockDim.x + threadIdx.x;
-    for (int k = thread; k < FEW * channels; k += blockDim.x * blockDim.y) to_weight[k] = shared[2 * channels + k];
+    for (int c = thread; c < channels; c += blockDim.x * blockDim.y) {
+        float one, unused, back = 0, product = 0;
+        line_of(mean, deviation, scale, offset, c, one, unused);
+        for (int k = 0; k < FEW; ++k) {
+            float sum = shared[2 * k * channels + c], along = shared[(2 * k + 1) * channels + c];
+            to_weight[k * channels + c] = one * along + (mean ? offset[c] * sum : 0.0f);
+            back += weight[k * channels + c] * sum;
+            product += weight[k * channels + c] * along;
+        }
+        shared[c] = back;
+        shared[channels + c] = product;
+    }
+    if (mean)  // each thread takes the channels that it has just had
+        conclude_gradients(shared, deviation, scale, to_scale, to_offset, to_bias, shares, channels, pixels, frozen);
 }
 
 template <int FEW>
@@ -659,28 +781,37 @@ __device__ __forceinline__ void spread_narrow_of(
     const T* g, const T* x, const float* mean, const float* deviation, const float* scale, const float* offset,
     const float* weight, const float* shares, T* to_x, int pixels, int channels, float slope
 ) {
-    float a[V], b[V], middle[V], flat[V], steep[V], own[FEW][V];
-    int first = threadIdx.x * V;
+    float a[V], b[V], lift[V], tilt[V], own[FEW][V];
+    int first = threadIdx.x * V, stride = gridDim.x * blockDim.y;
     EACH {
         line_of(mean, deviation, scale, offset, first + v, a[v], b[v]);
-        middle[v] = mean ? mean[first + v] : 0.0f;
-        flat[v] = mean ? shares[first + v] : 0.0f;
-        steep[v] = mean ? shares[channels + first + v] : 0.0f;
+        tilt_of(mean, shares, channels, first + v, a[v], lift[v], tilt[v]);
     }
     weights_of<FEW>(weight, channels, own);
-#pragma unroll 2
-    for (int p = blockIdx.x * blockDim.y + threadIdx.y; p < pixels; p += gridDim.x * blockDim.y) {
-        float here[V] = {}, from[FEW], back[V];
-        if (mean) load(x + (long long)p * channels + first, here);
-        few_of<FEW>(g + (long long)p * FEW, from);
-        EACH {
-            float sum = 0;
-#pragma unroll
-            for (int k = 0; k < FEW; ++k) sum += own[k][v] * from[k];
-            sum = a[v] * here[v] + b[v] < 0 ? slope * sum : sum;
-            back[v] = a[v] * (sum - flat[v] - (here[v] - middle[v]) * steep[v]);
+    for (int p = blockIdx.x * blockDim.y + threadIdx.y; p < pixels; p += 4 * stride) {
+        Pack here[4] = {};
+        Few<FEW> from[4] = {};
+        PIXELS(4) {
+            long long at = p + n * stride;
+            if (at >= pixels) continue;
+            if (mean) here[n] = packed_at(x + at * channels + first);
+            from[n] = ((const Few<FEW>*)g)[at];
         }
-        store(to_x + (long long)p * channels + first, back);
+        PIXELS(4) {
+            long long at = p + n * stride;
+            if (at >= pixels) break;
+            float back[V], given[FEW];
+#pragma unroll
+            for (int k = 0; k < FEW; ++k) given[k] = wide(from[n].values[k]);
+            EACH {
+                float sum = 0, seen = value(here[n], v);
+#pragma unroll
+                for (int k = 0; k < FEW; ++k) sum += own[k][v] * given[k];
+                sum = a[v] * seen + b[v] < 0 ? slope * sum : sum;
+                back[v] = a[v] * sum + (lift[v] - tilt[v] * seen);
+            }
+            store(to_x + at * channels + first, back);
+        }
     }
 }
 
@@ -787,10 +918,17 @@ KERNEL(2) unfold(
     int image = blockIdx.x / height, top = blockIdx.x % height * stride, taps = kernel * kernel;
     const T* from = z + ((long long)image * tall + top) * broad * channels + threadIdx.x * V;
     T* to = columns + (long long)blockIdx.x * width * taps * channels + threadIdx.x * V;
-#pragma unroll 4
-    for (int n = threadIdx.y; n < width * taps; n += blockDim.y) {
-        int tap = n % taps, line = tap / kernel, column = n / taps * stride + tap % kernel;
-        *(Pack*)(to + (long long)n * channels) = *(const Pack*)(from + ((long long)line * broad + column) * channels);
+    for (int start = threadIdx.y; start < width * taps; start += 4 * blockDim.y) {
+        Pack found[4] = {};
+        PIXELS(4) {
+            int k = start + n * blockDim.y, tap = k % taps, line = tap / kernel;
+            long long column = k / taps * stride + tap % kernel;
+            if (k < width * taps) found[n] = packed_at(from + ((long long)line * broad + column) * channels);
+        }
+        PIXELS(4) {
+            int k = start + n * blockDim.y;
+            if (k < width * taps) *(Pack*)(to + (long long)k * channels) = found[n];
+        }
     }
 }
 
@@ -850,13 +988,21 @@ KERNEL(2) adam(const long long* table, const float* rate, float forgotten, float
     // 1 - (1 - forgotten)^steps
     float length = -*rate / -expm1f(steps * log1pf(-forgotten));
     float spread = 1.0f / sqrtf(-expm1f(steps * log1pf(-forgotten_squares)));
-#pragma unroll 4
-    for (int k = threadIdx.y * blockDim.x + threadIdx.x; k < row[5]; k += blockDim.x * blockDim.y) {
-        float g = gradient[k], m = moment[k], s = square[k];
-        m += forgotten * (g - m);
-        s += forgotten_squares * (g * g - s);
-        moment[k] = m;
-        square[k] = s;
-        value[k] += length * m / (sqrtf(s) * spread + eps);
+    int threads = blockDim.x * blockDim.y, count = (int)row[5];
+    for (int start = threadIdx.y * blockDim.x + threadIdx.x; start < count; start += 4 * threads) {
+        float g[4], m[4], s[4], own[4];
+        PIXELS(4) {
+            int k = start + n * threads < count ? start + n * threads : start;
+            g[n] = gradient[k], m[n] = moment[k], s[n] = square[k], own[n] = value[k];
+        }
+        PIXELS(4) {
+            int k = start + n * threads;
+            if (k >= count) break;
+            m[n] += forgotten * (g[n] - m[n]);
+            s[n] += forgotten_squares * (g[n] * g[n] - s[n]);
+            moment[k] = m[n];
+            square[k] = s[n];
+            value[k] = own[n] + length * m[n] / (sqrtf(s[n]) * spread + eps);
+        }
     }
 }

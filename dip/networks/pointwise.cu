@@ -16,16 +16,7 @@ struct alignas(16) Eight {  // channels, two a word
     unsigned words[4];
 };
 
-__device__ __forceinline__ float low(unsigned word) { return __uint_as_float(word << 16); }
-__device__ __forceinline__ float high(unsigned word) { return __uint_as_float(word & 0xffff0000); }
-
 #if !EMULATED
-__device__ __forceinline__ unsigned packed(float first, float second) {
-    unsigned word;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(second), "f"(first));
-    return word;
-}
-
 // Add to c (16 x 8) a (16 x 16) times b (16 x 8).
 __device__ __forceinline__ void multiply(float* c, const unsigned* a, const unsigned* b) {
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"

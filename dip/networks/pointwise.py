@@ -109,7 +109,7 @@ class _NormConv(torch.autograd.Function):
             of_weight = left[2 * blocks * channels :]
             picture.launch("pointwise_sum", channels**2 // _SUMMED, of_weight, to_weight, blocks)
         # in place of what is there: each value of the gradient takes its own only
-        given = back, x, *line, found.shares, back, height, width, channels, channels, 0, 0, False, 1.0
-        cuda.Picture(x).launch("spread", images * height, *given)
+        last = height, width, channels, channels, 0, 0, False, 1.0
+        cuda.Picture(x).rows("spread", images * height, back, x, *line, found.shares, back, last=last)
         to_bias = found.to_bias if ctx.needs_input_grad[1] else None
         return back, to_bias, found.to_scale, found.to_offset, to_weight, None, None, None, None, None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import ctypes
+import importlib.metadata
 import shutil
 import subprocess
 from pathlib import Path
@@ -685,3 +686,28 @@ def test_what_the_kernels_take(monkeypatch, dtype, shape, beside, takes):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(cuda, "works", lambda device: True)
     assert cuda.ready(torch.empty(shape, dtype=dtype, device="meta"), torch.device("cuda"), beside) == takes
+
+
+def nvrtc_here():
+    """Return NVIDIA's compiler, where the package nvidia-cuda-nvrtc is installed; it needs no GPU."""
+    try:
+        folder = Path(importlib.metadata.distribution("nvidia-cuda-nvrtc").locate_file("nvidia"))
+        return ctypes.CDLL(str(next(iter(sorted(folder.glob("*/lib/libnvrtc.so.[0-9]*"))))))
+    except (importlib.metadata.PackageNotFoundError, StopIteration, OSError):
+        return None
+
+
+@pytest.mark.parametrize("architecture", [75, 90])  # without and with the instructions for bfloat16
+@pytest.mark.parametrize(("dtype", "width"), [(torch.bfloat16, 8), (torch.bfloat16, 1), (torch.float32, 4)])
+def test_nvidias_compiler_takes_the_kernels(monkeypatch, architecture, dtype, width):
+    compiler = nvrtc_here()
+    if compiler is None:
+        pytest.skip("nvidia-cuda-nvrtc is not installed")
+    monkeypatch.setattr(cuda, "_nvrtc", lambda: compiler)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: divmod(architecture, 10))
+    made = []
+    monkeypatch.setattr(cuda, "_Loaded", lambda device, code: made.append(code))
+    cuda._program.__wrapped__(torch.device("cuda"), dtype, width)
+    for kernel in ("normalise", "blur_moments", "gather_narrow"):
+        assert f".text.{kernel}".encode() in made[0]
+    assert (b".text.pointwise_128" in made[0]) == (architecture >= 80 and width == 8)

@@ -66,7 +66,7 @@ def begin_after(flips: int | str, shape: tuple[int, int, int], level: float) -> 
     shape : tuple of int
         Channels, height and width of the picture.
     level : float
-        The standard deviation of the noise, where white is 1 (`dip.guides.noise_level`).
+        The standard deviation of the noise, where white is 1 (`dip.noise.noise_level`).
     """
     if not isinstance(flips, str):
         return min(flips, _NEVER)

@@ -11,33 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def noise_level(picture: Tensor) -> float:
-    r"""Return the standard deviation of the noise in a picture, as far as the picture itself tells.
-
-    The picture is filtered with the mask (1, -2, 1) along rows and columns, which takes off all that is linear in it;
-    of what is left the median is taken, which few edges do not move:
-
-    .. math:: σ = \frac{\operatorname{median} |m * y|}{6 \cdot 0.6745} .
-
-    Parameters
-    ----------
-    picture : Tensor
-        (1, C, H, W); the mean over the channels is returned, and 0 for a picture of fewer than 3 x 3 pixels.
-
-    References
-    ----------
-    The mask: Immerkaer, "Fast noise variance estimation", Computer Vision and Image Understanding 1996. The median:
-    Donoho and Johnstone, "Ideal spatial adaptation by wavelet shrinkage", Biometrika 1994.
-    """
-    if min(picture.shape[2:]) < 3:
-        return 0.0
-    line = picture.new_tensor([1.0, -2.0, 1.0])
-    channels = picture.transpose(0, 1)  # as pictures of one channel each
-    rest = F.conv2d(channels, torch.outer(line, line)[None, None])
-    return float(rest.abs().flatten(1).median(dim=1).values.mean()) / (6 * 0.6745)
-
-
-def denoised(picture: Tensor) -> list[Tensor]:
+def denoised(picture: Tensor, sigma: float) -> list[Tensor]:
     """Return a picture after non-local means and after total variation, in that order.
 
     The first finds what repeats, the second what is flat between edges.
@@ -46,12 +20,14 @@ def denoised(picture: Tensor) -> list[Tensor]:
     ----------
     picture : Tensor
         (1, C, H, W) in [0, 1], on the CPU.
+    sigma : float
+        Standard deviation of the noise.
     """
     from skimage import restoration
 
     pixels = np.ascontiguousarray(picture[0].permute(1, 2, 0).double().numpy())
     # Of a picture without noise there is nothing to take off, and the filters divide by the level.
-    sigma = max(noise_level(picture), 1e-3)
+    sigma = max(sigma, 1e-3)
     made = (
         restoration.denoise_nl_means(
             pixels, patch_size=5, patch_distance=6, h=0.6 * sigma, sigma=sigma, fast_mode=True, channel_axis=-1

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
-from dip import ahead, codes, devices, guides, losses, optimizers, storage
+from dip import ahead, codes, devices, losses, optimizers, storage
 from dip import checkpoint as checkpoints
 from dip._version import __version__
 from dip.averaging import ExponentialAverage
@@ -20,6 +21,8 @@ from dip.errors import positive_int, shown, warn
 from dip.flips import AUTO, Flips, begin_after
 from dip.guard import Guard, Watch
 from dip.history import History
+from dip.jitter import Jitter
+from dip.noise import noise_level
 from dip.problem import Observation, Problem
 from dip.replay import Replays
 from dip.settings import Options, check_free, resolve
@@ -78,7 +81,13 @@ class Fit:
         observation = task.load()
         reference, init = options.get("reference"), options.get("init")
         clean = None if reference is None else task.clean(reference)
-        z = codes.draw(s.code, s.frame, s.code_seed, observation.y)
+        code, self._noise = s.code, 0.0
+        if isinstance(code, codes.Denoised):
+            self._noise = code.level or max(noise_level(observation.y), 1e-6)
+            code = replace(code, level=self._noise)
+        elif s.flips == AUTO:
+            self._noise = noise_level(observation.y)
+        z = codes.draw(code, s.frame, s.code_seed, observation.y)
 
         self.device = s.device
         self.y = observation.y.to(self.device)
@@ -91,9 +100,7 @@ class Fit:
         if init is not None:
             self._warm_start(init)
         self.code.requires_grad_(s.optimize_code)
-        self._jitter = codes.Jitter(s.jitter, s.jitter_seed, self.device, s.dtype)
-        of_noise = isinstance(s.code, codes.Denoised) or s.flips == AUTO
-        self._noise = guides.noise_level(observation.y) if of_noise else 0.0
+        self._jitter = Jitter(s.jitter, s.jitter_seed, self.device, s.dtype)
         self._flips = Flips(begin_after(s.flips, task.shape, self._noise) * s.tiles, self.device)
         self._view = Whole(s.frame) if s.tile is None else self._crops(s.tile)
         self._part = self.code

@@ -9,7 +9,8 @@ from small import picture, quick_fit
 
 import dip
 from dip import codes
-from dip.codes import FourierFeatures, Frame, Image, Jitter, Meshgrid, Normal, Uniform
+from dip.codes import FourierFeatures, Frame, Image, Meshgrid, Normal, Uniform
+from dip.jitter import Jitter
 
 CPU = torch.device("cpu")
 FRAME = Frame.around((7, 13), (16, 32))

@@ -16,7 +16,7 @@ import scipy.stats
 import torch
 from torch import nn
 
-from dip import codes, devices, networks, optimizers
+from dip import devices, jitter, networks, optimizers
 from dip.networks import cuda, encoder_decoder, fused, layers, recorded, upsampled
 from dip.networks.upsampled import branched, conv_upsampled
 
@@ -256,7 +256,7 @@ def test_bfloat16_rounds_no_more_than_pytorchs_layers(device):
 
 def new_jitter(device, monkeypatch, std=0.05, seed=3, dtype=torch.float32):
     monkeypatch.setattr(cuda, "draws", lambda device, dtype: True)
-    return codes.Jitter(std, seed, torch.device(device), dtype)
+    return jitter.Jitter(std, seed, torch.device(device), dtype)
 
 
 def test_the_jitter_is_drawn_by_the_generator_philox(device):

@@ -371,7 +371,7 @@ def forgetful(monkeypatch, owner, name):
 @pytest.mark.parametrize(
     ("owner", "name", "what"),
     [
-        (dip.codes.Jitter, "draw", "(loss|output|noise|generator)"),
+        (dip.jitter.Jitter, "draw", "(loss|output|noise|generator)"),
         (dip.flips.Flips, "draw", "(loss|flips count)"),
         (torch.optim.Adam, "step", "optimizer 0 step"),
         (torch.optim.Adam, "zero_grad", "exp_avg"),
@@ -389,7 +389,7 @@ def test_what_is_left_out_is_noticed(tape, monkeypatch, owner, name, what):
 
 def test_noise_that_is_always_the_same_is_noticed(tape, monkeypatch):
     """Although the generator goes on, and the loss of so small a picture hardly shows it."""
-    real, kept, playing = dip.codes.Jitter.draw, [], [False]
+    real, kept, playing = dip.jitter.Jitter.draw, [], [False]
 
     def draw(jitter, z):
         real(jitter, z)
@@ -403,7 +403,7 @@ def test_noise_that_is_always_the_same_is_noticed(tape, monkeypatch):
         playing[0] = False
         return made
 
-    monkeypatch.setattr(dip.codes.Jitter, "draw", draw)
+    monkeypatch.setattr(dip.jitter.Jitter, "draw", draw)
     tape.play = play
     stays(tape, "is another than in the plain iteration")
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from dip.benchmark.methods import planes, register
 from dip.benchmark.tasks import Case, bicubic
-from dip.guides import noise_level
+from dip.noise import noise_level
 
 __all__: list[str] = []
 

@@ -1,0 +1,114 @@
+"""How near the noise level comes that is found in a picture, and what that is worth to a fit.
+
+    python benchmarks/noise_level.py PICTURES --fits 12
+
+Of every picture in the folder PICTURES (the middle --size pixels), in colour and in gray, with normal noise of several
+strengths, clipped and rounded to 8 bits: by what factor the two estimates of `dip.noise`, and what is made of them, are
+off the root of the mean square of the noise; quantiles over the pictures. And of so many pictures, spread evenly over
+the folder, the PSNR of a "fast" fit in colour that is told the first estimate alone (as all fits were before there was
+the second), what is found now, and the true level.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import dip
+from dip import noise
+
+SIGMAS = (3, 5, 10, 15, 25, 50)
+FITTED = (3, 5, 10)
+QUANTILES = (0.0, 0.1, 0.5, 0.9, 1.0)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Estimate, fit, and write the report."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("pictures", type=Path, help="folder of pictures in colour")
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--every", type=int, default=1, help="every which picture is looked at")
+    parser.add_argument("--fits", type=int, default=0, help="pictures that are fitted, too")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "noise_level.json")
+    options = parser.parse_args(arguments)
+    paths = sorted(path for path in options.pictures.iterdir() if path.is_file())
+    looked_at = paths[:: options.every]
+    report = {
+        "experiment": "the level of the noise found, divided by the true one; quantiles over the pictures",
+        "pictures": len(looked_at),
+        "size": options.size,
+        "quantiles": QUANTILES,
+        "levels": {
+            kind: {sigma: quantiles(looked_at, sigma, options.size, kind == "gray") for sigma in SIGMAS}
+            for kind in ("colour", "gray")
+        },
+        "fits, PSNR": [
+            fitted(path, sigma, options.size)
+            for path, sigma in itertools.product(paths[:: -(-len(paths) // max(1, options.fits))], FITTED)
+            if options.fits
+        ],
+        "environment": dip.devices.environment(),
+        "date": datetime.date.today().isoformat(),
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def cases(path: Path, sigma: float, size: int, gray: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return the middle of a picture, (height, width, channels), and the same with noise."""
+    clean = np.atleast_3d(dip.files.read(path).pixels)[..., :3]
+    if gray:
+        clean = clean.mean(2, keepdims=True).round().astype(np.uint8)
+    top, left = (max(0, (side - size) // 2) for side in clean.shape[:2])
+    clean = clean[top : top + size, left : left + size]
+    return clean, dip.degradations.gaussian(clean, sigma, seed=0)
+
+
+def tensor(pixels: np.ndarray) -> Tensor:
+    """Return a picture as the estimates take it."""
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))[None] / 255
+
+
+def true_level(clean: np.ndarray, noisy: np.ndarray) -> float:
+    """Return the root of the mean square of the noise, with what clipping has left of it."""
+    return float(np.sqrt(np.mean((noisy / 255.0 - clean / 255.0) ** 2)))
+
+
+def quantiles(paths: list[Path], sigma: float, size: int, gray: bool) -> dict[str, list[float]]:
+    """Return quantiles of the factors by which the estimates are off."""
+    found: dict[str, list[float]] = {"mask": [], "patches": [], "taken": []}
+    for path in paths:
+        clean, noisy = cases(path, sigma, size, gray)
+        true, y = true_level(clean, noisy), tensor(noisy)
+        for name, estimate in (
+            ("mask", noise.by_mask),
+            ("patches", noise.by_patches),
+            ("taken", noise.noise_level),
+        ):
+            found[name].append(estimate(y) / true)
+    return {name: [round(float(one), 3) for one in np.quantile(off, QUANTILES)] for name, off in found.items()}
+
+
+def fitted(path: Path, sigma: float, size: int) -> dict[str, Any]:
+    """Return what three fits come to that are told different levels."""
+    clean, noisy = cases(path, sigma, size, gray=False)
+    true, y = true_level(clean, noisy), tensor(noisy)
+    row: dict[str, Any] = {"picture": path.name, "sigma": sigma, "noisy": round(dip.metrics.psnr(noisy, clean), 2)}
+    for name, level in (("mask", noise.by_mask(y)), ("taken", noise.noise_level(y)), ("true", true)):
+        code = dip.codes.Denoised(level=level)
+        fit = dip.fit(dip.Denoise(noisy), preset="fast", code=code, flips="auto", seed=0, progress=False)
+        row |= {f"{name}, level": round(level / true, 3), f"{name}, PSNR": round(dip.metrics.psnr(fit.image, clean), 2)}
+    print(row, flush=True)
+    return row
+
+
+if __name__ == "__main__":
+    main()

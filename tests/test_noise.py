@@ -1,0 +1,119 @@
+"""The level of the noise that is found in a picture, against noise of known level."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from skimage import data, restoration
+from small import NET, picture
+
+import dip
+from dip import noise
+from dip.noise import noise_level
+
+
+def as_tensor(pixels):
+    return torch.from_numpy(np.ascontiguousarray(np.atleast_3d(pixels).transpose(2, 0, 1)))[None]
+
+
+@pytest.mark.parametrize("sigma", [0.01, 0.1, 0.3])
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_the_noise_level_is_found(sigma, channels):
+    y, x = np.mgrid[:96, :120] / 100
+    smooth = (0.5 + 0.3 * np.sin(4 * x + 3 * y))[..., None]
+    noisy = as_tensor(smooth + np.random.default_rng(0).normal(0, sigma, (96, 120, channels)))
+    assert noise_level(noisy) == pytest.approx(sigma, rel=0.03)  # the mask's: patches' is increased
+    assert noise.by_mask(noisy) == pytest.approx(sigma, rel=0.03)
+    assert noise.by_patches(noisy.float()) == pytest.approx(sigma, rel=0.08)
+
+
+@pytest.mark.parametrize("sigma", [3, 5, 10, 25, 50])
+def test_structure_is_hardly_taken_for_noise(sigma):
+    """Of photographs in colour, of which the mask and scikit-image's wavelets take the detail for noise."""
+    for clean in (data.astronaut()[:160, 200:360], data.coffee()[100:260, 200:360], data.chelsea()[60:220, 100:260]):
+        noisy = dip.degradations.gaussian(clean, sigma, seed=0)
+        true = np.std(noisy / 255.0 - clean / 255.0)
+        found = noise.by_patches(as_tensor(noisy / np.float32(255)))
+        assert found == pytest.approx(true, rel=0.15)
+        assert 0.92 * true < noise_level(as_tensor(noisy / 255.0)) < 1.35 * true
+        theirs = restoration.estimate_sigma(noisy / 255.0, channel_axis=-1, average_sigmas=True)
+        assert abs(found - true) < abs(theirs - true) + 0.1 * true
+
+
+def test_fine_stripes_are_not_noise():
+    """The mask sees nothing else; patches of them are few directions."""
+    y, x = np.mgrid[:128, :128]
+    stripes = 0.5 + 0.2 * np.sin(2.2 * x + 1.9 * y)[..., None] * np.ones(3)
+    noisy = as_tensor(stripes + np.random.default_rng(0).normal(0, 0.02, stripes.shape))
+    assert noise.by_mask(noisy) > 0.1
+    assert noise_level(noisy) == pytest.approx(1.2 * 0.02, rel=0.08)
+
+
+def test_noise_that_depends_on_brightness_is_averaged():
+    clean = data.camera()[100:356, 100:356] / 255
+    noisy = np.random.default_rng(0).poisson(clean * 60) / 60
+    assert noise.by_patches(as_tensor(noisy).float()) == pytest.approx(np.std(noisy - clean), rel=0.1)
+
+
+def test_where_noise_was_cut_off_is_left_out():
+    """Half of the picture is white and so is half of the noise there."""
+    clean = np.full((96, 96, 3), 0.4)
+    clean[:48] = 1.0
+    noisy = np.clip(clean + np.random.default_rng(0).normal(0, 0.05, clean.shape), 0, 1)
+    assert noise.by_patches(as_tensor(noisy).float()) == pytest.approx(0.05, rel=0.05)
+
+
+def test_a_picture_without_noise_has_none():
+    y, x = np.mgrid[:40, :30]
+    ramp = as_tensor(0.01 * x + 0.02 * y)
+    assert noise_level(ramp) == pytest.approx(0, abs=1e-6)
+    assert noise_level(torch.full((1, 3, 40, 40), 0.25)) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("size", [(2, 9), (3, 3), (4, 200), (12, 12), (1, 1)])
+def test_small_pictures_have_the_masks_level(size):
+    small = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    expected = noise.by_mask(small) if min(size) > 2 else 0
+    assert noise_level(small) == expected
+    assert math.isfinite(expected)
+
+
+def test_the_limit_is_the_roughness_that_patches_of_noise_have():
+    """0.999 of all patches of noise are within it."""
+    for channels in (1, 3):
+        patches = torch.randn(channels, 25, 200_000, generator=torch.Generator().manual_seed(0))
+        within = (noise._roughness(patches).sum(0) <= noise._limit(channels)).double().mean()
+        assert 0.998 < within < 0.9999
+
+
+def test_the_smallest_eigenvalues_are_as_many_as_have_their_median_as_mean():
+    """Three of five, worked out by hand: 1, 2, 3 have mean and median 2; 1, 2, 3, 10 have 4 and 2.5."""
+    values = torch.tensor([1.0, 2, 3, 10, 40], dtype=torch.float64)
+    turn = torch.from_numpy(stats.ortho_group.rvs(5, random_state=0))
+    root = turn @ torch.diag(values.sqrt())
+    patches = torch.cat([root, -root], dim=1) * math.sqrt(5)  # whose covariance is that
+    assert float(noise._least_variance(patches)) == pytest.approx(2)
+
+
+def test_large_pictures_are_looked_at_in_some_places():
+    large = 0.5 + 0.1 * torch.randn(1, 1, 900, 1100, generator=torch.Generator().manual_seed(0))
+    assert noise._patches(large).shape[2] <= 2**15
+    assert noise_level(large) == pytest.approx(0.1, rel=0.03)
+
+
+def test_a_level_that_is_known_is_taken():
+    def fitted(**given):
+        return dip.fit(dip.Denoise(picture((24, 20, 3))), network=NET, iters=1, progress=False, seed=0, **given)
+
+    found = fitted(code="denoised")
+    same = fitted(code=dip.codes.Denoised(level=found._noise))
+    other = fitted(code=dip.codes.Denoised(level=2 * found._noise), flips="auto")
+    assert torch.equal(found.code, same.code)
+    assert not torch.equal(found.code, other.code)
+    assert other._flips.after == pytest.approx(0.4 * math.sqrt(24 * 20) / (2 * found._noise), abs=1)
+    with pytest.raises(ValueError, match="level"):
+        dip.codes.Denoised(level=0)

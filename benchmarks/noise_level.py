@@ -63,10 +63,10 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def cases(path: Path, sigma: float, size: int, gray: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Return the middle of a picture, (height, width, channels), and the same with noise."""
-    clean = np.atleast_3d(dip.files.read(path).pixels)[..., :3]
-    if gray:
-        clean = clean.mean(2, keepdims=True).round().astype(np.uint8)
+    """Return the middle of a picture, (height, width) or (height, width, 3), and the same with noise."""
+    clean = dip.files.read(path).pixels
+    if gray and clean.ndim == 3:
+        clean = clean.mean(2).round().astype(np.uint8)
     top, left = (max(0, (side - size) // 2) for side in clean.shape[:2])
     clean = clean[top : top + size, left : left + size]
     return clean, dip.degradations.gaussian(clean, sigma, seed=0)
@@ -74,7 +74,7 @@ def cases(path: Path, sigma: float, size: int, gray: bool) -> tuple[np.ndarray, 
 
 def tensor(pixels: np.ndarray) -> Tensor:
     """Return a picture as the estimates take it."""
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))[None] / 255
+    return torch.from_numpy(np.ascontiguousarray(np.atleast_3d(pixels).transpose(2, 0, 1)))[None] / 255
 
 
 def true_level(clean: np.ndarray, noisy: np.ndarray) -> float:

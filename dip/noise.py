@@ -17,25 +17,32 @@ _ROUNDS = 6
 _FLAT = 0.999  # share of all patches without structure that are to be taken for such
 _ENOUGH = 10  # patches for each of a patch's values, at least
 _MORE = 1.2  # by which the second estimate is increased
+_WHITE, _APART = -0.15, 0.35  # the most correlation along rows or columns, and between channels, of such noise
 
 
 def noise_level(picture: Tensor) -> float:
     r"""Return the standard deviation of the noise in a picture.
 
     The noise has to be independent from pixel to pixel: both of two estimates look at the finest detail only. Each
-    takes some structure for noise, so the smaller one counts.
+    takes some structure for noise, so the smaller one counts; the second where noise seems to be what it supposes.
 
     1. The picture is filtered with the mask m = (1, -2, 1) along rows and columns, which takes off all that is linear;
        of what is left the median is taken, which few edges do not move: median |m * y| / (6 · 0.6745).
     2. Structure lies in few directions of the space of patches of 5 x 5 pixels, noise in all: the smallest eigenvalues
        of the patches' covariance, as many as have their median as their mean, are the variance of the noise. It is
-       found for each channel, and once more for all together in units of these: channels have their structure in
-       common, and not their noise. Then only patches are looked at whose squared differences of neighbours sum up to
-       no more than noise of that variance would make, and again, until little changes. All this in groups of patches
-       that are equally bright, on which noise may depend. Patches of which more than a twentieth is black or white
-       (the picture's least and largest value) are left out, since noise was cut off there. What is found is increased
-       by a fifth: where noise depends on the colour it can be too small, and a filter that leaves noise costs more
-       than one that is a little too strong.
+       found for each channel, and once more for all together in units of these, since channels have their structure
+       in common, and not their noise. Then only patches are looked at whose squared differences of neighbours sum up
+       to no more than noise of that variance would make, and again, until little changes. All this in groups of
+       patches that are equally bright, on which noise may depend. Patches of which more than a twentieth is black or
+       white (the picture's least and largest value) are left out, since noise was cut off there. What is found is
+       increased by a fifth: where noise depends on the colour it can be too small, and a filter that leaves noise
+       costs more than one that is a little too strong.
+
+       Whether noise is independent is seen in the tenth of all patches that is flattest. From pixel to pixel it is not
+       (a picture that was enlarged, sharpened or saved as a JPEG) where differences of neighbours have another
+       correlation than about -1/2; then there is no second estimate. From channel to channel it is not (gray saved in
+       colour; JPEG, which keeps little of the noise in colours) where what the mask leaves of two channels is
+       correlated; then channels are not looked at together.
 
     Parameters
     ----------
@@ -70,10 +77,14 @@ def by_patches(picture: Tensor) -> float:
     if min(picture.shape[2:]) < _SIDE:
         return math.inf
     patches = _patches(picture)
-    together = patches.shape[2] >= channels * least
     if patches.shape[2] < least:
         return math.inf
     roughness, limit = _roughness(patches), _limit(channels)
+    rough = roughness.sum(0)
+    flattest = patches[:, :, rough <= rough.quantile(0.1)]
+    if not _along(flattest) <= _WHITE:
+        return math.inf
+    together = patches.shape[2] >= channels * least and _between(flattest) <= _APART
     groups = max(1, min(_GROUPS, patches.shape[2] // _EACH))
     found = []
     for group in patches.mean((0, 1)).argsort().tensor_split(groups):
@@ -105,6 +116,27 @@ def _roughness(patches: Tensor) -> Tensor:
     """Return the sum (C, N) of the squared differences of neighbours."""
     squares = patches.reshape(len(patches), _SIDE, _SIDE, -1)
     return squares.diff(dim=1).square().sum((1, 2)) + squares.diff(dim=2).square().sum((1, 2))
+
+
+def _along(patches: Tensor) -> float:
+    """Return the correlation of differences of neighbours that follow each other, along rows or columns, the larger."""
+    found = []
+    for way in (1, 2):
+        first, second = (
+            patches.reshape(len(patches), _SIDE, _SIDE, -1).diff(dim=way).unfold(way, _SIDE - 2, 1).unbind(way)
+        )
+        found.append(float((first * second).sum() / (first.square().sum() * second.square().sum()).sqrt()))
+    return max(found)
+
+
+def _between(patches: Tensor) -> float:
+    """Return the largest correlation between two channels of what the mask leaves; 0 for one channel."""
+    if len(patches) == 1:
+        return 0.0
+    line = patches.new_tensor([0.0, 1.0, -2.0, 1.0, 0.0])
+    left = torch.outer(line, line).flatten() @ patches
+    pairs = left.corrcoef() - torch.eye(len(patches), dtype=patches.dtype)
+    return float(pairs.abs().max())
 
 
 def _limit(channels: int) -> float:

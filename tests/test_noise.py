@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import math
 
 import numpy as np
+import PIL.Image
 import pytest
+import scipy.ndimage
 import torch
 from scipy import stats
 from skimage import data, restoration
@@ -51,6 +54,28 @@ def test_fine_stripes_are_not_noise():
     noisy = as_tensor(stripes + np.random.default_rng(0).normal(0, 0.02, stripes.shape))
     assert noise.by_mask(noisy) > 0.1
     assert noise_level(noisy) == pytest.approx(1.2 * 0.02, rel=0.08)
+
+
+def test_noise_that_channels_have_in_common_is_not_taken_for_structure():
+    """Gray noise in a picture in colour, and what JPEG with coarser colours leaves of noise."""
+    clean = data.coffee()[100:356, 200:456]
+    gray = np.clip(clean + np.random.default_rng(0).normal(0, 10, (256, 256, 1)), 0, 255).astype(np.uint8)
+    true = np.std(gray / 255.0 - clean / 255.0)
+    assert noise_level(as_tensor(gray / 255.0)) == pytest.approx(true, rel=0.2)
+    stream = io.BytesIO()
+    noisy = dip.degradations.gaussian(clean, 10, seed=0)
+    PIL.Image.fromarray(noisy).save(stream, "JPEG", quality=95, subsampling="4:2:0")
+    saved = np.asarray(PIL.Image.open(stream))
+    of_luma = np.std((saved / 255.0 - clean / 255.0) @ [0.299, 0.587, 0.114])
+    assert noise_level(as_tensor(saved / 255.0)) == pytest.approx(of_luma, rel=0.25)
+
+
+def test_of_noise_that_neighbours_have_in_common_the_mask_tells(photo):
+    noisy = photo / 255 + scipy.ndimage.gaussian_filter(
+        np.random.default_rng(0).normal(0, 0.1, photo.shape), (0.8, 0.8, 0)
+    )
+    assert noise.by_patches(as_tensor(noisy).float()) == math.inf
+    assert noise_level(as_tensor(noisy)) == noise.by_mask(as_tensor(noisy).float())
 
 
 def test_noise_that_depends_on_brightness_is_averaged():

@@ -4,9 +4,9 @@
 
 Of every picture in the folder PICTURES (the middle --size pixels), in colour and in gray, with normal noise of several
 strengths, clipped and rounded to 8 bits: by what factor the two estimates of `dip.noise`, and what is made of them, are
-off the root of the mean square of the noise; quantiles over the pictures. And of so many pictures, spread evenly over
-the folder, the PSNR of a "fast" fit in colour that is told the first estimate alone (as all fits were before there was
-the second), what is found now, and the true level.
+off the root of the mean square of the noise; quantiles over the pictures (of the second: where there is one). And of so
+many pictures, spread evenly over the folder, the PSNR of a "fast" fit in colour that is told the first estimate alone
+(as all fits were before there was the second), what is found now, and the true level.
 """
 
 from __future__ import annotations
@@ -94,7 +94,11 @@ def quantiles(paths: list[Path], sigma: float, size: int, gray: bool) -> dict[st
             ("taken", noise.noise_level),
         ):
             found[name].append(estimate(y) / true)
-    return {name: [round(float(one), 3) for one in np.quantile(off, QUANTILES)] for name, off in found.items()}
+    finite = {
+        name: [one for one in off if np.isfinite(one)] for name, off in found.items()
+    }  # some have no second estimate
+    given = {name: [round(float(one), 3) for one in np.quantile(off, QUANTILES)] for name, off in finite.items()}
+    return {**given, "share with a second estimate": [round(len(finite["patches"]) / len(paths), 3)]}
 
 
 def fitted(path: Path, sigma: float, size: int) -> dict[str, Any]:

@@ -142,7 +142,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     >>> main(["denoise", "photo.png", "-o", "restored.png"])  # doctest: +SKIP
     0
     """
-    args = _parse(sys.argv[1:] if argv is None else list(argv))
+    try:
+        try:
+            args = _parse(sys.argv[1:] if argv is None else list(argv))
+        finally:
+            sys.stdout.flush()  # of what --help and --list print
+    except BrokenPipeError:
+        return _unread()
     console = Console(quiet=getattr(args, "quiet", False), traceback=args.traceback)
     with console.warnings():
         try:
@@ -152,9 +158,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             console.error("interrupted; there was no picture yet")
             return 130
-        except BrokenPipeError:  # whoever read the output has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 1
+        except BrokenPipeError:
+            return _unread()
         except (Failure, DivergenceError, MemoryError) as failure:
             console.error(failure)
             return 1
@@ -178,6 +183,12 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"dip: error: {message}; see {self.prog} --help\n")
+
+
+def _unread() -> int:
+    """Print nothing more: whoever read the output has seen enough. Return the exit status."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:

@@ -365,6 +365,10 @@ def _writable_kind(path: Path) -> str:
     kind = _KINDS.get(path.suffix.lower())
     if kind not in _WRITABLE:
         allowed = ", ".join(suffix for suffix, known in _KINDS.items() if known in _WRITABLE)
+        if path.is_dir():
+            raise IsADirectoryError(f"{path} is a folder; give the name of a file with one of {allowed}")
+        if not path.suffix:
+            raise ValueError(f"{path} has no extension, which says how it is to be written; allowed: {allowed}")
         raise ValueError(f"{path} has an extension that cannot be written; allowed: {allowed}")
     return kind
 

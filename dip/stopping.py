@@ -229,21 +229,27 @@ class Discrepancy(Rule):
     r"""Stop when the residual is as large as the noise (Morozov's discrepancy principle).
 
     The fit ends at the first iteration with :math:`\|A f_θ(z) - y\|^2 / n ≤ τ σ^2`. It needs the noise level, and a
-    fit with the mean squared error as its loss.
+    fit with the mean squared error as its loss. What is returned is the average of the outputs then, which lags behind:
+    a fit that comes to the noise within some iterations goes on until the average has little of its first outputs.
 
     Parameters
     ----------
     sigma : float
-        Standard deviation of the noise, with the image in [0, 1]: 25 / 255 for the usual "sigma 25".
+        Standard deviation of the noise, below 1, with the image in [0, 1]: 25 / 255 for the usual "sigma 25".
     tau : float, default 1
         Safety factor τ.
-    earliest : int, default 1
+    earliest : int, default 200
         Not before this iteration.
     """
 
-    def __init__(self, sigma: float, *, tau: float = 1.0, earliest: int = 1) -> None:
+    def __init__(self, sigma: float, *, tau: float = 1.0, earliest: int = 200) -> None:
         super().__init__(patience=1, earliest=earliest)
         self.sigma = positive_float(sigma, "sigma")
+        if sigma >= 1:
+            raise ValueError(
+                f"sigma={sigma}: white is 1 here, and noise has a standard deviation below that; of values from "
+                f"0 to 255 it is {sigma:g} / 255"
+            )
         self.tau = positive_float(tau, "tau")
 
     def __repr__(self) -> str:

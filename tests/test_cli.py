@@ -209,8 +209,9 @@ def test_rules_by_name(words, rule):
 def test_the_line_says_why_a_fit_ended_early(capsys):
     make("in.png")
     words = ("--stop", "discrepancy", "--sigma", 200)
-    assert dip_command("denoise", "in.png", "-o", "out.png", *words, *QUICK) == 0
-    assert "1 iterations in 0 s, stopped: Discrepancy: " in capsys.readouterr().out
+    assert dip_command("denoise", "in.png", "-o", "out.png", *words, *QUICK, "--iters", 300) == 0
+    assert "200 iterations in " in (said := capsys.readouterr().out)
+    assert "stopped: Discrepancy: " in said
 
 
 def test_a_rule_that_does_not_come_to_its_end_is_told(capsys):
@@ -918,3 +919,11 @@ def test_reader_that_has_seen_enough_is_no_error(environment):
     process.stderr.close()
     assert process.wait() == 1
     assert error == ""
+
+
+@pytest.mark.parametrize("words", [("benchmark", "--list"), ("--help",)])
+def test_a_reader_that_has_seen_enough_is_no_error(words):
+    command = [sys.executable, "-m", "dip", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        running.stdout.close()
+        assert running.stderr.read() == ""

@@ -764,7 +764,7 @@ def test_global_settings_are_left_alone(tmp_path: Path) -> None:
         ("a.png", "int64", False, "int64 pixels"),
         ("a.png", "bool", False, "bool pixels"),
         ("a.webp", "uint8", False, r"extension that cannot be written; allowed: \.jpeg, \.jpg, \.png"),
-        ("a", "uint8", False, "extension that cannot be written"),
+        ("a", "uint8", False, r"a has no extension, which says how .*; allowed: \.jpeg, \.jpg, \.png"),
     ],
 )
 def test_depth_and_alpha_are_never_lost_in_silence(

@@ -146,6 +146,7 @@ def test_discrepancy_stops_when_the_residual_is_the_noise():
         (lambda: MovingVariance(0), "alpha must be .* above 0"),
         (lambda: MovingVariance(patience=True), "patience must be"),
         (lambda: Discrepancy(0), "sigma must be .* above 0"),
+        (lambda: Discrepancy(25), "sigma=25: white is 1 here.* it is 25 / 255"),
         (lambda: Discrepancy(0.1, tau=-1), "tau must be"),
         (lambda: quick_fit(stop="wmv"), "stop='wmv': give a rule such as"),
         (lambda: quick_fit(stop=Discrepancy(0.1), loss="l1"), "Discrepancy compares squared residuals.*L1"),
@@ -213,7 +214,7 @@ def test_rule_survives_a_checkpoint(tmp_path, rule):
     assert torch.equal(second.picture, whole.picture)
 
 
-@pytest.mark.parametrize("rule", [MovingVariance(0.2, 4, earliest=3), Discrepancy(0.2)])
+@pytest.mark.parametrize("rule", [MovingVariance(0.2, 4, earliest=3), Discrepancy(0.2, earliest=1)])
 def test_a_fit_that_its_rule_has_ended_is_not_reopened_by_resuming_it(tmp_path, rule):
     task, path = dip.Denoise(picture()), tmp_path / "fit.st"
     ended = quick_fit(task, stop=rule, iters=100, lr=0.03, checkpoint=path)
@@ -223,7 +224,7 @@ def test_a_fit_that_its_rule_has_ended_is_not_reopened_by_resuming_it(tmp_path, 
     assert torch.equal(again.picture, ended.picture)
 
 
-@pytest.mark.parametrize("rule", [MovingVariance(0.2, 4, earliest=3), Discrepancy(0.2)])
+@pytest.mark.parametrize("rule", [MovingVariance(0.2, 4, earliest=3), Discrepancy(0.2, earliest=1)])
 def test_running_on_after_the_rule_does_what_was_asked(rule):
     fit = quick_fit(stop=rule, iters=100, lr=0.03)
     ended = fit.iteration
@@ -233,7 +234,7 @@ def test_running_on_after_the_rule_does_what_was_asked(rule):
 
 
 def test_discrepancy_in_a_fit():
-    fit = quick_fit(stop=Discrepancy(0.2), iters=300)
+    fit = quick_fit(stop=Discrepancy(0.2, earliest=1), iters=300)
     losses = fit.history["loss"]
     assert losses[-1] <= 0.04 < losses[:-1].min()
     assert torch.equal(fit.picture, fit.current)
@@ -270,4 +271,4 @@ def test_a_fit_too_short_for_its_rule_is_told():
     with pytest.warns(RuntimeWarning, match="WindowedVariance looks at nothing before iteration 400, so with iters=2"):
         quick_fit(iters=2, stop=WindowedVariance())
     quick_fit(iters=2, stop=WindowedVariance(earliest=2))  # a warning is an error here
-    quick_fit(iters=1, stop=Discrepancy(0.1))
+    quick_fit(iters=1, stop=Discrepancy(0.1, earliest=1))

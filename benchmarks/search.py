@@ -53,7 +53,7 @@ class Pictures(dip.codes.Denoised):
 
     def pictures(self, picture: Tensor, level: float) -> list[Tensor]:
         """Return what of the noisy picture goes into the code."""
-        means, variation = dip.guides.denoised(picture)
+        means, variation = dip.guides.denoised(picture, level)
         (filtered,) = dip.guides.wiener(picture, (means + variation) / 2, level)
         ready = {"means": means, "variation": variation, "wiener": filtered}
         pixels = picture[0].numpy()

@@ -11,7 +11,7 @@ import pytest
 import scipy.ndimage
 import torch
 from scipy import stats
-from skimage import data, restoration
+from skimage import data
 from small import NET, picture
 
 import dip
@@ -36,15 +36,13 @@ def test_the_noise_level_is_found(sigma, channels):
 
 @pytest.mark.parametrize("sigma", [3, 5, 10, 25, 50])
 def test_structure_is_hardly_taken_for_noise(sigma):
-    """Of photographs in colour, of which the mask and scikit-image's wavelets take the detail for noise."""
+    """Of photographs in colour."""
     for clean in (data.astronaut()[:160, 200:360], data.coffee()[100:260, 200:360], data.chelsea()[60:220, 100:260]):
         noisy = dip.degradations.gaussian(clean, sigma, seed=0)
         true = np.std(noisy / 255.0 - clean / 255.0)
         found = noise.by_patches(as_tensor(noisy / np.float32(255)))
         assert found == pytest.approx(true, rel=0.15)
         assert 0.92 * true < noise_level(as_tensor(noisy / 255.0)) < 1.35 * true
-        theirs = restoration.estimate_sigma(noisy / 255.0, channel_axis=-1, average_sigmas=True)
-        assert abs(found - true) < abs(theirs - true) + 0.1 * true
 
 
 def test_fine_stripes_are_not_noise():

@@ -260,38 +260,24 @@ KERNEL(1) gather_small(
     for (int line = blockIdx.x; line < images * height; line += gridDim.x) {
         int i = line % height, image = line / height;
         const T* padded = g + (long long)image * (height + 2) * (width + 2) * channels + first;
-        const T* from = padded + ((long long)(i + 1) * (width + 2) + 1) * channels;
         long long own = (long long)line * width * channels + first;
-        for (int start = threadIdx.y; start < width; start += 2 * blockDim.y) {
-            Pack found[2] = {}, here[2] = {};
-            PIXELS(2) {
-                int j = start + n * blockDim.y;
-                if (j >= width) continue;
-                found[n] = packed_at(from + (long long)j * channels);
-                here[n] = packed_at(x + own + (long long)j * channels);
-            }
-            PIXELS(2) {
-                int j = start + n * blockDim.y;
-                if (j >= width) break;
-                float back[V];
-                EACH back[v] = value(found[n], v);
-                folded_in(padded, i, j, height, width, channels, 1, REPEAT, 1.0f, back);
-                if (i < 2 || i >= height - 2 || j < 2 || j >= width - 2) {
+        auto each = [&](int j, float* back, const Pack& here) {
+            if (i < 2 || i >= height - 2 || j < 2 || j >= width - 2) {
 #pragma unroll 1
-                    for (int side = 0; side < 4; ++side) {
-                        float weight = beyond(distance_of(side, i, j, height, width), reflect);
-                        if (weight == 0) continue;
-                        long long k = ((long long)side * images + image) * (length / 2) + (is_row(side) ? j : i);
-                        add(along + k * channels + first, weight, back);
-                    }
-                }
-                store(back_small + own + (long long)j * channels, back);
-                EACH {
-                    sums[0][v] += back[v];
-                    sums[1][v] += back[v] * (value(here[n], v) - middle[v]);
+                for (int side = 0; side < 4; ++side) {
+                    float weight = beyond(distance_of(side, i, j, height, width), reflect);
+                    if (weight == 0) continue;
+                    long long k = ((long long)side * images + image) * (length / 2) + (is_row(side) ? j : i);
+                    add(along + k * channels + first, weight, back);
                 }
             }
-        }
+            store(back_small + own + (long long)j * channels, back);
+            EACH {
+                sums[0][v] += back[v];
+                sums[1][v] += back[v] * (value(here, v) - middle[v]);
+            }
+        };
+        over_line(padded, x + own, i, height, width, channels, channels, 1, REPEAT, each);
     }
     if (total<2>(shared, sums, partial, ticket, channels))
         conclude_gradients(shared, deviation, scale, to_scale, to_offset, 0, shares, channels,

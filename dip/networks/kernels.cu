@@ -489,6 +489,32 @@ __device__ void conclude_gradients(
     }
 }
 
+// Over the pixels of line i of x, two at a time: `each` is given the column, the gradient of the pixel, from that of the
+// padded picture g with `all` channels, and what x has there, which is 0 without an x. `own` is where the line begins.
+template <class Each>
+__device__ __forceinline__ void over_line(
+    const T* g, const T* own, int i, int height, int width, int channels, int all, int pad, int reflect, Each each
+) {
+    const T* from = g + ((long long)(i + pad) * (width + 2 * pad) + pad) * all;
+    for (int start = threadIdx.y; start < width; start += 2 * blockDim.y) {
+        Pack found[2] = {}, here[2] = {};
+        PIXELS(2) {
+            int j = start + n * blockDim.y;
+            if (j >= width) continue;
+            found[n] = packed_at(from + (long long)j * all);
+            if (own) here[n] = packed_at(own + (long long)j * channels);
+        }
+        PIXELS(2) {
+            int j = start + n * blockDim.y;
+            if (j >= width) break;
+            float back[V];
+            EACH back[v] = value(found[n], v);
+            folded_in(g, i, j, height, width, all, pad, reflect, 1.0f, back);
+            each(j, back, here[n]);
+        }
+    }
+}
+
 // The sums that the backward pass of `normalise` needs.
 KERNEL(1) gather(
     const T* g, const T* x, const float* mean, const float* deviation, const float* scale, const float* offset,
@@ -503,32 +529,17 @@ KERNEL(1) gather(
         middle[v] = mean[first + v];
     }
     for (int line = blockIdx.x; line < images * height; line += gridDim.x) {
-        int i = line % height;
         const T* image = g + (long long)(line / height) * tall * broad * channels + first;
-        const T *from = image + ((long long)(i + pad) * broad + pad) * channels;
-        const T *own = x + (long long)line * width * channels + first;
-        for (int start = threadIdx.y; start < width; start += 2 * blockDim.y) {
-            Pack found[2] = {}, here[2] = {};
-            PIXELS(2) {
-                int j = start + n * blockDim.y;
-                if (j >= width) continue;
-                found[n] = packed_at(from + (long long)j * channels);
-                here[n] = packed_at(own + (long long)j * channels);
+        const T* own = x + (long long)line * width * channels + first;
+        auto each = [&](int j, float* back, const Pack& here) {
+            EACH {
+                float seen = value(here, v);
+                back[v] = a[v] * seen + b[v] < 0 ? slope * back[v] : back[v];
+                sums[0][v] += back[v];
+                sums[1][v] += back[v] * (seen - middle[v]);
             }
-            PIXELS(2) {
-                int j = start + n * blockDim.y;
-                if (j >= width) break;
-                float back[V];
-                EACH back[v] = value(found[n], v);
-                folded_in(image, i, j, height, width, channels, pad, reflect, 1.0f, back);
-                EACH {
-                    float seen = value(here[n], v);
-                    back[v] = a[v] * seen + b[v] < 0 ? slope * back[v] : back[v];
-                    sums[0][v] += back[v];
-                    sums[1][v] += back[v] * (seen - middle[v]);
-                }
-            }
-        }
+        };
+        over_line(image, own, line % height, height, width, channels, channels, pad, reflect, each);
     }
     if (total<2>(shared, sums, partial, ticket, channels))
         conclude_gradients(shared, deviation, scale, to_scale, to_offset, to_bias, shares, channels,
@@ -556,32 +567,17 @@ KERNEL(1) spread(
         tilt_of(mean, shares, channels, first + v, a[v], lift[v], tilt[v]);
     }
     for (int line = blockIdx.x; line < lines; line += gridDim.x) {
-        int i = line % height;
         const T* image = g + (long long)(line / height) * tall * broad * all + skipped + first;
-        const T* from = image + ((long long)(i + pad) * broad + pad) * all;
         long long own = (long long)line * width * channels + first;
-        for (int start = threadIdx.y; start < width; start += 2 * blockDim.y) {
-            Pack found[2] = {}, here[2] = {};
-            PIXELS(2) {
-                int j = start + n * blockDim.y;
-                if (j >= width) continue;
-                found[n] = packed_at(from + (long long)j * all);
-                if (mean) here[n] = packed_at(x + own + (long long)j * channels);
+        auto each = [&](int j, float* back, const Pack& here) {
+            EACH {
+                float seen = value(here, v);
+                back[v] = a[v] * seen + b[v] < 0 ? slope * back[v] : back[v];
+                back[v] = a[v] * back[v] + (lift[v] - tilt[v] * seen);
             }
-            PIXELS(2) {
-                int j = start + n * blockDim.y;
-                if (j >= width) break;
-                float back[V];
-                EACH back[v] = value(found[n], v);
-                folded_in(image, i, j, height, width, all, pad, reflect, 1.0f, back);
-                EACH {
-                    float seen = value(here[n], v);
-                    back[v] = a[v] * seen + b[v] < 0 ? slope * back[v] : back[v];
-                    back[v] = a[v] * back[v] + (lift[v] - tilt[v] * seen);
-                }
-                store(to_x + own + (long long)j * channels, back);
-            }
-        }
+            store(to_x + own + (long long)j * channels, back);
+        };
+        over_line(image, mean ? x + own : 0, line % height, height, width, channels, all, pad, reflect, each);
     }
 }
 

@@ -66,7 +66,7 @@ def add_files(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
 
 FIT_ONLY = (
     *("preset", "iters", "seed", "precision", "engine", "down", "up", "skip", "code_image", "loss", "lr"),
-    *("jitter", "flips", "average", "stop", "patience", "sigma", "tile", "save_every"),
+    *("jitter", "flips", "average", "stop", "patience", "earliest", "sigma", "tile", "save_every"),
     *("checkpoint", "checkpoint_every", "resume"),
 )
 """The options that mean nothing for a trained model."""
@@ -205,6 +205,12 @@ def add_stop(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--patience", type=whole(1), metavar="N", help="iterations without a lower variance; default 1000"
+    )
+    group.add_argument(
+        "--earliest",
+        type=whole(1, 200),
+        metavar="N",
+        help="not before this iteration; default 400, with discrepancy 200",
     )
     group.add_argument(
         "--sigma", type=float, metavar="X", help="standard deviation of the noise, on the scale of 0 to 255"

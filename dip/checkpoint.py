@@ -69,7 +69,7 @@ def load(
     path : path
         The file.
     fingerprint : dict
-        What the file's has to be equal to.
+        What the file's has to be equal to, but for the name of the preset.
     of, same : str
         What the messages call that which is resumed, and what it works on.
 
@@ -115,11 +115,14 @@ def load(
             "give the file that checkpoint= wrote"
         ) from error
     here = json.loads(json.dumps(fingerprint))
+    presets = [part.pop("preset", None) for part in (saved, here)]  # whose values may be given one by one, too
     differences = [
         f"another {_CONTENTS[key]}" if key in _CONTENTS else _difference(key, saved.get(key), here.get(key))
         for key in {**saved, **here}
         if not _agree(key, saved.get(key), here.get(key))
     ]
+    if differences and None not in presets and presets[0] != presets[1]:
+        differences = [_difference("preset", *presets)]  # which is behind most of them
     if differences:
         raise CheckpointError(
             f"{str(path)!r} belongs to another {of}; " + "; ".join(differences) + ". "

@@ -29,7 +29,7 @@ examples:
 
 _STATUS = """\
 exit status: 0; 1 if a picture failed; 2 if the command was wrong; 130 after Ctrl-C (the picture so far is
-written, and the checkpoint)"""
+written, and the checkpoint; pictures at hand in workers are begun anew by the same command)"""
 
 _FILES = """\
 PNG, JPEG, TIFF, BMP and WebP are read; PNG, JPEG and TIFF are written. Depth (16 bits too), alpha, ICC profile
@@ -182,6 +182,9 @@ class _Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
+        if message.endswith("expected one argument"):
+            option = message.removeprefix("argument ").partition(":")[0].rpartition("/")[2]
+            message += f" (one that begins with a minus is written as in {option}=-1,1)"
         self.exit(2, f"dip: error: {message}; see {self.prog} --help\n")
 
 

@@ -295,12 +295,15 @@ def _stop(args: argparse.Namespace) -> stopping.Rule | None:
         raise ValueError("--patience means nothing without --stop windowed-variance or moving-variance")
     if args.sigma is not None and args.stop != "discrepancy":
         raise ValueError("--sigma means nothing without --stop discrepancy")
+    if args.earliest is not None and args.stop is None:
+        raise ValueError("--earliest means nothing without --stop")
+    given = {name: value for name in ("patience", "earliest") if (value := getattr(args, name)) is not None}
     if by_variance is not None:
-        return by_variance() if args.patience is None else by_variance(patience=args.patience)
+        return by_variance(**given)
     if args.stop == "discrepancy":
         if args.sigma is None:
             raise ValueError("--stop discrepancy needs the noise level: add --sigma 25, on the scale of 0 to 255")
-        return stopping.Discrepancy(args.sigma / 255)
+        return stopping.Discrepancy(args.sigma / 255, **given)
     return None
 
 

@@ -17,7 +17,8 @@ __all__ = ["Console", "one_line"]
 
 # Messages of the package name options as Python does; here they are those of the command line.
 _NAMES = "|".join([*Options.__annotations__, "iters", "resume", "data_range", *Recipe.__annotations__, "backend"])
-_OPTION = re.compile(rf"(?<![\w/\\.-])({_NAMES})=(?:\"([\w.:-]+)\"|'([\w.:-]+)'| )?")
+_CALL = r"[A-Za-z_]\w*\([^()]*\)"  # as in Denoised(noise=8): stays as it is
+_OPTION = re.compile(rf"{_CALL}|(?<![\w/\\.-])({_NAMES})=(?:\"([\w.:-]+)\"|'([\w.:-]+)'| )?")
 _CHANNELS = re.compile(r'network=\{"down": \[(\d+)\] \* (\d), "up": \[\d+\] \* \d\}')
 _DISTRIBUTIONS = {"PIL": "pillow", "skimage": "scikit-image"}
 
@@ -105,7 +106,11 @@ def one_line(message: object) -> str:
     text = text.replace("code=dip.codes.Image(picture)", "--code-image FILE")
     text = text.replace("; raise max_pixels if you trust the file", "; make it smaller, or restore a crop of it")
     text = text.replace("(False) in the mask of dip.inpaint", "(black) in the --mask of dip inpaint")
-    return _OPTION.sub(lambda found: f"--{found[1].replace('_', '-')} {found[2] or found[3] or ''}", text)
+    return _OPTION.sub(_as_option, text)
+
+
+def _as_option(found: re.Match[str]) -> str:
+    return found[0] if found[1] is None else f"--{found[1].replace('_', '-')} {found[2] or found[3] or ''}"
 
 
 def _write(text: str, stream: TextIO) -> None:

@@ -24,10 +24,12 @@ import numpy as np
 __all__ = ["EXIF_IFD", "GPS_IFD", "Decoded", "Refusal", "decode", "kind_of", "quiet"]
 
 EXIF_IFD, GPS_IFD, _ORIENTATION = 0x8769, 0x8825, 0x0112  # EXIF tags
+X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 0x011A, 0x011B, 0x0128
+PER_INCH, PER_CENTIMETRE = 2, 3
 # Kept of the first EXIF directory: caption, make, model, resolution, software, date, artist, copyright. The
 # rest says how the pixels lay in the old file; an old thumbnail would show the picture before restoration.
 _CAPTION = 0x010E
-_KEPT = (_CAPTION, 0x010F, 0x0110, 0x011A, 0x011B, 0x0128, 0x0131, 0x0132, 0x013B, 0x8298)
+_KEPT = (_CAPTION, 0x010F, 0x0110, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT, 0x0131, 0x0132, 0x013B, 0x8298)
 # Not kept of the directories below it: the old width and height, and the place of yet another directory.
 _STALE = (0xA002, 0xA003, 0xA005)
 
@@ -177,8 +179,16 @@ def _decode_common(file: BinaryIO, kind: str, max_pixels: int) -> _Parts:
     if depth == 16 and transparent is not None:
         opaque = (array != np.asarray(transparent)).any(-1, keepdims=True)
         array = np.concatenate([array, opaque.astype(np.uint16) * np.uint16(65535)], axis=2)
-    orientation, exif = _exif(image.getexif)
+    orientation, exif = _exif(image.getexif, _resolution(image, kind))
     return array, orientation, image.info.get("icc_profile"), exif
+
+
+def _resolution(image: Any, kind: str) -> tuple[float, float] | None:
+    """Pixels per inch along rows and columns, where the file says so outside of its EXIF."""
+    told = image.info.get("dpi")
+    if kind == "JPEG" and image.info.get("jfif_unit") not in (1, 2):  # what Pillow has then is EXIF's, or a guess
+        told = None
+    return (float(told[0]), float(told[1])) if told and min(told) > 0 else None
 
 
 def _eight_bits(image: Any) -> np.ndarray:
@@ -319,8 +329,11 @@ def _check_tiff(tiff: Any, file: BinaryIO, max_pixels: int) -> None:
                 raise Refusal("holds more data than its size allows: damaged, or made to fill the memory")
 
 
-def _exif(read: Callable[[], Any]) -> tuple[Any, bytes | None]:
-    """Orientation, and what is worth keeping; damaged EXIF counts as none: the picture can still be read."""
+def _exif(read: Callable[[], Any], resolution: tuple[float, float] | None = None) -> tuple[Any, bytes | None]:
+    """Orientation, and what is worth keeping; damaged EXIF counts as none: the picture can still be read.
+
+    A resolution that is told elsewhere in the file is added where EXIF has none.
+    """
     from PIL import Image
 
     orientation = None
@@ -331,6 +344,8 @@ def _exif(read: Callable[[], Any]) -> tuple[Any, bytes | None]:
             value = _caption(str(given[tag])) if tag == _CAPTION and tag in given else given.get(tag)
             if value is not None:
                 kept[tag] = value
+        if resolution is not None and X_RESOLUTION not in kept:
+            kept[X_RESOLUTION], kept[Y_RESOLUTION], kept[RESOLUTION_UNIT] = *resolution, PER_INCH
         for directory in (EXIF_IFD, GPS_IFD):
             entries = {tag: value for tag, value in given.get_ifd(directory).items() if tag not in _STALE}
             if entries:

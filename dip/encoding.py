@@ -7,13 +7,23 @@ those are put together here.
 from __future__ import annotations
 
 import io
+import math
 import struct
 import zlib
 from typing import Any
 
 import numpy as np
 
-from dip.decoding import EXIF_IFD, GPS_IFD, quiet
+from dip.decoding import (
+    EXIF_IFD,
+    GPS_IFD,
+    PER_CENTIMETRE,
+    PER_INCH,
+    RESOLUTION_UNIT,
+    X_RESOLUTION,
+    Y_RESOLUTION,
+    quiet,
+)
 
 __all__ = ["encode", "rescaled", "unfit"]
 
@@ -88,6 +98,9 @@ def encode(array: np.ndarray, kind: str, icc: bytes | None, exif: bytes | None) 
         options: dict[str, Any] = {"icc_profile": icc} if icc else {}
         if exif and (kind == "PNG" or len(exif) <= _JPEG_EXIF_LIMIT):
             options["exif"] = exif
+        dots = _dots_per_inch(exif)
+        if dots is not None:
+            options["dpi"] = dots
         if kind == "JPEG":
             options |= {"quality": 95, "subsampling": 0}
         Image.fromarray(array[..., 0] if array.shape[2] == 1 else array).save(out, kind, **options)
@@ -104,10 +117,26 @@ def rescaled(exif: bytes, height: float, width: float) -> bytes:
 
     given = Image.Exif()
     given.load(exif)
-    for tag, times in ((0x011A, width), (0x011B, height)):
+    for tag, times in ((X_RESOLUTION, width), (Y_RESOLUTION, height)):
         if tag in given:
             given[tag] = IFDRational(float(given[tag]) * times)
     return given.tobytes()
+
+
+def _dots_per_inch(exif: bytes | None) -> tuple[float, float] | None:
+    """The resolution that EXIF tells, None where it tells none or one in a unit of its own."""
+    from PIL import Image
+
+    given = Image.Exif()
+    given.load(exif or b"")
+    inches = {PER_INCH: 1.0, PER_CENTIMETRE: 2.54}.get(given.get(RESOLUTION_UNIT, PER_INCH))
+    try:
+        dots = float(given[X_RESOLUTION]), float(given[Y_RESOLUTION])
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None
+    if inches is None or not (math.isfinite(sum(dots)) and min(dots) > 0):
+        return None
+    return dots[0] * inches, dots[1] * inches
 
 
 def _encode_png16(array: np.ndarray, icc: bytes | None, exif: bytes | None) -> bytes:
@@ -125,6 +154,9 @@ def _encode_png16(array: np.ndarray, icc: bytes | None, exif: bytes | None) -> b
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0))
     if icc:
         header += chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(icc))
+    dots = _dots_per_inch(exif)
+    if dots is not None:
+        header += chunk(b"pHYs", struct.pack(">IIB", *(round(number / 0.0254) for number in dots), 1))  # per metre
     if exif:
         header += chunk(b"eXIf", exif.removeprefix(b"Exif\0\0"))
     data = chunk(b"IDAT", zlib.compress(filtered.tobytes()))

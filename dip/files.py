@@ -62,7 +62,8 @@ class Picture:
     icc : bytes or None
         The ICC profile.
     exif : bytes or None
-        EXIF as far as it is still true: orientation, sizes and thumbnail are left out.
+        EXIF as far as it is still true: orientation, sizes and thumbnail are left out. With the resolution, wherever
+        the file tells it.
     path : pathlib.Path
         The file.
     """
@@ -270,7 +271,11 @@ def write(
     return write_bytes(path, data)
 
 
-def find(folder: str | os.PathLike[str], unreadable: list[OSError] | None = None) -> list[Path]:
+def find(
+    folder: str | os.PathLike[str],
+    unreadable: list[OSError] | None = None,
+    others: list[Path] | None = None,
+) -> list[Path]:
     """The pictures in a folder and the folders below it, by their extensions.
 
     Parameters
@@ -279,6 +284,8 @@ def find(folder: str | os.PathLike[str], unreadable: list[OSError] | None = None
         Where to look. Hidden files and folders are passed over, links to folders are not followed.
     unreadable : list, optional
         Takes the errors of folders below that cannot be read; without it they are raised.
+    others : list, optional
+        Takes the files that have another extension.
 
     Returns
     -------
@@ -309,8 +316,12 @@ def find(folder: str | os.PathLike[str], unreadable: list[OSError] | None = None
     found = []
     for parent, folders, names in os.walk(folder, onerror=fail):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        pictures = (name for name in names if not name.startswith("."))
-        found += [Path(parent, name) for name in pictures if Path(name).suffix.lower() in _KINDS]
+        for name in names:
+            path = Path(parent, name)
+            if path.suffix.lower() in _KINDS and not name.startswith("."):
+                found.append(path)
+            elif others is not None and not name.startswith("."):
+                others.append(path)
     return sorted(found)
 
 

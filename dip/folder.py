@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -70,12 +71,16 @@ class Folder:
             raise ValueError(
                 f"{self.target} is the folder of the pictures themselves; give another one for the results"
             )
+        if self.target.suffix.lower() in files.IMAGE_SUFFIXES and not self.target.is_dir():
+            raise ValueError(
+                f"{self.target} is named like a picture and {self.source} is a folder; name a folder for the results"
+            )
         if self.reference is not None and not self.reference.is_dir():
             raise NotADirectoryError(
                 f"{self.reference} is not a folder; give a folder of references for one of pictures"
             )
         self._unreadable: list[OSError] = []
-        pictures = self._pictures()
+        pictures, self._passed_over = self._pictures()
         self.jobs += [(str(Path(error.filename).relative_to(self.source)), error) for error in self._unreadable]
         if not pictures and not self.jobs:
             known = ", ".join(files.IMAGE_SUFFIXES)
@@ -138,6 +143,10 @@ class Folder:
             count[outcome] += 1
             complete = self._write_report(reports, console)
 
+        if self._passed_over:
+            kinds = Counter(path.suffix.lower() or "without extension" for path in self._passed_over)
+            listed = ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items()))
+            console.say(f"passed over, since only {', '.join(files.IMAGE_SUFFIXES)} are read: {listed}")
         try:
             if place is None:
                 interrupted = self._one_by_one(note, console)
@@ -221,13 +230,19 @@ class Folder:
     def _head(self, number: int) -> str:
         return f"[{number + 1}/{len(self.jobs)}] "
 
-    def _pictures(self) -> list[Path]:
-        """The pictures below the source that are not those of another tree in it: results, masks, references."""
+    def _pictures(self) -> tuple[list[Path], list[Path]]:
+        """The pictures below the source, and the other files; not those of another tree in it: results, masks,
+        references."""
         source = self.source.resolve()
-        others = [tree.resolve() for tree in (self.target, self.mask, self.reference) if tree is not None]
-        inside = [tree for tree in others if tree != source and tree.is_relative_to(source)]
-        found = files.find(self.source, self._unreadable)
-        return [path for path in found if not any(path.resolve().is_relative_to(tree) for tree in inside)]
+        trees = [tree.resolve() for tree in (self.target, self.mask, self.reference) if tree is not None]
+        inside = [tree for tree in trees if tree != source and tree.is_relative_to(source)]
+
+        def ours(paths: list[Path]) -> list[Path]:
+            return [path for path in paths if not any(path.resolve().is_relative_to(tree) for tree in inside)]
+
+        others: list[Path] = []
+        pictures = ours(files.find(self.source, self._unreadable, others))
+        return pictures, [path for path in ours(others) if not same(path, self.report)]
 
     def _result_names(self, pictures: list[Path]) -> list[Path]:
         """The names of the results below the target; no two are the same, even where case does not count."""

@@ -176,11 +176,14 @@ def get(task: str, name: str) -> Preset:
     Raises
     ------
     ValueError
-        There is none of that name for the task; the message has the nearest.
+        There is none of that name for the task; the message has the nearest, or the tasks that have it.
     """
     for preset in _PRESETS:
         if (preset.task, preset.name) == (task, name):
             return preset
+    others = [p.task.replace("_", "-") for p in _PRESETS if p.name == name]
+    if others:
+        raise ValueError(f"preset {name!r} is one for {' and '.join(others)}; for {task}: {', '.join(names(task))}")
     raise unknown(f"preset for {task}:", name, names(task))
 
 

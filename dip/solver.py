@@ -396,7 +396,8 @@ class Fit:
     def fingerprint(self) -> dict[str, Any]:
         """Return what has to agree between a checkpoint and the fit that resumes it."""
         task = {"task": self.task.task, **self.task.fingerprint()}
-        return {"dip": __version__, **task, **self.settings.fingerprint(), **self._digests}
+        preset = self.settings.preset.name
+        return {"dip": __version__, "preset": preset, **task, **self.settings.fingerprint(), **self._digests}
 
     def _trainable_state(self) -> dict[str, Any]:
         """Return copies of all that an optimiser's step changes, and the average."""

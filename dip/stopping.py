@@ -84,7 +84,9 @@ class Rule:
     @property
     def reason(self) -> str:
         """Why the fit was stopped, in words."""
-        return f"{type(self).__name__}: lowest at iteration {self.iteration}, no lower in {self.patience} more"
+        first = ", the first that it looked at (it may have been lower before: give a smaller earliest)"
+        at = f"{self.iteration}{first if self.iteration == self.earliest else ''}"
+        return f"{type(self).__name__}: lowest at iteration {at}, no lower in {self.patience} more"
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything needed to go on; tensors are copies."""

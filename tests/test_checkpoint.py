@@ -205,6 +205,16 @@ def test_refused_for_another_fit(tmp_path, task, options, words):
         assert part in message
 
 
+def test_another_preset_is_named_and_not_all_that_follows_from_it(tmp_path):
+    path, code = tmp_path / "fit.st", dip.codes.Uniform(8)
+    settings = {"code": code, "jitter": 0.03, "flips": 0}
+    quick_fit(iters=1, checkpoint=path, preset="paper", **settings)
+    with pytest.raises(CheckpointError, match=r'fit; preset: "paper" in the file, "fast" here\. Resume'):
+        quick_fit(iters=2, resume=path, preset="fast")
+    fit = quick_fit(iters=2, resume=path, preset="fast", **settings)  # the same settings, given one by one
+    assert fit.iteration == 2
+
+
 def test_refused_for_another_image_as_code(tmp_path):
     path, flash = tmp_path / "fit.st", dip.codes.Image(picture(seed=1))
     quick_fit(iters=1, checkpoint=path, code=flash)

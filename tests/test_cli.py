@@ -198,6 +198,8 @@ def test_report_says_how_the_picture_was_made():
         (("windowed-variance", "--patience", 50), "WindowedVariance(100, 50, "),
         (("moving-variance",), "MovingVariance(0.1, 1000, "),
         (("discrepancy", "--sigma", 51), "Discrepancy(0.2, "),
+        (("moving-variance", "--earliest", 60), "MovingVariance(0.1, 1000, earliest=60"),
+        (("discrepancy", "--sigma", 51, "--earliest", 60), "Discrepancy(0.2, tau=1.0, earliest=60"),
     ],
 )
 def test_rules_by_name(words, rule):
@@ -309,10 +311,12 @@ MISTAKES = [
     ("range", ["denoise", "in.png", "-o", "o.png", "--data-range", "9,3"], "black below white"),
     ("range without width", ["denoise", "in.png", "-o", "o.png", "--data-range", "0"], "white, above 0"),
     ("no range", ["denoise", "in.png", "-o", "o.png", "--data-range", "white"], "not a range"),
+    ("range with a minus", ["denoise", "in.png", "-o", "o.png", "--data-range", "-1,1"], "as in --data-range=-1,1"),
     ("range of 8 bits", ["denoise", "in.png", "-o", "o.png", "--data-range", "4095"], "does not fit"),
     ("kernel", ["super-resolve", "in.png", "-o", "o.png", "--factor", "2", "--kernel", "lanczos4"], "lanczos3"),
     ("patience", ["denoise", "in.png", "-o", "o.png", "--patience", "9"], "--patience means nothing"),
     ("sigma", ["denoise", "in.png", "-o", "o.png", "--sigma", "25"], "--sigma means nothing"),
+    ("earliest", ["denoise", "in.png", "-o", "o.png", "--earliest", "25"], "--earliest means nothing"),
     ("no sigma", ["denoise", "in.png", "-o", "o.png", "--stop", "discrepancy"], "add --sigma 25"),
     ("no input", ["denoise", "none.png", "-o", "o.png"], "none.png does not exist"),
     ("output exists", ["denoise", "in.png", "-o", "old.png"], "old.png exists"),
@@ -334,7 +338,9 @@ MISTAKES = [
     ("resumed folder", ["denoise", "tree", "-o", "o", "--resume", "in.png"], "--resume is for one"),
     ("folder without pictures", ["denoise", "empty", "-o", "o"], "holds no pictures"),
     ("folder onto itself", ["denoise", "tree", "-o", "tree/../tree"], "folder of the pictures themselves"),
-    ("folder onto a file", ["denoise", "tree", "-o", "old.png"], "is not a folder"),
+    ("folder onto a file", ["denoise", "tree", "-o", "old.png"], "name a folder for the results"),
+    ("folder onto a picture to come", ["denoise", "tree", "-o", "o.tif"], "name a folder for the results"),
+    ("folder into a file", ["denoise", "tree", "-o", "old.png/o"], "is not a folder"),
     ("one reference for all", ["denoise", "tree", "-o", "o", "--reference", "in.png"], "a folder of references"),
     ("report is the input", ["denoise", "in.png", "-o", "o.png", "--json", "in.png", "--force"], "would be lost"),
     (
@@ -512,6 +518,7 @@ def test_quiet_is_quiet(capsys):
         ("(data_range=255, or divide)", "(--data-range 255, or divide)"),
         ('network={"down": [64] * 5, "up": [64] * 5}', "--down 64x5"),
         ("out/seed=3/a.png exists", "out/seed=3/a.png exists"),
+        ('code: "Uniform(channels=8, seed=2)" (seed=1)', 'code: "Uniform(channels=8, seed=2)" (--seed 1)'),
         (OSError(28, "No space left", "a.png"), "a.png: No space left"),
         (KeyError(), "KeyError"),
     ],
@@ -542,6 +549,7 @@ def test_folder_keeps_its_tree_and_goes_on_after_a_failure(capsys):
     expected = dip.denoise(files.read("in/a.tif").pixels, iters=3, network=NET, precision="float32")
     np.testing.assert_array_equal(files.read("out/a.tif").pixels, expected)
     assert output.out.splitlines()[-1] == "4 done, 1 failed"
+    assert output.out.splitlines()[0].endswith("are read: 1 .txt")
     assert output.err.startswith("dip: error: [2/5] b/broken.png: in/b/broken.png has the extension of PNG")
     assert output.err.count("\n") == 1
     reports = json.loads(Path("r.json").read_text())
@@ -597,7 +605,7 @@ def test_folder_goes_on_where_it_ended(capsys):
     assert dip_command(*words) == 0
     assert everything(Path("out")) == {**first, "a.tif": b"kept"}
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "[1/4] out/a.tif exists and is kept; --force replaces it"
+    assert lines[1] == "[1/4] out/a.tif exists and is kept; --force replaces it"
     assert lines[-1] == "1 done, 3 kept"
     again = json.loads(Path("r.json").read_text())
     assert [report["status"] for report in again] == ["done"] * 4  # what was kept has its report from the first time
@@ -638,15 +646,17 @@ def test_report_that_cannot_be_written_is_status_1_and_the_pictures_are(monkeypa
     assert Path("a.png").exists()
 
 
-def test_other_trees_inside_a_folder_are_not_its_pictures():
+def test_other_trees_inside_a_folder_are_not_its_pictures(capsys):
     make("in/a.png")
     make("in/clean/a.png", seed=1)
-    words = ("denoise", "in", "-o", "in/out", "--reference", "in/clean", "--json", "r.json", *QUICK)
+    words = ("denoise", "in", "-o", "in/out", "--reference", "in/clean", "--json", "in/r.json", *QUICK)
     assert dip_command(*words) == 0
+    Path("in/out/notes.txt").write_text("of another tree")
     assert dip_command(*words) == 0
-    assert list(everything(Path("in/out"))) == ["a.png"]
-    (report,) = json.loads(Path("r.json").read_text())
+    assert sorted(everything(Path("in/out"))) == ["a.png", "notes.txt"]
+    (report,) = json.loads(Path("in/r.json").read_text())
     assert report["figures"]["psnr"] > 0
+    assert "passed over" not in capsys.readouterr().out
 
 
 def test_result_may_go_to_the_folder_above():

@@ -22,7 +22,7 @@ from PIL import Image, ImageCms, ImageFile, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from dip import files
+from dip import encoding, files
 
 MAKE, ORIENTATION, EXPOSURE, GPS_LATITUDE, EXIF_IFD, GPS_IFD = 0x010F, 0x0112, 0x829A, 2, 0x8769, 0x8825
 HELD = {"png": ["uint8", "uint16"], "tif": ["uint8", "uint16", "float32"], "jpg": ["uint8"]}
@@ -408,6 +408,36 @@ def test_profile_and_exif_are_kept(tmp_path: Path, source: str, target: str) -> 
             assert image.info["icc_profile"] == profile
             assert image.getexif()[MAKE] == "Camera"
             assert image.getexif().get_ifd(EXIF_IFD)[EXPOSURE] == 0.25
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+@pytest.mark.parametrize("target", ["png", "jpg", "tif"])
+def test_the_resolution_of_a_scan_is_kept_and_scaled(tmp_path: Path, suffix: str, target: str) -> None:
+    """It is in the file's own header, without EXIF; scikit-image's files have none."""
+    path = saved(tmp_path, f"a.{suffix}", smooth((9, 14, 3)), dpi=(300, 150))
+    picture = files.read(path)
+    for times in (1, 2):
+        pixels = np.kron(picture.pixels, np.ones((times, times, 1), np.uint8))
+        written = files.write(tmp_path / f"b{times}.{target}", pixels, like=picture)
+        with Image.open(written) as image:
+            assert image.info["dpi"] == pytest.approx((300 * times, 150 * times), rel=1e-3)
+    plain = files.read(saved(tmp_path, f"c.{suffix}", smooth((9, 14, 3))))
+    assert plain.exif is None
+    with Image.open(files.write(tmp_path / f"c2.{target}", plain.pixels, like=plain)) as image:
+        assert image.info.get("dpi", (1, 1)) == (1, 1)  # which Pillow says of a TIFF that tells none
+
+
+def test_the_resolution_of_16_bits_is_kept_and_units_are_told_apart(tmp_path: Path) -> None:
+    """118.11 pixels a centimetre are 300 an inch; a unit of one's own, as ImageJ has, is no inch."""
+    for unit, expected in ((2, 118.11), (3, 300.0), (1, None)):
+        path, given = tmp_path / f"{unit}.tif", Image.Exif()
+        given[0x011A], given[0x011B], given[0x0128] = 118.11, 118.11, unit
+        path.write_bytes(encoding.encode(draw((8, 9, 3), "uint16"), "TIFF", None, given.tobytes()))
+        picture = files.read(path)
+        with Image.open(files.write(tmp_path / f"{unit}.png", picture.pixels, like=picture)) as image:
+            image.load()
+            found = image.info.get("dpi")
+        assert found is None if expected is None else found == pytest.approx((expected, expected), rel=1e-3)
 
 
 def test_a_profile_for_colours_does_not_go_with_gray(tmp_path: Path) -> None:
@@ -915,7 +945,9 @@ def test_find(tmp_path: Path) -> None:
     (tmp_path / "folder.png").mkdir()
     if os.name == "posix":
         (tmp_path / "circle").symlink_to(tmp_path)
-    assert files.find(tmp_path) == sorted(tmp_path / name for name in wanted)
+    others: list[Path] = []
+    assert files.find(tmp_path, others=others) == sorted(tmp_path / name for name in wanted)
+    assert sorted(others) == [tmp_path / "notes.txt", tmp_path / "png"]
     assert {Path(name).suffix.lower() for name in wanted} < set(files.IMAGE_SUFFIXES)
 
 

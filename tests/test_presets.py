@@ -125,7 +125,8 @@ def test_flash_preset_needs_its_code():
     ("task", "name", "message"),
     [
         ("denoise", "papper", "unknown preset for denoise: 'papper'; did you mean 'paper'"),
-        ("inpaint", "paper-sigma50", "unknown preset for inpaint: 'paper-sigma50'.*allowed: paper, paper-hole"),
+        ("inpaint", "paper-sigma5", "unknown preset for inpaint: 'paper-sigma5'.*allowed: paper, paper-hole"),
+        ("super_resolve", "paper-hole", "'paper-hole' is one for inpaint; for super_resolve: paper, fast, paper-x8"),
         ("denoise", 3, "unknown preset for denoise: 3; allowed: "),
     ],
 )

@@ -191,7 +191,7 @@ OPTIONS = {
     "unknown option of Fit": (lambda: dip.Fit(dip.Denoise(RGB), presett="paper"), TypeError, ["did you mean 'preset'"]),
     "preset": (denoise(preset="papr"), ValueError, ["unknown preset for denoise: 'papr'", "did you mean 'paper'"]),
     "preset of another task": (denoise(preset="paper-hole"), ValueError,
-        ["unknown preset for denoise", "paper-sigma50"]),
+        ["'paper-hole' is one for inpaint; for denoise: ", "paper-sigma50"]),
     "network": (denoise(network="unet"), ValueError, ["unknown network 'unet'", "encoder-decoder"]),
     "network's option": (denoise(network={"downs": [8]}), ValueError,
         ["unknown option of network", "did you mean 'down'"]),

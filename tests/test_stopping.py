@@ -83,6 +83,7 @@ def test_stops_and_remembers_as_worked_by_hand(rule, formula, patience, earliest
     assert rule.value == pytest.approx(values[best], rel=1e-4)
     assert torch.equal(rule.image, outputs[best - 1] + 1)
     assert str(best) in rule.reason
+    assert ("a smaller earliest" in rule.reason) == (best == earliest)
     assert type(rule).__name__ in rule.reason
 
 

@@ -47,7 +47,7 @@ def _next_look(fit: Fit, goal: int) -> int:
     if fit.settings.checkpoint is not None:
         every.append(fit.settings.checkpoint_every)
     looks = [goal, *(now - now % one + one for one in every), fit._replays.next_look(now)]
-    if isinstance(code, codes.Denoised) and code.renewed:
+    if isinstance(code, codes.RENEWED) and code.renewed:
         looks.append(-(-now // code.renewed) * code.renewed + 1)
     if now <= fit._flips.after:
         looks.append(fit._flips.after + 1)

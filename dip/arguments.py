@@ -125,6 +125,12 @@ def add_factor(group: argparse._ArgumentGroup) -> None:
         metavar="P",
         help="where in its block of F x F pixels a pixel of IN is centred, from 0 (first) to 1 (last); default 0.5",
     )
+    group.add_argument(
+        "--consistent",
+        action=argparse.BooleanOptionalAction,
+        help="correct the result so that it comes down to IN, or do not, where IN has noise of its own; default: the "
+        "preset's",
+    )
 
 
 def add_fit(parser: argparse.ArgumentParser) -> None:

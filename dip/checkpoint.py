@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from dip import storage
+from dip.errors import positive_int, shown
 
 FORMAT = 3
 # what is compared by a hash or by numbers that tell nobody anything
@@ -129,6 +130,52 @@ def load(
             f"Resume with the same {same} and settings, or start anew without resume"
         )
     return state
+
+
+def check_free(checkpoint: Any, resume: Any = None) -> None:
+    """Refuse to write a checkpoint over a file that is not resumed from.
+
+    Raises
+    ------
+    TypeError
+        It is no path.
+    FileExistsError
+        The file exists.
+    """
+    if checkpoint is not None and _as_path(checkpoint).exists() and not storage.same(checkpoint, resume):
+        raise FileExistsError(
+            f"checkpoint={str(checkpoint)!r} exists and may be hours of work; give resume={str(checkpoint)!r} to go on "
+            "from it, or another name, or delete it"
+        )
+
+
+def _as_path(checkpoint: Any) -> Path:
+    if not isinstance(checkpoint, (str, os.PathLike)):
+        raise TypeError(f"checkpoint={shown(checkpoint)}: give the path of a file")
+    return Path(checkpoint)
+
+
+def place(path: Any, every: Any) -> tuple[Path | None, int]:
+    """Check where checkpoints are to be written, and after how many iterations; return both.
+
+    Raises
+    ------
+    TypeError, ValueError
+        They are no path and no count, or there is a count alone.
+    OSError
+        Nothing can be written there.
+    """
+    if path is None:
+        if every is not None:
+            raise ValueError("checkpoint_every means nothing without checkpoint=FILE")
+        return None, 100
+    path = _as_path(path)
+    if not path.absolute().parent.is_dir():
+        raise FileNotFoundError(f"checkpoint={str(path)!r}: there is no folder {path.parent}; create it first")
+    if path.is_dir():
+        raise IsADirectoryError(f"checkpoint={str(path)!r} is a folder; give the name of a file")
+    storage.check_place(path, f"checkpoint={str(path)!r}")
+    return path, positive_int(100 if every is None else every, "checkpoint_every")
 
 
 def digest(*parts: Tensor | str | None) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from dip import arguments, batch, crops, demo, devices, files, place_arguments, presets, settings, stopping, trained
+from dip.checkpoint import check_free
 from dip.codes import Image
 from dip.console import Console, one_line
 from dip.errors import unknown
@@ -24,7 +25,7 @@ from dip.job import Restoration
 from dip.order import EXPECTED, Failure, FitOrder, Job, Order, failing
 from dip.parcels import Parcel
 from dip.problem import Problem
-from dip.settings import Options, check_free
+from dip.settings import Options
 from dip.storage import check_place, same
 from dip.tasks import Denoise, Inpaint, SuperResolve
 from dip.trained_job import Application, TrainedOrder
@@ -263,6 +264,7 @@ def _order(args: argparse.Namespace) -> FitOrder:
         "loss": args.loss,
         "lr": args.lr,
         "average": args.average,
+        "consistent": getattr(args, "consistent", None),
         "stop": _stop(args),
         "seed": args.seed or 0,
         "device": args.device,

@@ -184,6 +184,7 @@ class Restoration(Work):
             "optimizer": s.optimizer,
             "lr": s.lr,
             "average": s.average,
+            "consistent": s.consistent,
             "stop": None if s.stop is None else repr(s.stop),
             "device": str(s.device),
             "precision": s.precision,

@@ -46,6 +46,8 @@ class Preset:
         "adam" or "lbfgs".
     average : float
         Decay of the exponential average of the outputs.
+    consistent : bool
+        Whether the picture that is returned is corrected so that A x comes to y.
     loss : str
         Name of the data loss.
     """
@@ -62,6 +64,7 @@ class Preset:
     network: str = "encoder-decoder"
     optimizer: str = "adam"
     average: float = 0.99
+    consistent: bool = False
     loss: str = "mse"
 
     def __post_init__(self) -> None:

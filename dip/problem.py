@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -62,3 +62,11 @@ class Problem(Protocol):
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what tells this task from another of its kind, in JSON types."""
+
+
+@runtime_checkable
+class Correcting(Protocol):
+    """A task that can correct a picture."""
+
+    def consistent(self, x: Tensor | None, y: Tensor) -> Tensor:
+        """Return x, corrected so that A x comes to y; of None a first picture."""

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from dip import trained
+from dip.checkpoint import check_free
 from dip.errors import positive_int, unknown, warn
 from dip.problem import Problem
-from dip.settings import Options, check_free, check_names
+from dip.settings import Options, check_names
 from dip.solver import Fit
 from dip.stopping import warn_if_blind, warn_if_past
 from dip.tasks import DataRange, Denoise, Inpaint, Reconstruct, SuperResolve

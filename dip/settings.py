@@ -9,7 +9,7 @@ import copy
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -17,12 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dip import codes, crops, devices, flips, losses, networks, optimizers, presets, replay, storage
+from dip import checkpoint as checkpoints
+from dip import codes, crops, devices, flips, losses, networks, optimizers, presets, replay
 from dip.averaging import ExponentialAverage
 from dip.callbacks import Callback
-from dip.errors import callables, non_negative_int, positive_float, positive_int, shown, unknown, yes_or_no
+from dip.errors import callables, non_negative_int, positive_float, shown, unknown, yes_or_no
 from dip.networks.layers import foretelling
-from dip.problem import Problem
+from dip.problem import Correcting, Problem
 from dip.stopping import Discrepancy, Rule
 
 if TYPE_CHECKING:
@@ -59,6 +60,9 @@ class Options(TypedDict, total=False):
         Learning rate; where LBFGS is taken in place of a preset's Adam it is 1 by default.
     average : float
         Decay of the exponential average of the outputs that is returned; 0 returns the last output.
+    consistent : bool
+        Correct the picture that is returned so that A x comes to y, as it does only nearly after a fit
+        (`dip.operators.Downsample.consistent`): for `dip.SuperResolve`, and small pictures without noise of their own.
     stop : Rule
         When to stop before the count of iterations is reached (`dip.stopping`).
     tile : int
@@ -103,6 +107,7 @@ class Options(TypedDict, total=False):
     optimizer: str | None
     lr: float | None
     average: float | None
+    consistent: bool | None
     stop: Rule | None
     tile: int | None
     seed: int
@@ -136,6 +141,7 @@ class Settings:
     optimizer: str
     lr: float
     average: float
+    consistent: bool
     stop: Rule | None
     tile: int | None
     seed: int
@@ -240,16 +246,20 @@ def resolve(task: Problem, options: Options) -> Settings:
     jitter = positive_float(given.get("jitter", preset.jitter), "jitter", zero_ok=True)
     average = ExponentialAverage(given.get("average", preset.average)).decay  # which checks it
     stop = _stop(given.get("stop"), loss)
-    checkpoint, every = _checkpoint(given.get("checkpoint"), given.get("checkpoint_every"))
+    checkpoint, every = checkpoints.place(given.get("checkpoint"), given.get("checkpoint_every"))
     code = given.get("code", preset.code)
     if code is None:
         raise ValueError(
             f"preset {preset.name!r} needs a picture as its code: {preset.about}; give code=dip.codes.Image(picture)"
         )
     channels, height, width = task.shape
-    code = _of_image(codes.create(code), channels)
+    code = codes.of_image(codes.create(code), channels)
     if isinstance(code, codes.Denoised) and task.task != "denoise":
         raise ValueError(f"code={code!r} is made from a noisy picture: it is for dip.Denoise, not for {task.task}")
+    consistent = yes_or_no(given.get("consistent", preset.consistent), "consistent")
+    if (isinstance(code, codes.Autoencoding) or consistent) and not isinstance(task, Correcting):
+        what = "consistent=True" if consistent else f"code={code!r}"
+        raise ValueError(f"{what} is for dip.SuperResolve, which can correct a picture; this is {task.task}")
     mirrored = flips.check(given.get("flips"), preset.flips, task.task, code)
     network = _network(given.get("network"), preset, code.channels, channels, weights_seed)
     if not getattr(network, "follows_dtype", False):
@@ -291,6 +301,7 @@ def resolve(task: Problem, options: Options) -> Settings:
         optimizer=optimizer,
         lr=lr,
         average=average,
+        consistent=consistent,
         stop=stop,
         tile=tile,
         seed=seed,
@@ -314,7 +325,7 @@ def memory(preset: presets.Preset, shape: tuple[int, int, int], device: torch.de
     It is the estimate by which a fit is refused that would not find room (`dip.devices.dry_run`).
     """
     # a picture as the code has the image's channels
-    inputs = shape[0] if preset.code is None else _of_image(preset.code, shape[0]).channels
+    inputs = shape[0] if preset.code is None else codes.of_image(preset.code, shape[0]).channels
     network = _network(None, preset, inputs, shape[0], seed=0)
     size = (shape[1], shape[2])
     frame = codes.Frame.around(size, network.padded_size(*size))  # type: ignore[operator]
@@ -337,11 +348,6 @@ def _needed(
     # Of the memory that the iterations have had a pass finds about half in pieces that suit it (benchmarks/memory.py).
     most, least = max(found.bytes, in_pass), min(found.bytes, in_pass)
     return most + least // 2 + 4 * frame.height * frame.width * (2 * inputs + 6 * channels)
-
-
-def _of_image(code: codes.Code, channels: int) -> codes.Code:
-    """Return the code for an image of so many channels: one that is made of the image has to know them."""
-    return replace(code, image_channels=channels) if isinstance(code, codes.Denoised) else code
 
 
 def _dry_run(
@@ -382,43 +388,6 @@ def _stop(stop: Any, loss: losses.Loss) -> Rule | None:
         raise ValueError(f"stop=Discrepancy compares squared residuals with the noise; it cannot go with loss={loss!r}")
     # A rule remembers what it has seen; the caller's stays fresh for the next fit.
     return copy.deepcopy(stop)
-
-
-def check_free(checkpoint: Any, resume: Any = None) -> None:
-    """Refuse to write a checkpoint over a file that is not resumed from.
-
-    Raises
-    ------
-    TypeError
-        It is no path.
-    FileExistsError
-        The file exists.
-    """
-    if checkpoint is not None and _as_path(checkpoint).exists() and not storage.same(checkpoint, resume):
-        raise FileExistsError(
-            f"checkpoint={str(checkpoint)!r} exists and may be hours of work; give resume={str(checkpoint)!r} to go on "
-            "from it, or another name, or delete it"
-        )
-
-
-def _as_path(checkpoint: Any) -> Path:
-    if not isinstance(checkpoint, (str, os.PathLike)):
-        raise TypeError(f"checkpoint={shown(checkpoint)}: give the path of a file")
-    return Path(checkpoint)
-
-
-def _checkpoint(path: Any, every: Any) -> tuple[Path | None, int]:
-    if path is None:
-        if every is not None:
-            raise ValueError("checkpoint_every means nothing without checkpoint=FILE")
-        return None, 100
-    path = _as_path(path)
-    if not path.absolute().parent.is_dir():
-        raise FileNotFoundError(f"checkpoint={str(path)!r}: there is no folder {path.parent}; create it first")
-    if path.is_dir():
-        raise IsADirectoryError(f"checkpoint={str(path)!r} is a folder; give the name of a file")
-    storage.check_place(path, f"checkpoint={str(path)!r}")
-    return path, positive_int(100 if every is None else every, "checkpoint_every")
 
 
 def _network(network: Any, preset: presets.Preset, inputs: int, outputs: int, seed: int) -> nn.Module:

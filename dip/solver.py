@@ -23,9 +23,9 @@ from dip.guard import Guard, Watch
 from dip.history import History
 from dip.jitter import Jitter
 from dip.noise import noise_level
-from dip.problem import Observation, Problem
+from dip.problem import Correcting, Observation, Problem
 from dip.replay import Replays
-from dip.settings import Options, check_free, resolve
+from dip.settings import Options, resolve
 
 
 class Fit:
@@ -87,7 +87,10 @@ class Fit:
             code = replace(code, level=self._noise)
         elif s.flips == AUTO:
             self._noise = noise_level(observation.y)
-        z = codes.draw(code, s.frame, s.code_seed, observation.y)
+        first = observation.y
+        if isinstance(code, codes.Autoencoding) and isinstance(task, Correcting):
+            first = task.consistent(None, observation.y)
+        z = codes.draw(code, s.frame, s.code_seed, first)
 
         self.device = s.device
         self.y = observation.y.to(self.device)
@@ -152,12 +155,15 @@ class Fit:
     def _iterate(self) -> None:
         code = self.settings.code
         if (
-            isinstance(code, codes.Denoised)
+            isinstance(code, codes.RENEWED)
             and code.renews(self.iteration, self.settings.tiles)
             and not (self._view.settled or self.settings.optimize_code)
         ):
             self._watch.settle(self)  # what goes into the code cannot be taken back
-            code.renew(self.code, self.settings.frame, self.current, self.y, self._noise)
+            if isinstance(code, codes.Denoised):
+                code.renew(self.code, self.settings.frame, self.current, self.y, self._noise)
+            elif isinstance(self.task, Correcting):
+                code.renew(self.code, self.settings.frame, self.task.consistent(self.current, self.y))
         if self._view.settles(self.iteration, self._goal):
             self._watch.settle(self)
             self._view.settle(self.network, self.code, self.settings.dtype, self.iteration)
@@ -315,7 +321,9 @@ class Fit:
         return self.task.output(self.compose(self.picture))
 
     def compose(self, x: Tensor) -> Tensor:
-        """Return what the task makes of an x: inpainting puts the known pixels back."""
+        """Return what the task makes of an x: inpainting puts the known pixels back, `consistent` corrects it."""
+        if self.settings.consistent and isinstance(self.task, Correcting):
+            x = self.task.consistent(x, self.y).clamp(0, 1)
         return self.task.compose(x)
 
     # ------------------------------------------------------------------ the state
@@ -358,7 +366,7 @@ class Fit:
     def _claim_checkpoint(self) -> None:
         """Make the checkpoint's file this fit's own; it stays so. One that another fit has written is refused."""
         if not self._owns_checkpoint:
-            check_free(self.settings.checkpoint)
+            checkpoints.check_free(self.settings.checkpoint)
             self._owns_checkpoint = True
 
     @torch.inference_mode(False)

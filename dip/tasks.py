@@ -275,7 +275,7 @@ class SuperResolve(_ImageTask):
     ) -> None:
         super().__init__(image, data_range=data_range, channel_axis=channel_axis)
         self.factor = positive_int(factor, "factor")
-        self._operator = Downsample(self.factor, kernel=kernel, phase=phase)
+        self._operator = self._downsample = Downsample(self.factor, kernel=kernel, phase=phase)
 
     @property
     def default_preset(self) -> str:  # type: ignore[override]
@@ -286,6 +286,10 @@ class SuperResolve(_ImageTask):
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the restored image."""
         return self.layout.channels, self.factor * self.layout.height, self.factor * self.layout.width
+
+    def consistent(self, x: Tensor | None, y: Tensor) -> Tensor:
+        """Return x, corrected so that A x comes to y; of None a first picture (`Downsample.consistent`)."""
+        return self._downsample.consistent(x, y)
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the size and the downsampler."""

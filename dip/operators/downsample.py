@@ -79,7 +79,7 @@ class Downsample(torch.nn.Module):
         if sigma is not None and kernel != "gaussian":
             raise ValueError(f"sigma={sigma} means nothing to the {kernel} kernel; leave it out")
         self.sigma = DEFAULT_SIGMA if sigma is None else positive_float(sigma, "sigma")
-        self._matrices: dict[tuple[int, torch.dtype, torch.device], torch.Tensor] = {}
+        self._matrices: dict[tuple[int, torch.dtype, torch.device, bool], torch.Tensor] = {}
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Downsample `x`, (..., H, W), to (..., H / factor, W / factor).
@@ -117,18 +117,69 @@ class Downsample(torch.nn.Module):
         rows, columns = self._matrix(self.factor * height, y), self._matrix(self.factor * width, y)
         return _sandwich(rows.T, y, columns)
 
+    def enlarge(self, y: torch.Tensor) -> torch.Tensor:
+        r"""Enlarge `y` by cubic convolution, each pixel where the operator has its centre.
+
+        High-resolution pixel i is a weighted mean of the low-resolution pixels k, :math:`v_{ik} \propto C(i / factor -
+        c_k / factor)`, with Keys's kernel C (a = -1/2); weights outside the image are dropped and the rest is
+        normalised. At phase 0.5 that is ``PIL.Image.resize(..., BICUBIC)``.
+
+        Parameters
+        ----------
+        y : Tensor, (..., h, w)
+            Of the low resolution.
+
+        Returns
+        -------
+        Tensor, (..., factor * h, factor * w)
+        """
+        rows, columns = (self._matrix(self.factor * size, y, enlarging=True) for size in y.shape[-2:])
+        return _sandwich(rows, y, columns.T)
+
+    def consistent(self, x: torch.Tensor | None, y: torch.Tensor, times: int = 10) -> torch.Tensor:
+        r"""Change `x` so that it comes down to `y`: iterative back-projection, :math:`x ← x + U (y - A x)`.
+
+        U is `enlarge`. What is added is smooth, so the detail that x has of its own stays.
+
+        Parameters
+        ----------
+        x : Tensor, (..., factor * h, factor * w), or None
+            Where to begin; None = 0, which gives y enlarged, and sharper than by U alone.
+        y : Tensor, (..., h, w)
+            Of the low resolution.
+        times : int
+            How often.
+
+        References
+        ----------
+        Irani and Peleg, "Improving resolution by image registration", CVGIP: Graphical Models and Image Processing
+        1991.
+        """
+        if x is None:
+            x = y.new_zeros(*y.shape[:-2], *(self.factor * size for size in y.shape[-2:]))
+        # x + U s with A U s = y - A x, for which all steps but the first and the last are on the small picture
+        rest = y - self(x)
+        rows, columns = (self._matrix(n, y) @ self._matrix(n, y, enlarging=True) for n in x.shape[-2:])
+        added = torch.zeros_like(rest)
+        for _ in range(times):
+            added = added + rest - _sandwich(rows, added, columns.T)
+        return x + self.enlarge(added)
+
     def extra_repr(self) -> str:
         """Return what ``repr`` shows between the brackets."""
         sigma = f", sigma={self.sigma}" if self.kernel == "gaussian" else ""
         return f'factor={self.factor}, kernel="{self.kernel}", phase={self.phase}{sigma}'
 
-    def _matrix(self, size: int, like: torch.Tensor) -> torch.Tensor:
+    def _matrix(self, size: int, like: torch.Tensor, *, enlarging: bool = False) -> torch.Tensor:
         if not like.is_floating_point():
             raise TypeError(f"a real floating-point tensor is needed, got {like.dtype}; use x.float()")
         dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
-        key = size, dtype, like.device
+        key = size, dtype, like.device, enlarging
         if key not in self._matrices:
-            weights = _weights(size, self.factor, _KERNELS[self.kernel], self.phase, self.sigma)
+            if enlarging:
+                weights = _enlarging_weights(size, self.factor, self.phase)
+            else:
+                weights = _weights(size, self.factor, _KERNELS[self.kernel], self.phase, self.sigma)
             # The dtype first, as not every device knows float64; and never an inference tensor, which could
             # not serve a later gradient.
             with torch.inference_mode(False):
@@ -151,6 +202,20 @@ def _weights(
     centres = factor * np.arange(size // factor) + phase * (factor - 1)
     weights = kernel((np.arange(size) - centres[:, None]) / factor, sigma)
     return weights / weights.sum(axis=1, keepdims=True)
+
+
+def _enlarging_weights(size: int, factor: int, phase: float) -> np.ndarray:
+    """Return the weights of `Downsample.enlarge` in one direction, float64 (size, size / factor)."""
+    centres = factor * np.arange(size // factor) + phase * (factor - 1)
+    weights = _cubic((np.arange(size)[:, None] - centres) / factor)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def _cubic(t: np.ndarray) -> np.ndarray:
+    """Return Keys's kernel with a = -1/2 ("Cubic convolution interpolation for digital image processing", 1981)."""
+    t = np.abs(t)
+    near, far = (1.5 * t - 2.5) * t**2 + 1, ((2.5 - 0.5 * t) * t - 4) * t + 2
+    return np.where(t <= 1, near, np.where(t < 2, far, 0.0))
 
 
 def _lanczos2(t: np.ndarray, sigma: float) -> np.ndarray:

@@ -1,0 +1,178 @@
+"""Codes that are made from what was observed, and made anew as the fit gets better."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dip import guides
+from dip.codes.frame import Frame
+from dip.errors import non_negative_int, positive_float
+from dip.noise import noise_level
+
+
+class _Renewed:
+    """What codes have in common that show the network pictures of what it is to make, and are made anew on the way."""
+
+    renewed: int
+
+    def renews(self, iteration: int, tiles: int = 1) -> bool:
+        """Tell whether there are new pictures after so many iterations, of a picture of so many tiles."""
+        return iteration > 0 and self.renewed > 0 and iteration % (self.renewed * tiles) == 0
+
+
+@dataclass(frozen=True)
+class Denoised(_Renewed):
+    """The noisy picture itself after filters, and uniform noise: a code from which a fit starts far ahead.
+
+    As with `Image`, the network is shown what is where and has to find out the rest; but nothing besides the noisy
+    picture is needed. The first picture is that of scikit-image's non-local means, the others are those of an empirical
+    Wiener filter, a light and a full one (`dip.guides.wiener`), for which a pilot has to tell what is not noise. At
+    first that is the mean of non-local means and total variation (Chambolle). Every `renewed` iterations both are made
+    anew, with the average of the fit's own outputs as the pilot (in a fit in crops, which has none, with its output):
+    the better the fit, the better its code. (One that is itself optimised is left alone.) What the filters get wrong
+    does not stay: the network is fitted to the noisy picture, not to theirs.
+
+    Parameters
+    ----------
+    scale : float, optional
+        Factor of the pictures, whose mean is taken off; what the jitter adds is to be compared with it. By default it
+        is 0.03 / σ, at most 1, with the level σ of the noise that was found: the stronger the noise, the more of a
+        picture the jitter hides.
+    noise : int, default 8
+        Channels of uniform noise beside them, U(0, 0.1).
+    renewed : int, default 100
+        After how many iterations the pictures of the Wiener filter are made anew, again and again (in a fit in crops:
+        of each tile, and not after its statistics are frozen); 0 = never.
+    image_channels : int, optional
+        Channels of the noisy picture; a fit fills them in.
+    level : float, optional
+        The standard deviation of the noise, where white is 1, if it is known. By default it is what is found in the
+        picture (`dip.noise.noise_level`), which supposes that it is independent from pixel to pixel.
+
+    Notes
+    -----
+    For `dip.Denoise` alone: elsewhere what was observed is no picture of the same size.
+
+    References
+    ----------
+    To let the network's outputs become its input: Alkhouri, Liang, Bell, Qu, Wang, Ravishankar, "Image reconstruction
+    via autoencoding sequential deep image prior", NeurIPS 2024.
+    """
+
+    scale: float | None = None
+    noise: int = 8
+    renewed: int = 100
+    image_channels: int = 0
+    level: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("scale", "level"):
+            if getattr(self, name) is not None:
+                positive_float(getattr(self, name), name)
+        non_negative_int(self.noise, "noise")
+        non_negative_int(self.renewed, "renewed")
+
+    @property
+    def channels(self) -> int:
+        """Three for each of the picture's, and those of noise."""
+        return 3 * self.image_channels + self.noise
+
+    def draw(self, frame: Frame, generator: torch.Generator, picture: Tensor | None = None) -> Tensor:
+        """Return z of a noisy picture (1, image_channels, inner_height, inner_width) in [0, 1] (see `Code.draw`)."""
+        if picture is None:
+            raise ValueError("a Denoised code is drawn from the noisy picture; in a fit it is, of dip.Denoise alone")
+        level = noise_level(picture) if self.level is None else self.level
+        pictures = self.scaled(torch.cat(self.pictures(picture, level), dim=1), frame, level)
+        return _beside_noise(pictures, self.noise, frame, generator)
+
+    def renew(self, z: Tensor, frame: Frame, average: Tensor, picture: Tensor, level: float) -> None:
+        """Make the pictures of the Wiener filter in z anew, with the average of the outputs as the pilot."""
+        filtered = torch.cat(guides.wiener(picture, average, level, _GAINS), dim=1)
+        with torch.no_grad():
+            z[:, self.image_channels : 3 * self.image_channels] = self.scaled(filtered, frame, level)
+
+    def pictures(self, picture: Tensor, level: float) -> list[Tensor]:
+        """Return what goes into the code of a noisy picture whose noise has this standard deviation."""
+        means, variation = guides.denoised(picture, level)
+        return [means, *guides.wiener(picture, (means + variation) / 2, level, _GAINS)]
+
+    def scaled(self, pictures: Tensor, frame: Frame, level: float) -> Tensor:
+        """Return pictures as they go into the code: about 0, scaled, and of the frame's size."""
+        scale = min(1.0, _LIKE_JITTER / max(level, 1e-6)) if self.scale is None else self.scale
+        return _about_zero(pictures, frame, scale)
+
+
+@dataclass(frozen=True)
+class Autoencoding(_Renewed):
+    """The average of the fit's own outputs, made consistent with what was observed, and uniform noise.
+
+    At first it is the observation turned into a picture of the right size: a small one enlarged. Every `renewed`
+    iterations it is the average of the outputs (in a fit in crops, which has none, the output), corrected so that A x
+    comes to y: what the network has found of detail stays, and what it got wrong of the rest does not go round. (A code
+    that is itself optimised is left alone.)
+
+    Parameters
+    ----------
+    scale : float, default 1
+        Factor of the picture, whose mean is taken off.
+    noise : int, default 8
+        Channels of uniform noise beside it, U(0, 0.1).
+    renewed : int, default 25
+        After how many iterations the picture is made anew, again and again (in a fit in crops: of each tile, and not
+        after its statistics are frozen); 0 = never.
+    image_channels : int, optional
+        Channels of the picture; a fit fills them in.
+
+    Notes
+    -----
+    For tasks that say what is consistent with their observation (`dip.SuperResolve`).
+
+    References
+    ----------
+    Alkhouri, Liang, Bell, Qu, Wang, Ravishankar, "Image reconstruction via autoencoding sequential deep image prior",
+    NeurIPS 2024, where the output becomes the input by and by, without the correction.
+    """
+
+    scale: float = 1.0
+    noise: int = 8
+    renewed: int = 25
+    image_channels: int = 0
+
+    def __post_init__(self) -> None:
+        positive_float(self.scale, "scale")
+        non_negative_int(self.noise, "noise")
+        non_negative_int(self.renewed, "renewed")
+
+    @property
+    def channels(self) -> int:
+        """The picture's, and those of noise."""
+        return self.image_channels + self.noise
+
+    def draw(self, frame: Frame, generator: torch.Generator, picture: Tensor | None = None) -> Tensor:
+        """Return z of a first picture (1, image_channels, inner_height, inner_width) (see `Code.draw`)."""
+        if picture is None:
+            raise ValueError("an Autoencoding code is drawn from a first picture; in a fit it is, of dip.SuperResolve")
+        return _beside_noise(_about_zero(picture, frame, self.scale), self.noise, frame, generator)
+
+    def renew(self, z: Tensor, frame: Frame, picture: Tensor) -> None:
+        """Put another picture into z."""
+        with torch.no_grad():
+            z[:, : self.image_channels] = _about_zero(picture, frame, self.scale)
+
+
+_GAINS = (0.5, 1.0)  # of the light and of the full filter
+_LIKE_JITTER = 0.03  # what becomes of the noise's standard deviation
+
+
+def _about_zero(pictures: Tensor, frame: Frame, scale: float) -> Tensor:
+    """Return pictures without their means, scaled, and of the frame's size."""
+    return frame.extend(pictures - pictures.mean((2, 3), keepdim=True)).mul_(scale)
+
+
+def _beside_noise(pictures: Tensor, channels: int, frame: Frame, generator: torch.Generator) -> Tensor:
+    """Return pictures with so many channels of uniform noise behind them."""
+    noise = torch.rand(1, channels, frame.height, frame.width, generator=generator).mul_(0.1)
+    return torch.cat([pictures, noise], dim=1)

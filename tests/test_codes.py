@@ -126,7 +126,7 @@ def test_a_code_of_ones_own():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: codes.create("unifrom"), "unknown code 'unifrom'; did you mean 'uniform'"),
+        (lambda: codes.create("unifrom"), "unknown code 'unifrom'; did you mean 'uniform'\\? allowed: .*autoencoding"),
         (lambda: codes.create(Uniform), "give a name .* or a code such as"),
         (lambda: codes.create(torch.rand(1, 3, 8, 8)), r"for an image, dip.codes.Image\(image\)"),
         (lambda: Uniform(0), "channels must be .* not 0"),

@@ -186,6 +186,53 @@ def test_repr_names_the_settings() -> None:
     assert repr(Downsample(2, "gaussian", phase=0)) == ('Downsample(factor=2, kernel="gaussian", phase=0.0, sigma=0.5)')
 
 
+# ---------------------------------------------------------------------- enlarging, and coming down to a picture
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("small", [(1, 1), (2, 9), (7, 13)])
+def test_enlarging_equals_pillow(factor: int, small: tuple[int, int]) -> None:
+    y = picture(*small, dtype=torch.float32)
+    large = (small[1] * factor, small[0] * factor)
+    expected = np.asarray(Image.fromarray(y.numpy()).resize(large, Image.Resampling.BICUBIC))
+    torch.testing.assert_close(Downsample(factor).enlarge(y), torch.tensor(expected), atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("phase", [0, 0.3, 0.5, 1])
+@pytest.mark.parametrize("factor", [2, 3, 5])
+def test_a_parabola_is_enlarged_to_itself_at_any_phase(factor: int, phase: float) -> None:
+    """Keys's kernel is exact for polynomials of the second degree, away from the border."""
+    centres = factor * torch.arange(9.0, dtype=torch.float64) + phase * (factor - 1)
+    large = Downsample(factor, phase=phase).enlarge((centres**2).expand(4, 9))
+    inside = torch.arange(2 * factor, 7 * factor)
+    torch.testing.assert_close(large[0, inside], inside.double() ** 2)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize(("factor", "phase"), [(1, 0.5), (2, 0), (3, 0.5), (4, 1)])
+def test_back_projection_step_by_step(kernel: str, factor: int, phase: float) -> None:
+    operator = Downsample(factor, kernel, phase=phase)
+    y, x = picture(1, 3, 6, 8), picture(1, 3, 6 * factor, 8 * factor, seed=1)
+    for start in (x, None):
+        expected = torch.zeros_like(x) if start is None else start
+        for times in range(1, 4):
+            expected = expected + operator.enlarge(y - operator(expected))
+            torch.testing.assert_close(operator.consistent(start, y, times), expected)
+    torch.testing.assert_close(operator.consistent(x, operator(x)), x)  # nothing to correct
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("phase", [0, 0.5, 1])
+def test_back_projection_comes_to_a_picture_that_comes_down_to_the_small_one(kernel: str, phase: float) -> None:
+    operator = Downsample(4, kernel, phase=phase)
+    y = picture(3, 12, 9)
+    errors = [(operator(operator.consistent(None, y, times)) - y).std() for times in (1, 10, 1000)]
+    assert errors[1] < 0.25 * errors[0]
+    assert errors[2] < 0.1 * errors[1]
+    gray = torch.full_like(y, 0.3)
+    torch.testing.assert_close(operator.consistent(None, gray), torch.full((3, 48, 36), 0.3, dtype=torch.float64))
+
+
 def test_identity_returns_the_image() -> None:
     x = torch.rand(1, 3, 1, 1)
     assert Identity()(x) is x

@@ -1,0 +1,125 @@
+"""The code that is the fit's own average, made consistent with what was observed; and results that are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from small import NET, QUICK, picture, quick_fit
+
+import dip
+from dip.codes import Autoencoding, Frame
+
+SMALL = {**QUICK, "code": Autoencoding(noise=2, renewed=3)}
+
+
+def enlarging(**options):
+    return dip.SuperResolve(picture((12, 9, 3)), 2, **options)
+
+
+def as_tensor(pixels):
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))[None]
+
+
+def about_zero(x):
+    return x - x.mean((2, 3), keepdim=True)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_the_code_has_its_picture_about_zero_and_noise_beside_it(channels):
+    frame, code = Frame.around((20, 29), (32, 32)), Autoencoding(scale=0.5, noise=4, image_channels=channels)
+    first = torch.rand(1, channels, 20, 29)
+    z = code.draw(frame, torch.Generator().manual_seed(0), first)
+    assert z.shape == (1, code.channels, 32, 32) == (1, channels + 4, 32, 32)
+    torch.testing.assert_close(frame.crop(z)[:, :channels], 0.5 * about_zero(first))
+    assert 0 <= z[:, channels:].min() < 0.01
+    assert 0.09 < z[:, channels:].max() <= 0.1
+
+
+@pytest.mark.parametrize("kernel", ["lanczos2", "box"])
+def test_it_is_the_average_again_and_again_corrected(kernel):
+    """The correction is worked out by dip.operators.Downsample, which has tests of its own."""
+    y, task = as_tensor(picture((12, 9, 3))), enlarging(kernel=kernel)
+    operator = dip.operators.Downsample(2, kernel)
+    fit = dip.Fit(task, **SMALL)
+    code, frame = fit.code.clone(), fit.settings.frame
+    torch.testing.assert_close(code[:, :3], frame.extend(about_zero(operator.consistent(None, y))))
+    fit.run(3)
+    for _ in range(2):
+        assert torch.equal(fit.code, code)
+        code[:, :3] = frame.extend(about_zero(operator.consistent(fit.current, y)))
+        fit.run(1)
+        torch.testing.assert_close(fit.code, code)
+        code = fit.code.clone()
+        fit.run(2)
+    kept = dip.fit(task, iters=4, **{**SMALL, "code": Autoencoding(noise=2, renewed=0)})
+    assert torch.equal(kept.code, dip.Fit(task, **SMALL).code)
+
+
+@pytest.mark.parametrize("renewed", [2, 3, 4])  # before the checkpoint, just after it, later
+def test_a_resumed_fit_goes_on_bit_for_bit(renewed, tmp_path):
+    options = {**SMALL, "code": Autoencoding(noise=2, renewed=renewed), "seed": 1}
+    whole = dip.fit(enlarging(), iters=6, **options)
+    dip.fit(enlarging(), iters=3, checkpoint=tmp_path / "a.ckpt", **options)
+    resumed = dip.fit(enlarging(), iters=6, resume=tmp_path / "a.ckpt", **options)
+    assert torch.equal(whole.picture, resumed.picture)
+    assert torch.equal(whole.code, resumed.code)
+
+
+def test_a_code_that_is_optimised_is_left_alone():
+    fit = dip.fit(enlarging(), iters=5, optimize_code=True, lr=1e-4, **SMALL)
+    assert (fit.code - dip.Fit(enlarging(), **SMALL).code).abs().max() < 1e-3
+
+
+def test_in_crops_it_is_renewed_once_for_all_tiles():
+    small, codes = picture((36, 50, 3)), []
+    options = {"tile": 48, "network": NET, "code": Autoencoding(noise=2, renewed=2), "progress": False}
+    keep = [lambda fit: codes.append(fit.code.clone())]
+    fit = dip.fit(dip.SuperResolve(small, 2), iters=100, callbacks=keep, **options)
+    assert (fit.settings.tiles, fit._view.frozen_at) == (6, 50)
+    assert [i for i in range(1, 100) if not torch.equal(codes[i], codes[i - 1])] == [12, 24, 36, 48]
+
+
+# ---------------------------------------------------------------------- results that come down to what was given
+
+
+@pytest.mark.parametrize("kernel", ["lanczos2", "lanczos3", "box", "gaussian"])
+@pytest.mark.parametrize("phase", [0, 0.5])
+def test_the_result_comes_down_to_the_small_picture(kernel, phase):
+    small = 0.2 + 0.6 * picture((12, 9, 3))  # so that nothing of the corrected picture is cut off
+    operator = dip.operators.Downsample(3, kernel, phase=phase)
+    results = []
+    for consistent in (False, True):
+        fit = dip.fit(dip.SuperResolve(small, 3, kernel=kernel, phase=phase), iters=30, consistent=consistent, **QUICK)
+        results.append((operator(as_tensor(fit.image)) - as_tensor(small)).square().mean().sqrt())
+    assert results[1] < 0.15 * results[0]
+    assert results[0] > 0.02
+
+
+def test_what_is_recorded_is_of_the_corrected_picture_and_the_fit_is_the_same():
+    clean = picture((24, 18, 3), seed=1)
+    fits = [quick_fit(enlarging(), reference=clean, consistent=consistent) for consistent in (False, True)]
+    assert torch.equal(fits[0].current, fits[1].current)
+    for fit in fits:
+        error = (as_tensor(fit.image) - as_tensor(clean)).square().mean()
+        assert fit.history["psnr"][-1] == pytest.approx(float(-10 * torch.log10(error)), abs=1e-3)
+    assert fits[0].history["psnr"][-1] != fits[1].history["psnr"][-1]
+    assert fits[1].image.min() >= 0
+    assert fits[1].image.max() <= 1
+
+
+def test_both_are_refused_for_other_tasks():
+    for option, words in (
+        ({"code": "autoencoding"}, r"Autoencoding\(.* is for dip.SuperResolve"),
+        ({"consistent": True}, r"consistent=True is for dip.SuperResolve"),
+    ):
+        for task in (dip.Denoise(picture()), dip.Inpaint(picture(), np.eye(16, dtype=bool))):
+            with pytest.raises(ValueError, match=f"{words}, .*this is {task.task}"):
+                dip.Fit(task, **{**QUICK, **option})
+    with pytest.raises(TypeError, match="consistent"):
+        dip.Fit(enlarging(), **QUICK, consistent="yes")
+    with pytest.raises(ValueError, match="drawn from a first picture"):
+        Autoencoding().draw(Frame.around((8, 8), (8, 8)), torch.Generator())
+    for wrong in ({"scale": 0}, {"noise": -1}, {"renewed": 2.5}):
+        with pytest.raises((ValueError, TypeError), match=f"{next(iter(wrong))} must be"):
+            Autoencoding(**wrong)

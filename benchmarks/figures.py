@@ -54,7 +54,7 @@ def _enlarged(name: str, factor: int, bicubic: float, dip_: float, kernel: str =
         about,
         name,
         "super-resolve",
-        ("fast", "paper" if factor == 4 else "paper-x8", "bicubic"),
+        ("fast", "paper" if factor == 4 else "paper-x8", "back-projection", "bicubic"),
         {"factor": factor, "kernel": f"Pillow's {kernel} in 8 bits"},
         published,
         border=4,

@@ -253,7 +253,7 @@ def resolve(task: Problem, options: Options) -> Settings:
             f"preset {preset.name!r} needs a picture as its code: {preset.about}; give code=dip.codes.Image(picture)"
         )
     channels, height, width = task.shape
-    code = codes.of_image(codes.create(code), channels)
+    code = codes.of_image(codes.create(code), channels, task.factor)
     if isinstance(code, codes.Denoised) and task.task != "denoise":
         raise ValueError(f"code={code!r} is made from a noisy picture: it is for dip.Denoise, not for {task.task}")
     consistent = yes_or_no(given.get("consistent", preset.consistent), "consistent")

@@ -169,6 +169,7 @@ GAINS = [
     ("inpaint", "biharmonic", 15),
     ("inpaint", "interpolation", 15),
     ("super-resolve", "bicubic", 0),
+    ("super-resolve", "back-projection", 0.3),
     ("deblur", "richardson-lucy", 1),
     ("deblur", "wiener", 0.5),
 ]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dip.benchmark.methods import planes, register
+from dip.benchmark.methods import picture, planes, register
 from dip.benchmark.tasks import Case, bicubic
 from dip.noise import noise_level
 
@@ -79,6 +79,15 @@ def wavelets(case: Case) -> np.ndarray:
 def bicubic_interpolation(case: Case) -> np.ndarray:
     """Pillow's bicubic interpolation, in floats."""
     return bicubic(case.y, case.factor or 1)
+
+
+@register("back-projection", "super-resolve", about="bicubic, corrected so that it comes down to the small picture")
+def back_projection(case: Case) -> np.ndarray:
+    """Iterative back-projection (Irani and Peleg 1991), with the downsampler that a fit supposes too."""
+    from dip.operators import Downsample
+
+    y = planes(case.y)
+    return picture(Downsample(case.factor or 1).consistent(None, y).clamp(0, 1)[0], case)
 
 
 @register("richardson-lucy", "deblur", about="Richardson-Lucy, 10 iterations (scikit-image)")

@@ -87,9 +87,11 @@ def create(code: Any) -> Code:
     return code
 
 
-def of_image(code: Code, channels: int) -> Code:
-    """Return the code for an image of so many channels: one that is made of the image has to know them."""
-    return replace(code, image_channels=channels) if isinstance(code, RENEWED) else code
+def of_image(code: Code, channels: int, factor: int = 1) -> Code:
+    """Return the code for an image of so many channels, so many times larger than what was observed."""
+    if isinstance(code, Autoencoding):
+        return replace(code, image_channels=channels, factor=factor)
+    return replace(code, image_channels=channels) if isinstance(code, Denoised) else code
 
 
 _CODES: dict[str, type] = {

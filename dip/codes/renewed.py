@@ -116,15 +116,16 @@ class Autoencoding(_Renewed):
 
     Parameters
     ----------
-    scale : float, default 1
-        Factor of the picture, whose mean is taken off.
+    scale : float, optional
+        Factor of the picture, whose mean is taken off; what the jitter adds is to be compared with it. By default it is
+        (4 / factor)^0.75 in super-resolution: the more is unknown, the more of the picture the jitter hides.
     noise : int, default 8
         Channels of uniform noise beside it, U(0, 0.1).
     renewed : int, default 25
         After how many iterations the picture is made anew, again and again (in a fit in crops: of each tile, and not
         after its statistics are frozen); 0 = never.
-    image_channels : int, optional
-        Channels of the picture; a fit fills them in.
+    image_channels, factor : int, optional
+        Channels of the picture, and how many times larger it is than what was observed; a fit fills them in.
 
     Notes
     -----
@@ -136,13 +137,15 @@ class Autoencoding(_Renewed):
     NeurIPS 2024, where the output becomes the input by and by, without the correction.
     """
 
-    scale: float = 1.0
+    scale: float | None = None
     noise: int = 8
     renewed: int = 25
     image_channels: int = 0
+    factor: int = 1
 
     def __post_init__(self) -> None:
-        positive_float(self.scale, "scale")
+        if self.scale is not None:
+            positive_float(self.scale, "scale")
         non_negative_int(self.noise, "noise")
         non_negative_int(self.renewed, "renewed")
 
@@ -155,12 +158,15 @@ class Autoencoding(_Renewed):
         """Return z of a first picture (1, image_channels, inner_height, inner_width) (see `Code.draw`)."""
         if picture is None:
             raise ValueError("an Autoencoding code is drawn from a first picture; in a fit it is, of dip.SuperResolve")
-        return _beside_noise(_about_zero(picture, frame, self.scale), self.noise, frame, generator)
+        return _beside_noise(self._scaled(picture, frame), self.noise, frame, generator)
 
     def renew(self, z: Tensor, frame: Frame, picture: Tensor) -> None:
         """Put another picture into z."""
         with torch.no_grad():
-            z[:, : self.image_channels] = _about_zero(picture, frame, self.scale)
+            z[:, : self.image_channels] = self._scaled(picture, frame)
+
+    def _scaled(self, picture: Tensor, frame: Frame) -> Tensor:
+        return _about_zero(picture, frame, (4 / self.factor) ** 0.75 if self.scale is None else self.scale)
 
 
 _GAINS = (0.5, 1.0)  # of the light and of the full filter

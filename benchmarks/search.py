@@ -133,12 +133,23 @@ INPAINT: Variants = {
     "fast": {"preset": "fast"},
 }
 
+NEVER_RENEWED = dip.codes.Autoencoding(renewed=0)
+
 SUPER_RESOLVE: Variants = {
     "paper": {"preset": "paper"},
-    "32, 64, 64, 64, 64 channels": NARROW,
-    "32, 64, 128, 128, 128 channels": MIDDLE,
-    "fast, jitter 0.01": {"preset": "fast", "jitter": 0.01},
-    "fast, learning rate 0.02": {"preset": "fast", "lr": 0.02},
+    "paper, corrected": {"preset": "paper", "consistent": True},
+    "64 channels everywhere": HALF,
+    "64 channels everywhere, corrected": {**HALF, "consistent": True},
+    "fast, jitter 0.03": {"preset": "fast", "jitter": 0.03},
+    "fast, jitter 0.1": {"preset": "fast", "jitter": 0.1},
+    "fast, jitter 0.2": {"preset": "fast", "jitter": 0.2},
+    "fast, jitter 0.4": {"preset": "fast", "jitter": 0.4},
+    "fast, not corrected": {"preset": "fast", "consistent": False},
+    "fast, picture never renewed": {"preset": "fast", "code": NEVER_RENEWED},
+    "fast, without noise in the code": {"preset": "fast", "code": dip.codes.Autoencoding(noise=0)},
+    "fast, 32, 64, 64, 64, 64 channels": {"preset": "fast", **net(32, 64, 64, 64, 64, skip=WIDE)},
+    "fast, skip connections of 4 channels": {"preset": "fast", **THIN},
+    "fast, mirrored": {"preset": "fast", "flips": 1},
     "fast": {"preset": "fast"},
 }
 
@@ -230,7 +241,7 @@ def follow(task: Any, clean: np.ndarray, variant: dict[str, Any], options: argpa
             if iteration % EVERY == 0:
                 found["iteration"].append(iteration)
                 for kind, picture in (("average", fit.current), ("output", fit.output)):
-                    found[kind].append(round(dip.metrics.psnr(task.compose(picture), target), 3))
+                    found[kind].append(round(dip.metrics.psnr(fit.compose(picture), target), 3))
                 found["loss"].append(round(float(fit.history["loss"][-1]), 7))
     return {**found, "seconds_an_iteration": round(seconds / options.iters, 4)}
 

@@ -11,9 +11,8 @@ Writes super_resolve.png; --help tells the options.
 #
 # Sixteen unknown pixels stand behind each one that was measured. Interpolation puts something smooth between the
 # known ones. Deep Image Prior asks the network for a *large* picture that, made small again, is the one we have; of
-# the many that are, the network comes to one with clean edges first.
-#
-# So the picture is never enlarged. The network makes a large one, and the loss compares at the small size.
+# the many that are, the network comes to one with clean edges first: it makes a large picture, and the loss compares
+# at the small size.
 
 # %%
 import argparse
@@ -53,7 +52,8 @@ small = resized(original, height // FACTOR, width // FACTOR, Image.Resampling.LA
 #
 # `kernel` says how the small picture came to be (here and by default: a Lanczos filter, as most programs do it). If
 # yours is the mean over blocks of pixels, as a camera's "binning" makes it, say `kernel="box"`: with a wrong kernel
-# the network invents what has to be there to explain the difference.
+# the network invents what has to be there to explain the difference. With the preset "fast" the network is shown a
+# picture that comes down to the small one, at first by interpolation, then from its own average, under strong noise.
 
 # %%
 restored = dip.super_resolve(
@@ -61,7 +61,7 @@ restored = dip.super_resolve(
     FACTOR,
     iters=options.iters,
     kernel="lanczos2",
-    network={"down": [64] * 5, "up": [64] * 5},  # half of the paper's channels
+    preset="fast",
 )
 
 # %% [markdown]

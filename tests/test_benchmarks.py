@@ -187,7 +187,7 @@ def test_many_at_a_time_are_measured_and_compared(tmp_path):
     ("task", "names"),
     [
         ("inpaint", ["fast", "32, 64, 64, 64, 64 channels, nearest, learning rate 0.003, jitter 0.01"]),
-        ("super-resolve", ["fast", "32, 64, 64, 64, 64 channels"]),
+        ("super-resolve", ["fast", "64 channels everywhere, corrected", "fast, picture never renewed"]),
     ],
 )
 def test_search_of_other_tasks(data, tmp_path, task, names):

@@ -131,6 +131,17 @@ def test_super_resolution_is_exactly_factor_times_as_large(factor):
     assert files.read("out.tif").pixels.shape == (7 * factor, 10 * factor, 3)
 
 
+@pytest.mark.parametrize("word", ["--consistent", "--no-consistent"])
+def test_super_resolution_is_corrected_or_not(word):
+    make("in.png")
+    words = ("super-resolve", "in.png", "--factor", 2, word, "-o", "out.png", "--json", "r.json", *QUICK)
+    assert dip_command(*words) == 0
+    assert json.loads(Path("r.json").read_text())["settings"]["consistent"] is (word == "--consistent")
+    task = dip.SuperResolve(files.read("in.png").pixels, 2)
+    fit = dip.fit(task, iters=3, network=NET, precision="float32", consistent=word == "--consistent")
+    np.testing.assert_array_equal(files.read("out.png").pixels, fit.image)
+
+
 def test_reference_gives_psnr_and_ssim_of_what_was_written(capsys):
     noisy, clean = make("in.png"), make("clean.png", seed=1)
     assert (

@@ -172,7 +172,8 @@ def super_resolve(name: str, options: argparse.Namespace) -> tuple[dip.SuperReso
     """Return the task, and the clean picture."""
     clean = cropped(name, options)
     small = dip.operators.Downsample(options.factor)(as_tensor(clean, torch.device("cpu"))[None])
-    return dip.SuperResolve(small, options.factor), clean
+    noise = torch.randn(small.shape, generator=torch.Generator().manual_seed(0)) * options.small_sigma / 255
+    return dip.SuperResolve((small + noise).clamp(0, 1), options.factor), clean
 
 
 SEARCHES: dict[str, tuple[Callable[[str, argparse.Namespace], tuple[Any, np.ndarray]], Variants]] = {
@@ -191,6 +192,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--sigma", type=float, default=25, help="of the noise, where white is 255")
     parser.add_argument("--missing", type=float, default=0.5, help="share of the pixels that inpainting has to find")
     parser.add_argument("--factor", type=int, default=4, help="of the super-resolution")
+    parser.add_argument("--small-sigma", type=float, default=0, help="of noise in the small picture; default 0")
     parser.add_argument("--iters", type=int, default=600)
     parser.add_argument("--out", type=Path, help="default: search-TASK.json in benchmarks/results")
     options = parser.parse_args(arguments)
@@ -203,10 +205,11 @@ def main(arguments: list[str] | None = None) -> None:
     out = options.out or Path(__file__).parent / "results" / f"search-{options.task}.json"
     report: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
     out.parent.mkdir(parents=True, exist_ok=True)
+    noise = f", noise of sigma {options.small_sigma:g}" if options.small_sigma else ""
     degraded = {
         "denoise": f", sigma {options.sigma:g}",
         "inpaint": f", {options.missing:.0%} missing",
-        "super-resolve": f", {options.factor} times",
+        "super-resolve": f", {options.factor} times{noise}",
     }
     for name in options.pictures:
         for variant in options.variants or variants:

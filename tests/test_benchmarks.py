@@ -192,10 +192,10 @@ def test_many_at_a_time_are_measured_and_compared(tmp_path):
 )
 def test_search_of_other_tasks(data, tmp_path, task, names):
     path = tmp_path / "search.json"
-    words = ("--pictures", "set9/f16", "--size", 64, "--iters", 50, "--missing", 0.3)
+    words = ("--pictures", "set9/f16", "--size", 64, "--iters", 50, "--missing", 0.3, "--small-sigma", 5)
     run("search.py", task, "--data", data, *words, "--variants", *names, "--out", path)
     ((name, found),) = json.loads(path.read_text()).items()
-    assert name.endswith({"inpaint": "30% missing", "super-resolve": "4 times"}[task])
+    assert name.endswith({"inpaint": "30% missing", "super-resolve": "4 times, noise of sigma 5"}[task])
     assert list(found) == names
     for one in found.values():
         assert 10 < one["average"][0] < 40

@@ -243,7 +243,6 @@ def resolve(task: Problem, options: Options) -> Settings:
     callbacks = callables(given.get("callbacks", ()), "callbacks", "functions that take the fit, such as [print]")
     optimizer = optimizers.check(given.get("optimizer", preset.optimizer))
     lr = positive_float(given.get("lr", preset.lr if optimizer == preset.optimizer else optimizers.LR[optimizer]), "lr")
-    jitter = positive_float(given.get("jitter", preset.jitter), "jitter", zero_ok=True)
     average = ExponentialAverage(given.get("average", preset.average)).decay  # which checks it
     stop = _stop(given.get("stop"), loss)
     checkpoint, every = checkpoints.place(given.get("checkpoint"), given.get("checkpoint_every"))
@@ -260,6 +259,10 @@ def resolve(task: Problem, options: Options) -> Settings:
     if (isinstance(code, codes.Autoencoding) or consistent) and not isinstance(task, Correcting):
         what = "consistent=True" if consistent else f"code={code!r}"
         raise ValueError(f"{what} is for dip.SuperResolve, which can correct a picture; this is {task.task}")
+    usual = preset.jitter
+    if isinstance(preset.code, codes.Autoencoding) and not isinstance(code, codes.Autoencoding):
+        usual = min(usual, 0.03)  # which is for a picture as the code, and would drown another
+    jitter = positive_float(given.get("jitter", usual), "jitter", zero_ok=True)
     mirrored = flips.check(given.get("flips"), preset.flips, task.task, code)
     network = _network(given.get("network"), preset, code.channels, channels, weights_seed)
     if not getattr(network, "follows_dtype", False):

@@ -73,6 +73,15 @@ def test_a_code_that_is_optimised_is_left_alone():
     assert (fit.code - dip.Fit(enlarging(), **SMALL).code).abs().max() < 1e-3
 
 
+def test_the_presets_jitter_is_for_its_own_code():
+    def jitter(**options):
+        return dip.Fit(enlarging(), preset="fast", **options).settings.jitter
+
+    assert jitter() == jitter(code=Autoencoding(noise=2)) == 0.3
+    assert jitter(code="uniform") == 0.03
+    assert jitter(code="uniform", jitter=0.2) == 0.2
+
+
 def test_in_crops_it_is_renewed_once_for_all_tiles():
     small, codes = picture((36, 50, 3)), []
     options = {"tile": 48, "network": NET, "code": Autoencoding(noise=2, renewed=2), "progress": False}

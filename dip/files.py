@@ -316,11 +316,10 @@ def find(
     found = []
     for parent, folders, names in os.walk(folder, onerror=fail):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            path = Path(parent, name)
-            if path.suffix.lower() in _KINDS and not name.startswith("."):
+        for path in (Path(parent, name) for name in names if not name.startswith(".")):
+            if path.suffix.lower() in _KINDS:
                 found.append(path)
-            elif others is not None and not name.startswith("."):
+            elif others is not None:
                 others.append(path)
     return sorted(found)
 

@@ -15,7 +15,16 @@ from dip.errors import positive_float, positive_int
 
 
 @dataclass(frozen=True)
-class Uniform:
+class _Noise:
+    channels: int = 32
+    scale: float = 0.1
+
+    def __post_init__(self) -> None:
+        positive_int(self.channels, "channels")
+        positive_float(self.scale, "scale")
+
+
+class Uniform(_Noise):
     """Independent uniform noise, z ~ U(0, scale): the code of most of the paper's experiments.
 
     Parameters
@@ -26,20 +35,12 @@ class Uniform:
         Upper end of the range.
     """
 
-    channels: int = 32
-    scale: float = 0.1
-
-    def __post_init__(self) -> None:
-        positive_int(self.channels, "channels")
-        positive_float(self.scale, "scale")
-
     def draw(self, frame: Frame, generator: torch.Generator) -> Tensor:
         """Return z (see `Code.draw`)."""
         return torch.rand(1, self.channels, frame.height, frame.width, generator=generator).mul_(self.scale)
 
 
-@dataclass(frozen=True)
-class Normal:
+class Normal(_Noise):
     """Independent normal noise, z ~ N(0, scale²).
 
     Parameters
@@ -49,13 +50,6 @@ class Normal:
     scale : float, default 0.1
         Standard deviation.
     """
-
-    channels: int = 32
-    scale: float = 0.1
-
-    def __post_init__(self) -> None:
-        positive_int(self.channels, "channels")
-        positive_float(self.scale, "scale")
 
     def draw(self, frame: Frame, generator: torch.Generator) -> Tensor:
         """Return z (see `Code.draw`)."""

@@ -13,10 +13,20 @@ from dip.errors import non_negative_int, positive_float
 from dip.noise import noise_level
 
 
+@dataclass(frozen=True)
 class _Renewed:
     """What codes have in common that show the network pictures of what it is to make, and are made anew on the way."""
 
-    renewed: int
+    scale: float | None = None
+    noise: int = 8
+    renewed: int = 100
+    image_channels: int = 0
+
+    def __post_init__(self) -> None:
+        if self.scale is not None:
+            positive_float(self.scale, "scale")
+        non_negative_int(self.noise, "noise")
+        non_negative_int(self.renewed, "renewed")
 
     def renews(self, iteration: int, tiles: int = 1) -> bool:
         """Tell whether there are new pictures after so many iterations, of a picture of so many tiles."""
@@ -62,18 +72,12 @@ class Denoised(_Renewed):
     via autoencoding sequential deep image prior", NeurIPS 2024.
     """
 
-    scale: float | None = None
-    noise: int = 8
-    renewed: int = 100
-    image_channels: int = 0
     level: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("scale", "level"):
-            if getattr(self, name) is not None:
-                positive_float(getattr(self, name), name)
-        non_negative_int(self.noise, "noise")
-        non_negative_int(self.renewed, "renewed")
+        super().__post_init__()
+        if self.level is not None:
+            positive_float(self.level, "level")
 
     @property
     def channels(self) -> int:
@@ -137,17 +141,8 @@ class Autoencoding(_Renewed):
     NeurIPS 2024, where the output becomes the input by and by, without the correction.
     """
 
-    scale: float | None = None
-    noise: int = 8
     renewed: int = 25
-    image_channels: int = 0
     factor: int = 1
-
-    def __post_init__(self) -> None:
-        if self.scale is not None:
-            positive_float(self.scale, "scale")
-        non_negative_int(self.noise, "noise")
-        non_negative_int(self.renewed, "renewed")
 
     @property
     def channels(self) -> int:

@@ -28,6 +28,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import skimage.data
 import torch
 from speed import noisy, original_step
@@ -67,8 +68,9 @@ def main(arguments: list[str] | None = None) -> None:
     many = [together(preset, options) for preset in ("fast", "paper")]
     print(json.dumps(many), flush=True)
     fits = [whole(preset, sigma) for preset, sigma in (("fast", 25), ("fast", 50), ("paper", 25))]
+    fits.append(enlarged())
     print(json.dumps(fits), flush=True)
-    one = kernels()
+    one, small = kernels(512), kernels(SMALL)
     report = {
         "experiment": "milliseconds an iteration and peak memory on a GPU, of runs recorded as CUDA graphs",
         "iterations": options.iters,
@@ -76,6 +78,7 @@ def main(arguments: list[str] | None = None) -> None:
         "many": many,
         "fits": fits,
         "kernels, 512 x 512, paper, bfloat16": by_name(one),
+        f"kernels, {SMALL} x {SMALL}, paper, bfloat16": by_name(small),
         "environment": dip.devices.environment(),
         "date": datetime.date.today().isoformat(),
     }
@@ -168,13 +171,31 @@ def at_once(preset: str, count: int, size: int, options: argparse.Namespace) -> 
 
 def whole(preset: str, sigma: float) -> dict[str, Any]:
     """Fit a photograph, recorded and not."""
-    clean = skimage.data.astronaut()[:256, 100:356]
+    clean = photograph()
     given = dip.degradations.gaussian(clean, sigma, seed=0)
-    found: dict[str, Any] = {"name": preset, "sigma": sigma, "size": len(clean)}
+    return {"name": preset, "sigma": sigma, "size": len(clean), **by_engine(dip.Denoise(given), clean, preset)}
+
+
+def enlarged() -> dict[str, Any]:
+    """Super-resolve a photograph, recorded and not."""
+    clean = photograph()
+    shrink = dip.operators.Downsample(4).double()
+    given = shrink(torch.from_numpy(clean / 255.0).permute(2, 0, 1)[None])[0].permute(1, 2, 0).numpy()
+    return {"name": "fast", "factor": 4, "size": len(clean), **by_engine(dip.SuperResolve(given, 4), clean, "fast")}
+
+
+def photograph() -> np.ndarray:
+    """Return a picture of 256 x 256 pixels."""
+    return skimage.data.astronaut()[:256, 100:356]
+
+
+def by_engine(task: dip.problem.Problem, clean: np.ndarray, preset: str) -> dict[str, Any]:
+    """Return seconds and PSNR of a whole fit, recorded and not."""
+    found: dict[str, Any] = {}
     for engine in ("graph", "plain"):
         with warnings.catch_warnings():
             warnings.simplefilter("error", RuntimeWarning)
-            fit = dip.fit(dip.Denoise(given), preset=preset, device="cuda", engine=engine, seed=0, progress=False)
+            fit = dip.fit(task, preset=preset, device="cuda", engine=engine, seed=0, progress=False)
         psnr = dip.metrics.psnr(fit.image, clean)
         found |= {f"{engine}, seconds": round(fit.seconds, 2), f"{engine}, PSNR": round(psnr, 2)}
     return found
@@ -199,7 +220,7 @@ def spread(times: list[float]) -> dict[str, float]:
     return {name: round(value, 3) for name, value in found.items()}
 
 
-def kernels() -> list[tuple[float, float, str]]:
+def kernels(size: int) -> list[tuple[float, float, str]]:
     """Return the kernels of an iteration in order: beginning and length in microseconds, and name."""
     profiler = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA])
 
@@ -210,7 +231,7 @@ def kernels() -> list[tuple[float, float, str]]:
         elif fit.iteration == 63:
             profiler.stop()
 
-    new_fit(512, "bfloat16", "paper", look).run(130)
+    new_fit(size, "bfloat16", "paper", look).run(130)
     events = sorted(profiler.events(), key=lambda event: event.time_range.start)
     events = [event for event in events if event.device_type == torch.autograd.DeviceType.CUDA]
     one = events[len(events) // 3 : 2 * len(events) // 3]

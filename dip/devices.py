@@ -137,6 +137,32 @@ def asynchronous(device: torch.device) -> bool:
     return device.type != "cpu"
 
 
+class Fetched:
+    """Numbers on their way from a device.
+
+    To ask for them is to wait for what was queued before them on the device, and for nothing after.
+
+    Parameters
+    ----------
+    numbers : Tensor
+        What is fetched.
+    """
+
+    def __init__(self, numbers: Tensor) -> None:
+        self._numbers, self._there = numbers, None
+        if numbers.is_cuda:
+            self._numbers = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True)
+            self._numbers.copy_(numbers, non_blocking=True)
+            self._there = torch.cuda.Event(blocking=True)
+            self._there.record(torch.cuda.current_stream(numbers.device))
+
+    def values(self) -> list[float]:
+        """Return them."""
+        if self._there is not None:
+            self._there.synchronize()
+        return list(self._numbers.tolist())
+
+
 def free_memory(device: torch.device) -> int | None:
     """Return how many bytes can still be had on a device, or None where nobody can say.
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dip import devices
+from dip.devices import Fetched
 from dip.errors import warn
 
 if TYPE_CHECKING:
@@ -147,7 +148,8 @@ class Watch:
 
     def __init__(self) -> None:
         self.unchecked: list[Tensor] = []
-        self._copied: tuple[int, dict[str, Any]] | None = None  # is kept if the losses up to that iteration are good
+        # a state, its iteration and the losses up to there: it is kept if they are good
+        self._copied: tuple[int, dict[str, Any], Fetched] | None = None
 
     def check(self, fit: Fit, loss: Tensor) -> bool:
         """Take the loss of an iteration; return False if the state had to be restored."""
@@ -159,7 +161,7 @@ class Watch:
         if waits and self._copied and not self._look(fit):
             return False
         if guard.is_due(fit.iteration):
-            self._copied = fit.iteration, fit._trainable_state()
+            self._copied = fit.iteration, fit._kept_state(), Fetched(torch.stack(self.unchecked))
             if waits:
                 return True
         return self.settle(fit)
@@ -173,9 +175,9 @@ class Watch:
 
     def _look(self, fit: Fit) -> bool:
         """Look at the losses up to the last copy, and keep that; at all where there is none."""
-        last, state = self._copied or (fit.iteration, None)
+        last, state, fetched = self._copied or (fit.iteration, None, Fetched(torch.stack(self.unchecked)))
         count = len(self.unchecked) - (fit.iteration - last)
-        values = torch.stack(self.unchecked[:count]).tolist()
+        values = fetched.values()
         bad = next(filter(fit._guard.is_bad, values), None)
         if bad is not None:
             self.unchecked.clear()

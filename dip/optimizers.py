@@ -60,8 +60,7 @@ def create(name: str, parameters: Sequence[Tensor], lr: float) -> torch.optim.Op
 
 def state_dict(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Return copies of the state, by the number of the parameter it belongs to."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    states = {str(i): optimizer.state[p] for i, p in enumerate(parameters) if p in optimizer.state}
+    states = live_state(optimizer)
     if not isinstance(optimizer, torch.optim.Adam):
         return {name: _copy(state) for name, state in states.items()}
     there = {(name, key): value for name, state in states.items() for key, value in state.items()}
@@ -69,6 +68,12 @@ def state_dict(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     for (name, key), value in copies(there).items():
         found[name][key] = value
     return found
+
+
+def live_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return the state itself, by the number of the parameter it belongs to."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    return {str(i): optimizer.state[p] for i, p in enumerate(parameters) if p in optimizer.state}
 
 
 def copies(tensors: dict[_Name, Tensor]) -> dict[_Name, Tensor]:

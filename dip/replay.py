@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 
 ENGINES = ("auto", "graph", "plain")
 WORTHWHILE = 100  # iterations of the run that have to be left: to record and compare takes the time of about ten
-_LOOK = 25  # iterations between two looks at a recording's tensors where only the package's own code has run
+# Iterations between two looks at a recording's tensors where only the package's own code has run, and the first: not
+# those in which the guard has its look.
+_LOOK, _FIRST = 100, 62
 _SECOND = 0.25  # factor of the learning rate in the second iteration of the comparison: a new rate has to act
 # Of the loss and the output, relative: the weights are the same and so, in all likelihood, are the kernels.
 _NEAR = {torch.float32: 1e-3, torch.bfloat16: 1e-2}
@@ -92,7 +94,7 @@ class Replays:
     @staticmethod
     def next_look(iteration: int) -> int:
         """Return the next iteration before which the recording's tensors are looked at."""
-        return iteration + 1 + (_LOOK // 2 - iteration) % _LOOK
+        return iteration + 1 + (_FIRST - iteration) % _LOOK
 
     def doubt(self) -> None:
         """Let the tensors be looked at before the next replay: a state was put back, maybe into other ones."""
@@ -163,12 +165,12 @@ class Replay:
             return ()
 
         self._second = device.record(advance)
+        self._rooms = [_Room(fit), _Room(fit)]
         self.addresses, self._others = _addresses(fit), not all(map(_known, _code(fit)))
 
     def is_due(self, fit: Fit) -> bool:
         """Tell whether somebody may have changed something, or nobody has looked for long: it takes a millisecond."""
-        # not in the iteration in which the guard waits for the device
-        if self._others or fit.iteration % _LOOK == _LOOK // 2:
+        if self._others or fit.iteration % _LOOK == _FIRST:
             return True
         ran = [callback for callback in fit.callbacks if fit.iteration % getattr(callback, "every", 1) == 0]
         return not all(one is None or _known(one) for one in (*map(_called, ran), fit.settings.stop))
@@ -199,10 +201,38 @@ class Replay:
         self._average.count += count
         return own, data, output.clone()
 
+    def kept(self, fit: Fit) -> dict[str, Any]:
+        """Return a copy of what an optimiser's step changes, for the guard: in the room that it does not need."""
+        one, other = self._rooms
+        return (other if fit._guard.good is one.state else one).filled(fit)
+
     def close(self) -> None:
         """Leave an optimiser for plain steps; the gradients lie in memory that belongs to the graphs."""
         optimizers.recordable(self._optimizer, False)
         self._optimizer.zero_grad(set_to_none=True)
+
+
+class _Room:
+    """Room for a copy of what an optimiser's step changes; to copy it takes a few calls, and nothing is looked for."""
+
+    def __init__(self, fit: Fit) -> None:
+        self.state = fit._trainable_state()
+        optimizer = optimizers.live_state(fit._optimizer)
+        live = {"network": fit.network.state_dict(), "code": fit.code, "optimizer": optimizer}
+        there = dict(_tensors("", live))
+        self._kinds: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+        for name, copy in _tensors("", {name: self.state[name] for name in live}):
+            copies, originals = self._kinds.setdefault(copy.dtype, ([], []))
+            copies.append(copy)
+            originals.append(there[name])
+
+    @torch.no_grad()
+    def filled(self, fit: Fit) -> dict[str, Any]:
+        """Copy it there, and return what has come of it: what `Fit._trainable_state` returns."""
+        for copies, originals in self._kinds.values():
+            torch._foreach_copy_(copies, originals)
+        self.state = {**self.state, **fit._looks()}
+        return self.state
 
 
 def _called(callback: Any) -> Any:

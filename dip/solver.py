@@ -407,15 +407,23 @@ class Fit:
         preset = self.settings.preset.name
         return {"dip": __version__, "preset": preset, **task, **self.settings.fingerprint(), **self._digests}
 
+    def _kept_state(self) -> dict[str, Any]:
+        """Return what `_trainable_state` does; a recording has room for two, that of the guard and the next."""
+        made = self._replays.made
+        return self._trainable_state() if made is None else made.kept(self)
+
     def _trainable_state(self) -> dict[str, Any]:
         """Return copies of all that an optimiser's step changes, and the average."""
         return {
             "network": optimizers.copies(self.network.state_dict()),
             "code": self.code.detach().clone() if self.code.requires_grad else None,
             "optimizer": optimizers.state_dict(self._optimizer),
-            "average": self._average.state_dict(),
-            "output": self._output,
+            **self._looks(),
         }
+
+    def _looks(self) -> dict[str, Any]:
+        """Return the part of that which is no training's: the average, copied, and the output."""
+        return {"average": self._average.state_dict(), "output": self._output}
 
     @torch.inference_mode(False)
     def _load_trainable_state(self, state: dict[str, Any]) -> None:

@@ -161,6 +161,14 @@ def test_jitter_that_a_kernel_draws_goes_on_from_a_checkpoint(tape, own_draws, t
     assert_same_fit(whole, resumed)
 
 
+@pytest.fixture
+def looks_often(monkeypatch):
+    """Look at a recording's tensors in iterations 13 and 38, too."""
+    monkeypatch.setattr(replay, "_LOOK", 25)
+    monkeypatch.setattr(replay, "_FIRST", 12)
+
+
+@pytest.mark.usefixtures("looks_often")
 def test_iterations_that_nobody_looks_at_are_done_in_a_row(tape, monkeypatch):
     steps, seen, saved = [], [], []
     step = dip.Fit.step
@@ -176,6 +184,7 @@ def test_iterations_that_nobody_looks_at_are_done_in_a_row(tape, monkeypatch):
     assert fit.iteration == fit._average.count == 60
 
 
+@pytest.mark.usefixtures("looks_often")
 def test_new_pictures_and_flips_begin_in_an_iteration_of_their_own(tape, monkeypatch):
     steps, step = [], dip.Fit.step
     monkeypatch.setattr(dip.Fit, "step", lambda fit: (steps.append(fit.iteration + 1), step(fit)))

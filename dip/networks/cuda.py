@@ -89,6 +89,11 @@ class Picture:
         self._program = None if x.is_meta else program(x.device, x.dtype, width)
         self._like = x
 
+    @property
+    def processors(self) -> int:
+        """How many the device has, 1 where there is none."""
+        return 1 if self._program is None else self._program.processors
+
     def launch(self, kernel: str, lines: int, *arguments: Any) -> None:
         """Queue a kernel of a block for each of so many lines, a row or `threads[1]` pixels."""
         if self._program is not None:

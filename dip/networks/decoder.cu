@@ -137,9 +137,10 @@ FILTER(2) blur_moments(
         Strip own = strip_of(strip, height, width, rows);
         blur_strip<true>(own, x, beside, sides, y, images, height, width, channels, length, sums);
     }
+    Known known = known_of(0, bias, running_mean, running_variance, seen, channels, thread_of_block());
     if (total<2>(shared, sums, partial, ticket, channels))
-        conclude(shared, 0, bias, mean, deviation, running_mean, running_variance, seen, channels, pixels, pixels, eps,
-                 momentum);
+        conclude(shared, known, 0, bias, mean, deviation, running_mean, running_variance, seen, channels, pixels,
+                 pixels, eps, momentum);
 }
 
 // The gradient of x (images, height, width, channels) from that of y, g, which has three lines less.
@@ -279,8 +280,9 @@ KERNEL(1) gather_small(
         };
         over_line(padded, x + own, i, height, width, channels, channels, 1, REPEAT, each);
     }
+    float known = deviation_of(deviation, channels);
     if (total<2>(shared, sums, partial, ticket, channels))
-        conclude_gradients(shared, deviation, scale, to_scale, to_offset, 0, shares, channels,
+        conclude_gradients(shared, known, deviation, scale, to_scale, to_offset, 0, shares, channels,
                            4.0f * images * height * width, frozen);
 }
 

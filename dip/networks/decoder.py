@@ -28,8 +28,9 @@ __all__ = ["Ready", "conv_enlarged", "ready", "worthwhile"]
 _PIXELS, _CHANNELS = 2**15, 16
 _FEW = 16  # channels of a branch at most
 _REPEAT = 2  # a padding of the kernels: the border pixels again
-_ROWS = 8  # that a thread of the filter goes down
-_FILTER = 256  # threads of its blocks at most
+# Of the filter: threads of its blocks at most, how many blocks find room on a processor, rows that are read before the
+# first one is made, and how often a processor may be given blocks anew.
+_FILTER, _ROOM, _BEFORE, _TURNS = 256, {"blur": 3, "blur_moments": 2, "blur_back": 3}, 3, 8
 _TILE = 32  # weights along the sides of those that a block turns
 
 
@@ -125,15 +126,23 @@ def _tiles(outputs: int, few: int, channels: int) -> int:
     return 9 * -(-outputs // _TILE) * -(-(few + channels) // _TILE)
 
 
-def _filtering(y: Tensor) -> tuple[cuda.Picture, int]:
-    """Return what kernels that filter are launched for, and the strips of y that their blocks have.
+def _filtering(kernel: str, y: Tensor) -> tuple[cuda.Picture, int, int]:
+    """Return what a kernel that filters is launched for, the strips of y that its blocks have, and the rows of a strip.
 
-    The blocks have fewer threads than others, for each needs more registers.
+    The blocks have fewer threads than others, for each needs more registers. There are as many strips as keep all
+    processors busy to the end: the fewer, the fewer rows are read twice.
     """
     picture, (images, _, height, width) = cuda.Picture(y), y.shape
     across = picture.threads[0]
     picture.threads = across, _FILTER // across
-    return picture, images * -(-height // _ROWS) * -(-width // picture.threads[1])
+    columns, at_once = images * -(-width // picture.threads[1]), picture.processors * _ROOM[kernel]
+    choices = []
+    for turns in range(1, _TURNS + 1):
+        rows = -(-height // max(1, min(turns * at_once // columns, height)))
+        strips = columns * -(-height // rows)
+        choices.append((-(-strips // at_once) * (rows + _BEFORE), strips, rows))
+    _, strips, rows = min(choices)
+    return picture, strips, rows
 
 
 class _ConvSmall(torch.autograd.Function):
@@ -165,13 +174,14 @@ class _ConvSmall(torch.autograd.Function):
         picture.pixels("sides", 12 * images * length, x, *line, beyond, *size)
         spread = ordered(F.conv_transpose2d(padded, turned, stride=2, padding=1))
         y, from_sides = empty(x, outputs, *large), torch.bmm(beyond, of_sides)
-        made_of, extent = (spread, from_branch, from_sides, y), (images, *large, outputs, _ROWS, length)
-        filtering, strips = _filtering(y)
+        kernel = "blur" if following is None else "blur_moments"
+        filtering, strips, rows = _filtering(kernel, y)
+        made_of, extent = (spread, from_branch, from_sides, y), (images, *large, outputs, rows, length)
         if following is None:
-            filtering.launch("blur", strips, *made_of, *extent)
+            filtering.launch(kernel, strips, *made_of, *extent)
         else:
             sought, last = following.sought()
-            filtering.sum("blur_moments", strips, norm, *made_of, *sought, last=(*extent, strips, *last))
+            filtering.sum(kernel, strips, norm, *made_of, *sought, last=(*extent, strips, *last))
         ctx.norm, ctx.frozen, ctx.few, ctx.reflect, ctx.later = norm, not norm.training, few, layer.reflect, later
         ctx.save_for_backward(x, padded, beyond, seen, turned, of_branch, of_sides, *line[:3])
         return y
@@ -190,8 +200,8 @@ class _ConvSmall(torch.autograd.Function):
                 size_there = *large, few, len(of_branch), ctx.reflect
                 cuda.Picture(to_branch).launch("patches_back", images * large[0], to_seen, to_branch, *size_there)
         spread = empty(g, outputs, large[0] + 3, large[1] + 3)
-        filtering, strips = _filtering(spread)
-        filtering.launch("blur_back", strips, g, spread, *spread.shape[2:], outputs, _ROWS)
+        filtering, strips, rows = _filtering("blur_back", spread)
+        filtering.launch("blur_back", strips, g, spread, *spread.shape[2:], outputs, rows)
         ends = g.new_empty(4, images * length, outputs)
         cuda.Picture(g).pixels("ends", len(ends) * ends.shape[1], g, ends, images, *large, outputs, length)
 

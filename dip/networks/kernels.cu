@@ -234,17 +234,27 @@ __device__ __forceinline__ void brought_down(
 
 // ------------------------------------------------------------------ sums
 
+// Take a ticket and return how many were taken before; what those who did had written is there to be read.
+__device__ __forceinline__ unsigned taken_before(unsigned* ticket) {
+#if EMULATED
+    return atomicInc(ticket, gridDim.x - 1);
+#else
+    unsigned before;
+    asm volatile("atom.acq_rel.gpu.global.inc.u32 %0, [%1], %2;"
+                 : "=r"(before) : "l"(ticket), "r"(gridDim.x - 1) : "memory");
+    return before;
+#endif
+}
+
 // Add up the blocks' sums, `all` of each in `partial`. In the block that is done last, true is returned and shared memory
 // begins with the sums; it has to have room for `room` times as many. In the others, false.
 __device__ bool added_up(float* shared, const float* partial, unsigned* ticket, int all, int room) {
     __shared__ int last;
     int thread = threadIdx.y * blockDim.x + threadIdx.x, threads = blockDim.x * blockDim.y;
-    __threadfence();
     __syncthreads();
-    if (thread == 0) last = atomicInc(ticket, gridDim.x - 1) == gridDim.x - 1;
+    if (thread == 0) last = taken_before(ticket) == gridDim.x - 1;
     __syncthreads();
     if (!last) return false;
-    __threadfence();
     // some threads for each value, or each four, so that many are on their way at a time
     int wide = all % 4 ? 1 : 4, columns = all / wide, groups = threads / columns;
     groups = groups < 1 ? 1 : groups > room ? (room < 1 ? 1 : room) : groups;
@@ -296,30 +306,55 @@ __device__ bool total(float* shared, const float (*sums)[V], float* partial, uns
             float sum = 0;
 #pragma unroll 8
             for (int row = 0; row < blockDim.y; ++row) sum += shared[row * both + k];
-            partial[blockIdx.x * all + s * channels + k] = sum;
+            if (S == 2 && gridDim.x == 1)
+                shared[k] = sum;  // which only this thread has read
+            else
+                partial[blockIdx.x * all + s * channels + k] = sum;
         }
+    }
+    if (S == 2 && gridDim.x == 1) {
+        __syncthreads();
+        return true;
     }
     return added_up(shared, partial, ticket, all, blockDim.y * both / all);
 }
 
+// What is known of a thread's first channel before there are any sums. Whoever takes the sums asks for it before he waits
+// for them: what is read after something was written is read late.
+struct Known {
+    float x, bias, mean, variance;
+    long long seen;
+};
+
+__device__ __forceinline__ Known known_of(
+    const T* x, const float* bias, const float* running_mean, const float* running_variance, const long long* seen,
+    int channels, int c
+) {
+    c = c < channels ? c : channels - 1;
+    return {x ? wide(x[c]) : 0.0f, bias ? bias[c] : 0.0f, running_mean[c], running_variance[c], seen ? *seen : 0};
+}
+
+__device__ __forceinline__ int thread_of_block() { return threadIdx.y * blockDim.x + threadIdx.x; }
+
 // From sums over x - x of the first pixel, or over x without one, to the statistics; the running ones take their share.
 __device__ void conclude(
-    const float* shared, const T* x, const float* bias, float* mean, float* deviation, float* running_mean,
-    float* running_variance, long long* seen, int channels, float pixels, float count, float eps, float momentum
+    const float* shared, Known known, const T* x, const float* bias, float* mean, float* deviation,
+    float* running_mean, float* running_variance, long long* seen, int channels, float pixels, float count, float eps,
+    float momentum
 ) {
-    int thread = threadIdx.y * blockDim.x + threadIdx.x;
+    int thread = thread_of_block();
+    if (seen && thread == 0) *seen = known.seen + 1;
     for (int c = thread; c < channels; c += blockDim.x * blockDim.y) {
+        if (c != thread) known = known_of(x, bias, running_mean, running_variance, 0, channels, c);
         float apart = shared[c] / pixels;
         float variance = shared[channels + c] / pixels - apart * apart;
         variance = variance < 0 ? 0 : variance;  // but NaN stays
-        float middle = x ? wide(x[c]) + apart : apart;
+        float middle = known.x + apart;
         mean[c] = middle;
         deviation[c] = 1.0f / sqrtf(variance + eps);
-        float shifted = bias ? middle + bias[c] : middle;
-        running_mean[c] += momentum * (shifted - running_mean[c]);
-        running_variance[c] += momentum * (variance * (count / (count - 1)) - running_variance[c]);
+        running_mean[c] = known.mean + momentum * (middle + known.bias - known.mean);
+        running_variance[c] = known.variance + momentum * (variance * (count / (count - 1)) - known.variance);
     }
-    if (seen && thread == 0) *seen += 1;
 }
 
 // Mean and 1 / deviation of each channel of x (pixels, channels).
@@ -344,9 +379,10 @@ KERNEL(2) moments(
             }
         }
     }
+    Known known = known_of(x, bias, running_mean, running_variance, seen, channels, thread_of_block());
     if (total<2>(shared, sums, partial, ticket, channels))
-        conclude(shared, x, bias, mean, deviation, running_mean, running_variance, seen, channels, pixels, pixels, eps,
-                 momentum);
+        conclude(shared, known, x, bias, mean, deviation, running_mean, running_variance, seen, channels, pixels,
+                 pixels, eps, momentum);
 }
 
 // Those of x (images, height, width, channels) enlarged twofold.
@@ -373,9 +409,10 @@ KERNEL(1) moments_enlarged(
         }
     }
     float pixels = (float)images * height * width;
+    Known known = known_of(x, 0, running_mean, running_variance, seen, channels, thread_of_block());
     if (total<2>(shared, sums, partial, ticket, channels))
-        conclude(shared, x, 0, mean, deviation, running_mean, running_variance, seen, channels, pixels, 4 * pixels, eps,
-                 momentum);
+        conclude(shared, known, x, 0, mean, deviation, running_mean, running_variance, seen, channels, pixels,
+                 4 * pixels, eps, momentum);
 }
 
 // ------------------------------------------------------------------ forwards
@@ -474,18 +511,27 @@ KERNEL(1) enlarge(
 
 // ------------------------------------------------------------------ backwards
 
+// 1 / deviation of a thread's first channel, asked for in time, as `known_of`; 0 where there is none.
+__device__ __forceinline__ float deviation_of(const float* deviation, int channels) {
+    int c = thread_of_block();
+    return deviation && c < channels ? deviation[c] : 0.0f;
+}
+
 // From the sums of g and of g * (x - mean), to the gradients of scale, offset and the bias that x would have had added;
-// `shares` are those sums as they enter the gradient of x.
+// `shares` are those sums as they enter the gradient of x. `known` is what `deviation_of` has returned.
 __device__ void conclude_gradients(
-    const float* shared, const float* deviation, const float* scale, float* to_scale, float* to_offset, float* to_bias,
-    float* shares, int channels, float count, int frozen
+    const float* shared, float known, const float* deviation, const float* scale, float* to_scale, float* to_offset,
+    float* to_bias, float* shares, int channels, float count, int frozen
 ) {
-    for (int c = threadIdx.y * blockDim.x + threadIdx.x; c < channels; c += blockDim.x * blockDim.y) {
-        to_offset[c] = shared[c];
-        to_scale[c] = deviation[c] * shared[channels + c];
-        if (to_bias) to_bias[c] = frozen ? scale[c] * deviation[c] * shared[c] : 0.0f;
-        shares[c] = frozen ? 0.0f : shared[c] / count;
-        shares[channels + c] = frozen ? 0.0f : deviation[c] * deviation[c] * shared[channels + c] / count;
+    int thread = thread_of_block();
+    for (int c = thread; c < channels; c += blockDim.x * blockDim.y) {
+        float own = c == thread ? known : deviation[c], a = frozen ? scale[c] * own : 0.0f;
+        float sum = shared[c], along = own * shared[channels + c];
+        to_offset[c] = sum;
+        to_scale[c] = along;
+        if (to_bias) to_bias[c] = frozen ? a * sum : 0.0f;
+        shares[c] = frozen ? 0.0f : sum / count;
+        shares[channels + c] = frozen ? 0.0f : own * along / count;
     }
 }
 
@@ -541,8 +587,9 @@ KERNEL(1) gather(
         };
         over_line(image, own, line % height, height, width, channels, channels, pad, reflect, each);
     }
+    float known = deviation_of(deviation, channels);
     if (total<2>(shared, sums, partial, ticket, channels))
-        conclude_gradients(shared, deviation, scale, to_scale, to_offset, to_bias, shares, channels,
+        conclude_gradients(shared, known, deviation, scale, to_scale, to_offset, to_bias, shares, channels,
                            (float)images * height * width, frozen);
 }
 
@@ -606,8 +653,9 @@ KERNEL(1) gather_enlarged(
             }
         }
     }
+    float known = deviation_of(deviation, channels);
     if (total<2>(shared, sums, partial, ticket, channels))
-        conclude_gradients(shared, deviation, scale, to_scale, to_offset, 0, shares, channels,
+        conclude_gradients(shared, known, deviation, scale, to_scale, to_offset, 0, shares, channels,
                            4.0f * images * height * width, frozen);
 }
 
@@ -754,22 +802,26 @@ __device__ __forceinline__ void gather_narrow_of(
             }
         }
     }
+    float known = deviation_of(deviation, channels);
     if (!total<2 * FEW>(shared, sums, partial, ticket, channels)) return;
-    int thread = threadIdx.y * blockDim.x + threadIdx.x;
-    for (int c = thread; c < channels; c += blockDim.x * blockDim.y) {
-        float one, unused, back = 0, product = 0;
+    for (int c = thread_of_block(); c < channels; c += blockDim.x * blockDim.y) {
+        float one, unused, back = 0, product = 0, lifted = mean ? offset[c] : 0.0f, own[FEW];
         line_of(mean, deviation, scale, offset, c, one, unused);
+#pragma unroll
+        for (int k = 0; k < FEW; ++k) own[k] = weight[k * channels + c];
+#pragma unroll
         for (int k = 0; k < FEW; ++k) {
             float sum = shared[2 * k * channels + c], along = shared[(2 * k + 1) * channels + c];
-            to_weight[k * channels + c] = one * along + (mean ? offset[c] * sum : 0.0f);
-            back += weight[k * channels + c] * sum;
-            product += weight[k * channels + c] * along;
+            to_weight[k * channels + c] = one * along + (mean ? lifted * sum : 0.0f);
+            back += own[k] * sum;
+            product += own[k] * along;
         }
         shared[c] = back;
         shared[channels + c] = product;
     }
     if (mean)  // each thread takes the channels that it has just had
-        conclude_gradients(shared, deviation, scale, to_scale, to_offset, to_bias, shares, channels, pixels, frozen);
+        conclude_gradients(shared, known, deviation, scale, to_scale, to_offset, to_bias, shares, channels, pixels,
+                           frozen);
 }
 
 template <int FEW>

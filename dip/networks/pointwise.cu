@@ -151,6 +151,7 @@ __device__ __forceinline__ void pointwise(
         }
     }
     if (!new_mean) return;
+    Known known = known_of(0, bias, running_mean, running_variance, seen, C, thread);
     __syncthreads();
 #pragma unroll
     for (int u = 0; u < CHUNKS; ++u) {
@@ -172,8 +173,8 @@ __device__ __forceinline__ void pointwise(
         partial[blockIdx.x * 2 * C + thread] = sum;
     }
     if (added_up(shared, partial, ticket, 2 * C, ROW / 4))
-        conclude(shared, 0, bias, new_mean, new_deviation, running_mean, running_variance, seen, C, pixels, pixels, eps,
-                 momentum);
+        conclude(shared, known, 0, bias, new_mean, new_deviation, running_mean, running_variance, seen, C, pixels,
+                 pixels, eps, momentum);
 }
 
 // ------------------------------------------------------------------ backwards
@@ -304,6 +305,7 @@ __device__ __forceinline__ void pointwise_back(
         }
         __syncthreads();
     }
+    float known = deviation_of(deviation, C);
     float* to = partial + gridDim.x * 2 * C + (blockIdx.x * C + C / 4 * quarter + group) * C + half + first / 4;
 #pragma unroll
     for (int i = 0; i < HIGH; ++i) {
@@ -333,7 +335,7 @@ __device__ __forceinline__ void pointwise_back(
         partial[blockIdx.x * 2 * C + thread] = sum;
     }
     if (added_up(shared, partial, ticket, 2 * C, ROW / 4))
-        conclude_gradients(shared, deviation, scale, to_scale, to_offset, to_bias, shares, C, pixels, frozen);
+        conclude_gradients(shared, known, deviation, scale, to_scale, to_offset, to_bias, shares, C, pixels, frozen);
 }
 
 #define FORWARDS(C)                                                                                                       \

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from dip import codes, devices, optimizers
+from dip import codes, devices, kept, optimizers
 
 if TYPE_CHECKING:
     from dip.solver import Fit
@@ -24,7 +24,7 @@ def iterate(fit: Fit, goal: int) -> bool:
         return False
     if fit._replays.is_due(fit):
         return False
-    count = _next_look(fit, goal) - 1 - fit.iteration
+    count = min(_next_look(fit, goal) - 1 - fit.iteration, kept.MOST)
     if count < 1:
         return False
     started = time.perf_counter()

@@ -375,6 +375,14 @@ def stream(device: torch.device, number: int) -> torch.cuda.Stream:
         return _streams[device, number]
 
 
+def is_shared(device: torch.device) -> bool:
+    """Tell whether what this thread does on a GPU now is on a stream for fits in threads: one of several at a time."""
+    if device.type != "cuda":
+        return False
+    current = torch.cuda.current_stream(device)
+    return any(current == _streams.get((device, number)) for number in range(1, STREAMS + 1))
+
+
 _memory_is_reused = 0  # by so many fits at this time
 _memory_lock = threading.Lock()
 

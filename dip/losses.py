@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from dip.errors import positive_float, shown, unknown
+from dip.networks import squares
 
 __all__ = ["L1", "MSE", "Huber", "Loss", "Penalty", "TotalVariation", "check_weight", "checked", "create"]
 
@@ -67,6 +68,8 @@ class MSE:
         if prediction.is_complex():
             residual = torch.view_as_real(prediction - observation)
             return _mean(residual.square().sum(dim=-1), weight)
+        if weight is None and squares.worthwhile(prediction, observation):
+            return squares.mean_square(prediction, observation)
         if weight is None:
             return F.mse_loss(prediction, observation)  # fewer calls than the same in steps
         return _mean((prediction - observation).square(), weight)

@@ -184,6 +184,8 @@ def steps(optimizer: torch.optim.Optimizer) -> Callable[[], Any]:
             p.is_contiguous() or p.is_contiguous(memory_format=torch.channels_last)
         ):
             return optimizer.step
+        if state["step"].dtype != torch.float32:
+            return optimizer.step
         counts.append(state["step"])
         for first in range(0, p.numel(), PART):
             places = [t.data_ptr() + 4 * first for t in four]
@@ -193,11 +195,12 @@ def steps(optimizer: torch.optim.Optimizer) -> Callable[[], Any]:
     if any(others) or not isinstance(group["lr"], Tensor) or not cuda.works(like.device):
         return optimizer.step
     table, kernels = torch.tensor(rows, device=like.device), cuda.program(like.device, torch.float32, 4)
+    counted = torch.tensor([one.data_ptr() for one in counts], device=like.device)
     one, other = group["betas"]
     given = table, group["lr"], 1 - one, 1 - other, group["eps"]
 
     def step() -> None:
-        torch._foreach_add_(counts, 1)
+        kernels.launch("count", 1, (128, 1), 0, (counted, len(counts)))
         kernels.launch("adam", len(rows), (512, 1), 0, given)
 
     return step

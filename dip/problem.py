@@ -68,5 +68,5 @@ class Problem(Protocol):
 class Correcting(Protocol):
     """A task that can correct a picture."""
 
-    def consistent(self, x: Tensor | None, y: Tensor) -> Tensor:
-        """Return x, corrected so that A x comes to y; of None a first picture."""
+    def consistent(self, x: Tensor | None, y: Tensor, times: int = 10) -> Tensor:
+        """Return x, corrected so often that A x comes to y, or nearer to it; of None a first picture."""

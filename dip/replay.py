@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from dip import optimizers
 from dip.callbacks import Every
 from dip.errors import shown, unknown, warn
+from dip.kept import Notes, Room, tensors
 from dip.networks import recorded
 from dip.recorder import Recorder, recorder
 
@@ -158,14 +159,18 @@ class Replay:
         self._first = first = device.record(fit._evaluate_anew, fit._jitter.recorded)
 
         self._step = step = optimizers.steps(optimizer)  # has memory that the graph reads
+        loss, data_loss, _ = first.outputs
+        self._notes = notes = Notes(loss, None if data_loss.data_ptr() == loss.data_ptr() else data_loss)
 
         def advance() -> tuple[Tensor, ...]:
+            notes.take()
             step()
             average.mix(first.outputs[2])
             return ()
 
         self._second = device.record(advance)
-        self._rooms = [_Room(fit), _Room(fit)]
+        notes.begin()
+        self._rooms = [Room(fit), Room(fit)]
         self.addresses, self._others = _addresses(fit), not all(map(_known, _code(fit)))
 
     def is_due(self, fit: Fit) -> bool:
@@ -185,21 +190,18 @@ class Replay:
     def advance(self) -> None:
         """Take the optimiser's step, and the output into the average."""
         self._second.replay()
+        self._notes.taken += 1
         self._average.count += 1
 
     def several(self, count: int) -> Evaluated:
-        """Do so many iterations; return their objectives (count,), the data losses in them, and the last output."""
-        loss, data_loss, output = self._first.outputs
-        own = loss.new_empty(count)
-        data = own if data_loss.data_ptr() == loss.data_ptr() else data_loss.new_empty(count)
-        for kept, kept_data in zip(own.unbind(), data.unbind(), strict=True):
+        """Do so many iterations, `kept.MOST` at most; return what `evaluate` does, but the losses of all, (count,)."""
+        for _ in range(count):
             self._first.replay()
-            kept.copy_(loss)
-            if data is not own:
-                kept_data.copy_(data_loss)
             self._second.replay()
+        self._notes.taken += count
         self._average.count += count
-        return own, data, output.clone()
+        losses = self._notes.last(count)
+        return losses[0], losses[-1], self._first.outputs[2].clone()
 
     def kept(self, fit: Fit) -> dict[str, Any]:
         """Return a copy of what an optimiser's step changes, for the guard: in the room that it does not need."""
@@ -210,29 +212,6 @@ class Replay:
         """Leave an optimiser for plain steps; the gradients lie in memory that belongs to the graphs."""
         optimizers.recordable(self._optimizer, False)
         self._optimizer.zero_grad(set_to_none=True)
-
-
-class _Room:
-    """Room for a copy of what an optimiser's step changes; to copy it takes a few calls, and nothing is looked for."""
-
-    def __init__(self, fit: Fit) -> None:
-        self.state = fit._trainable_state()
-        optimizer = optimizers.live_state(fit._optimizer)
-        live = {"network": fit.network.state_dict(), "code": fit.code, "optimizer": optimizer}
-        there = dict(_tensors("", live))
-        self._kinds: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
-        for name, copy in _tensors("", {name: self.state[name] for name in live}):
-            copies, originals = self._kinds.setdefault(copy.dtype, ([], []))
-            copies.append(copy)
-            originals.append(there[name])
-
-    @torch.no_grad()
-    def filled(self, fit: Fit) -> dict[str, Any]:
-        """Copy it there, and return what has come of it: what `Fit._trainable_state` returns."""
-        for copies, originals in self._kinds.values():
-            torch._foreach_copy_(copies, originals)
-        self.state = {**self.state, **fit._looks()}
-        return self.state
 
 
 def _called(callback: Any) -> Any:
@@ -321,15 +300,7 @@ class _State:
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Yield the tensors with their names, the noise drawn last among them; counts are tensors of one number."""
         drawn = {**self.jitter, "flips": self.flips, "noise": self._noise}
-        yield from _tensors("", {**self.trained, "output": None, **drawn})
-
-
-def _tensors(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from _tensors(f"{name} {key}".strip(), item)
-    elif value is not None:
-        yield name, torch.as_tensor(value)
+        yield from tensors("", {**self.trained, "output": None, **drawn})
 
 
 _Two = tuple[list[Evaluated], _State]  # what two iterations evaluated, and the state after them

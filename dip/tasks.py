@@ -287,9 +287,9 @@ class SuperResolve(_ImageTask):
         """(C, H, W) of the restored image."""
         return self.layout.channels, self.factor * self.layout.height, self.factor * self.layout.width
 
-    def consistent(self, x: Tensor | None, y: Tensor) -> Tensor:
-        """Return x, corrected so that A x comes to y; of None a first picture (`Downsample.consistent`)."""
-        return self._downsample.consistent(x, y)
+    def consistent(self, x: Tensor | None, y: Tensor, times: int = 10) -> Tensor:
+        """Return x, corrected so often that A x comes to y, or nearer to it (`Downsample.consistent`)."""
+        return self._downsample.consistent(x, y, times)
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the size and the downsampler."""

@@ -16,6 +16,7 @@ static ucontext_t scheduler, *thread_now;
 #define __forceinline__ inline
 #define __noinline__
 #define __launch_bounds__(...)
+#define __grid_constant__
 static float __uint_as_float(unsigned bits) { float x; std::memcpy(&x, &bits, 4); return x; }
 static unsigned __float_as_uint(float x) { unsigned bits; std::memcpy(&bits, &x, 4); return bits; }
 static void __threadfence() {}
@@ -101,6 +102,7 @@ static bool choose(const char* name, void** given) {
     CASE(moments) CASE(moments_enlarged) CASE(normalise) CASE(enlarge) CASE(gather) CASE(spread)
     CASE(gather_enlarged) CASE(spread_enlarged) CASE(narrow) CASE(gather_narrow) CASE(spread_narrow)
     CASE(arrange) CASE(arrange_back) CASE(adam) CASE(finish) CASE(finish_back) CASE(unfold) CASE(jitter)
+    CASE(normalise_alone) CASE(back_alone) CASE(note) CASE(count) CASE(squares) CASE(squares_mean) CASE(squares_back) CASE(cast)
     CASE(blur) CASE(blur_moments) CASE(blur_back) CASE(sides) CASE(sides_back) CASE(ends) CASE(gather_small)
     CASE(patches) CASE(patches_back) CASE(turn) CASE(turn_back)
 #if BFLOAT16 && V == 8

@@ -195,7 +195,7 @@ def test_a_whole_network(device, launched, small, monkeypatch):
     total = [0.0, 0.0]
     for name, exact in found[0].items():
         scale = exact.detach().abs().mean()
-        if scale < 1e-6:
+        if scale < 1e-3:  # a gradient that has cancelled, and is rounding
             continue
         errors = [((t[name].detach().double() - exact.detach()).abs().mean() / scale).item() for t in found[1:]]
         assert errors[0] <= 2 * errors[1] + 0.01, name

@@ -71,7 +71,7 @@ def tape(monkeypatch):
 
 
 def new_fit(task=None, **options):
-    return dip.Fit(dip.Denoise(picture()) if task is None else task, **{**QUICK, "lr": LR, **options})
+    return dip.Fit(dip.Denoise(picture()) if task is None else task, **{**QUICK, "lr": LR, "device": "cpu", **options})
 
 
 def assert_same_fit(one, other):
@@ -699,7 +699,7 @@ def test_no_iteration_of_a_preset_waits(tape, name, precision):
     chosen = dip.presets.get(task.task, preset)
     few = {key: tuple(min(n, 2) for n in chosen.options[key]) for key in ("down", "up", "skip")}
     code = dip.codes.Image(picture((16, 16, 3))) if chosen.code is None else None
-    fit = dip.Fit(task, preset=preset, network=few, code=code, precision=precision, lr=LR, engine="graph")
+    fit = dip.Fit(task, preset=preset, network=few, code=code, precision=precision, lr=LR, engine="graph", device="cpu")
     tape.context = Unwaiting
     fit._goal = ENOUGH + 2
     with warnings.catch_warnings():

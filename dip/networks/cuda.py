@@ -13,17 +13,18 @@ import importlib.resources
 import re
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
+from dip import devices
 from dip.errors import warn
 
-__all__ = ["Picture", "draw", "draws", "program", "ready", "works"]
+__all__ = ["Picture", "cast", "draw", "draws", "note", "program", "ready", "works"]
 
 _DTYPES = {torch.float32: 4, torch.bfloat16: 8}  # and how many values are 16 bytes, which a thread reads at once
 _THREADS, _CHANNELS = 512, 504  # of a block, and of a picture, at most: some are added to those of the decoder
@@ -33,6 +34,22 @@ _MAX_DYNAMIC_SHARED_SIZE_BYTES = 8
 # How many blocks a processor is given, of a kernel whose blocks go on from line to line, where it is not one.
 _BLOCKS = {"normalise": 2, "moments": 2, "blur_moments": 2, "sides": 4, "sides_back": 4, "ends": 4, "finish": 4}
 _lock = threading.RLock()
+import os
+
+MOST, BLOCKS, DIV = (int(os.environ.get("DIP_" + n, d)) for n, d in (("MOST", 8), ("BLOCKS", 1), ("DIV", 1)))
+FEWER = {
+    "gather",
+    "spread",
+    "moments",
+    "normalise",
+    "spread_enlarged",
+    "gather_enlarged",
+    "moments_enlarged",
+    "gather_small",
+    "narrow",
+    "gather_narrow",
+    "spread_narrow",
+}
 
 
 class Program(Protocol):
@@ -82,8 +99,10 @@ class Picture:
         Channels before those of x in another picture that the kernels read.
     """
 
-    def __init__(self, x: Tensor, channels: int | None = None, skipped: int = 0) -> None:
+    def __init__(self, x: Tensor, channels: int | None = None, skipped: int = 0, most: int | None = None) -> None:
         width = channels_a_thread(x.shape[1] | skipped, x.dtype)
+        width = min(width, MOST if most is None else most) if x.dtype == torch.bfloat16 else width
+        self.wide = width
         across = (channels or x.shape[1]) // width
         self.channels, self.threads = x.shape[1], (across, max(1, _THREADS // across))
         self._program = None if x.is_meta else program(x.device, x.dtype, width)
@@ -129,6 +148,18 @@ class Picture:
         self._program.launch(kernel, blocks, self.threads, shared, given)
         return blocks, partial
 
+    def is_small(self, count: int, most: int) -> bool:
+        """Tell whether of so many pixels a thread of one block has so many at most; 4 times as many of several fits.
+
+        Those wait for each other's kernels to be begun, so that fewer of them are worth more than shorter ones.
+        """
+        return count <= most * self.threads[1] * (4 if devices.is_shared(self._like.device) else 1)
+
+    def alone(self, kernel: str, *arguments: Any) -> None:
+        """Queue a kernel of one block, which sums over the whole picture."""
+        if self._program is not None:
+            self._program.launch(kernel, 1, self.threads, 8 * self.channels * self.threads[1], arguments)
+
     def pixels(self, kernel: str, count: int, *arguments: Any) -> None:
         """Queue a kernel that goes over so many pixels."""
         if self._program is not None:
@@ -137,7 +168,9 @@ class Picture:
 
     def _blocks(self, kernel: str, lines: int) -> int:
         assert self._program is not None
-        return min(self._program.processors * _BLOCKS.get(kernel, 1), lines)
+        share = DIV if devices.is_shared(self._like.device) and kernel in FEWER else 1
+        usual = BLOCKS if self.wide < 8 and self._like.dtype == torch.bfloat16 else 1
+        return min(self._program.processors * _BLOCKS.get(kernel, usual), -(-lines // share))
 
 
 _tickets: WeakKeyDictionary[nn.Module, Tensor] = WeakKeyDictionary()
@@ -197,6 +230,68 @@ def draw(z: Tensor, drawn: Tensor, count: Tensor, seed: int, std: float) -> None
     blocks = min(8 * kernels.processors, -(-fours // _THREADS))
     given = z, drawn, count, seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF, float(std), z.numel()
     kernels.launch("jitter", blocks, (_THREADS, 1), 0, given)
+
+
+_TENSORS, _PART = 64, 4096  # that a kernel casts at a time, and of how many values of one a block does
+
+
+class _Tensors(ctypes.Structure):
+    _fields_: ClassVar = [
+        ("start", _TENSORS * ctypes.c_void_p),
+        ("to", _TENSORS * ctypes.c_void_p),
+        ("begin", (_TENSORS + 1) * ctypes.c_int),
+        ("values", _TENSORS * ctypes.c_int),
+    ]
+
+
+def cast(made: Sequence[Tensor], given: Sequence[Tensor]) -> None:
+    """Copy tensors to others of another dtype, all at once: `torch._foreach_copy_`, which a GPU has few threads for.
+
+    Parameters
+    ----------
+    made : sequence of Tensor
+        What is written, each of one dtype.
+    given : sequence of Tensor
+        What is read, of equal shapes, each of one dtype.
+    """
+    if not all(map(_castable, made, given)):
+        torch._foreach_copy_(list(made), list(given))
+        return
+    for first in range(0, len(made), _TENSORS):
+        some, tensors = range(first, min(first + _TENSORS, len(made))), _Tensors()
+        for k, number in enumerate(some):
+            tensors.start[k], tensors.to[k] = given[number].data_ptr(), made[number].data_ptr()
+            tensors.values[k] = made[number].numel()
+            tensors.begin[k + 1] = tensors.begin[k] - (-tensors.values[k] // _PART)
+        blocks, widens = tensors.begin[len(some)], given[0].dtype == torch.bfloat16
+        if blocks:
+            arguments = tensors, len(some), _PART, widens
+            program(made[0].device, torch.bfloat16, 8).launch("cast", blocks, (_THREADS, 1), 0, arguments)
+
+
+def _castable(made: Tensor, given: Tensor) -> bool:
+    """Tell whether the kernel takes two tensors: in memory their values are in one order, next to each other."""
+    dtypes = {made.dtype, given.dtype} == {torch.float32, torch.bfloat16}
+    dense = any(given.is_contiguous(memory_format=order) for order in (torch.contiguous_format, torch.channels_last))
+    alike = all(n == 1 or a == b for n, a, b in zip(given.shape, given.stride(), made.stride(), strict=True))
+    there = made.device == given.device and works(given.device)
+    return dtypes and there and dense and alike and not (made.data_ptr() | given.data_ptr()) % 16
+
+
+def note(loss: Tensor, data_loss: Tensor | None, ring: Tensor, place: Tensor) -> None:
+    """Write a loss, and the data loss in it if it is another, to a place of a ring, and let the place be the next.
+
+    Parameters
+    ----------
+    loss, data_loss : Tensor
+        One number each, float32.
+    ring : Tensor
+        (1, n) or (2, n).
+    place : Tensor
+        One number, int64, in [0, n).
+    """
+    given = loss, data_loss, ring, place, ring.shape[1]
+    program(loss.device, torch.float32, 4).launch("note", 1, (32, 1), 0, given)
 
 
 def program(device: torch.device, dtype: torch.dtype, width: int) -> Program:
@@ -331,4 +426,6 @@ def argument(value: Any) -> Any:
         return ctypes.c_void_p()
     if isinstance(value, Tensor):
         return ctypes.c_void_p(value.data_ptr())
+    if isinstance(value, ctypes.Structure):
+        return value
     return ctypes.c_float(value) if isinstance(value, float) else ctypes.c_int(value)

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from dip.networks import cuda
 from dip.networks.following import Following
-from dip.networks.fused import Backwards, Shares, Statistics, empty, ordered
+from dip.networks.fused import Backwards
+from dip.networks.normalising import Shares, Statistics, empty, ordered
 from dip.networks.recorded import Gradients, Prepared, deferrable, matrix, on_branch, part, read_later
 
 __all__ = ["Ready", "conv_enlarged", "ready", "worthwhile"]
@@ -132,7 +133,7 @@ def _filtering(kernel: str, y: Tensor) -> tuple[cuda.Picture, int, int]:
     The blocks have fewer threads than others, for each needs more registers. There are as many strips as keep all
     processors busy to the end: the fewer, the fewer rows are read twice.
     """
-    picture, (images, _, height, width) = cuda.Picture(y), y.shape
+    picture, (images, _, height, width) = cuda.Picture(y, most=8), y.shape
     across = picture.threads[0]
     picture.threads = across, _FILTER // across
     columns, at_once = images * -(-width // picture.threads[1]), picture.processors * _ROOM[kernel]

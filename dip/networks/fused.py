@@ -16,27 +16,31 @@ from torch import Tensor
 
 from dip.networks import cuda
 from dip.networks.following import Following
+from dip.networks.normalising import (
+    NOTHING,
+    Shares,
+    Statistics,
+    empty,
+    norm_gradients,
+    normalised,
+    ordered,
+    padded,
+    unpadded,
+)
 from dip.networks.recorded import Gradients, Prepared, deferrable, part
 
 __all__ = [
     "Backwards",
-    "Shares",
-    "Statistics",
     "conv",
     "conv_enlarged",
-    "empty",
     "finish",
     "is_narrow",
     "norm_act",
     "norm_conv",
     "norm_first",
-    "ordered",
 ]
 
-Pad = tuple[int, bool]  # how many pixels, and whether by reflection or with zeros
 Backwards = tuple[Tensor | None, ...]
-Line = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]  # mean, 1 / deviation, scale, offset
-_NOTHING: Line = (None, None, None, None)
 
 
 def norm_act(x: Tensor, bias: Tensor | None, norm: Any, slope: float, found: Following | None = None) -> Tensor:
@@ -117,113 +121,8 @@ def is_narrow(layer: Any, dtype: torch.dtype) -> bool:
     return few and across <= 32 and across & (across - 1) == 0
 
 
-def ordered(x: Tensor) -> Tensor:
-    """Return x in channels-last order."""
-    return x.contiguous(memory_format=torch.channels_last)
-
-
-def empty(like: Tensor, channels: int, height: int, width: int) -> Tensor:
-    """Return room for as many pictures in that order, of this size and of the dtype and device of `like`."""
-    size = like.shape[0], channels, height, width
-    return torch.empty(size, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
-
-
-class Statistics:
-    """What a batch normalisation, or the part of it that is for some channels, normalises a picture by.
-
-    Parameters
-    ----------
-    x : Tensor
-        The picture.
-    norm : BatchNorm2d
-        The layer.
-    first : int
-        Which of the layer's channels is the picture's first.
-    bias : Tensor, optional
-        Added to x, though it is not there.
-    enlarged : str, optional
-        The mode by which x is to be upsampled.
-    """
-
-    def __init__(
-        self, x: Tensor, norm: Any, first: int = 0, *, bias: Tensor | None = None, enlarged: str | None = None
-    ) -> None:
-        images, channels, height, width = x.shape
-        running_mean, running_variance = (t.narrow(0, first, channels) for t in (norm.running_mean, norm.running_var))
-        if not norm.training:
-            # not the layer's own: that may be changed before the backward pass
-            self.mean = running_mean.clone() if bias is None else running_mean - bias.detach()
-            self.deviation = (running_variance + norm.eps).rsqrt()
-            return
-        self.mean, self.deviation = running_mean.new_empty(channels), running_mean.new_empty(channels)
-        seen = norm.num_batches_tracked if first + channels == len(norm.running_mean) else None
-        running = running_mean, running_variance, seen
-        picture = cuda.Picture(x)
-        if enlarged is None:
-            pixels = images * height * width
-            lines = -(-pixels // (4 * picture.threads[1]))
-            last: tuple[Any, ...] = pixels, channels, float(norm.eps), float(norm.momentum)
-            picture.sum("moments", lines, norm, x, bias, self.mean, self.deviation, *running, last=last)
-        else:
-            last = images, height, width, channels, enlarged == "bilinear", float(norm.eps), float(norm.momentum)
-            picture.sum("moments_enlarged", images * height, norm, x, self.mean, self.deviation, *running, last=last)
-
-
-def _normalised(x: Tensor, line: Line, slope: float, pad: Pad) -> Tensor:
-    """Return x normalised by (mean, 1 / deviation, scale, offset), or as it is if these are None, and padded."""
-    images, channels, height, width = x.shape
-    z = empty(x, channels, height + 2 * pad[0], width + 2 * pad[0])
-    last = height, width, channels, *pad, slope
-    cuda.Picture(x).rows("normalise", images * z.shape[2], x, *line, z, last=last)
-    return z
-
-
-def _norm_act(
-    x: Tensor, bias: Tensor | None, norm: Any, scale: Tensor, offset: Tensor, slope: float, pad: Pad, found: Any
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return x + bias normalised, activated and padded, and the mean of x and its 1 / deviation."""
-    found = found or Statistics(x, norm, bias=bias)
-    return _normalised(x, (found.mean, found.deviation, scale, offset), slope, pad), found.mean, found.deviation
-
-
-class Shares:
-    """The gradients of scale, offset and bias, and what the gradient of x needs of the same sums."""
-
-    def __init__(self, x: Tensor) -> None:
-        like = x.new_empty(0, dtype=torch.float32)
-        self.to_scale, self.to_offset, self.to_bias = (like.new_empty(x.shape[1]) for _ in range(3))
-        self.shares = like.new_empty(2 * x.shape[1])
-
-
-def _unpadded(g: Tensor, size: tuple[int, int, int], pad: Pad, skipped: int = 0) -> Tensor:
-    """Return the gradient of a picture of a size (C, H, W) that was padded; g may have further channels."""
-    to_x = empty(g, *size)
-    channels, height, width = size
-    last = height, width, channels, g.shape[1], skipped, *pad, 1.0
-    given = g, None, *_NOTHING, None, to_x
-    cuda.Picture(to_x, skipped=skipped).rows("spread", len(g) * height, *given, last=last)
-    return to_x
-
-
-def _back(
-    g: Any,
-    x: Tensor,
-    line: Line,
-    slope: float,
-    pad: Pad,
-    norm: Any,
-    frozen: bool,
-) -> tuple[Tensor, Shares]:
-    """Return the gradients of what `_normalised` does with a normalisation."""
-    images, channels, height, width = x.shape
-    picture, found = cuda.Picture(x), Shares(x)
-    size, bent = (height, width, channels), (*pad, slope)
-    sums = found.to_scale, found.to_offset, found.to_bias, found.shares
-    picture.sum("gather", images * height, norm, g, x, *line, *sums, last=(images, *size, *bent, frozen))
-    to_x = torch.empty_like(x)
-    last = *size, channels, 0, *bent
-    picture.rows("spread", images * height, g, x, *line, found.shares, to_x, last=last)
-    return to_x, found
+def _narrow_most(channels: int) -> int | None:
+    return None if channels <= 128 else 8
 
 
 def _is_cast(dtype: torch.dtype) -> bool:
@@ -240,7 +139,7 @@ class _NormAct(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, bias: Tensor | None, scale: Tensor, offset: Tensor, norm: Any, slope: float, found: Any
     ) -> Tensor:
-        z, mean, deviation = _norm_act(x, bias, norm, scale, offset, slope, (0, False), found)
+        z, mean, deviation = normalised(x, bias, norm, scale, offset, slope, (0, False), found)
         ctx.save_for_backward(x, scale, offset, mean, deviation)
         ctx.norm, ctx.slope, ctx.frozen = norm, slope, not norm.training
         return z
@@ -250,7 +149,7 @@ class _NormAct(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Backwards:
         x, scale, offset, mean, deviation = ctx.saved_tensors
         line = mean, deviation, scale, offset
-        to_x, found = _back(ordered(gradients[0]), x, line, ctx.slope, (0, False), ctx.norm, ctx.frozen)
+        to_x, found = norm_gradients(ordered(gradients[0]), x, line, ctx.slope, (0, False), ctx.norm, ctx.frozen)
         to_bias = found.to_bias if ctx.needs_input_grad[1] else None
         return to_x, to_bias, found.to_scale, found.to_offset, None, None, None
 
@@ -271,7 +170,7 @@ class _NormConv(torch.autograd.Function):
     ) -> Tensor:
         ctx.norm, ctx.slope, ctx.frozen = norm, slope, not norm.training
         ctx.stride, ctx.pad = layer.stride[0], (layer.pad, layer.reflect)
-        z, mean, deviation = _norm_act(x, bias, norm, scale, offset, slope, ctx.pad, found)
+        z, mean, deviation = normalised(x, bias, norm, scale, offset, slope, ctx.pad, found)
         ctx.dtype, weight = weight.dtype, weight.to(x.dtype)
         ctx.save_for_backward(x, scale, offset, mean, deviation, weight, z)
         return F.conv2d(z, weight, None, ctx.stride)
@@ -283,7 +182,7 @@ class _NormConv(torch.autograd.Function):
         wanted = True, ctx.needs_input_grad[4]
         of_conv = Gradients(gradients[0], z, weight, ctx.stride, wanted, _is_cast(ctx.dtype))
         line = mean, deviation, scale, offset
-        to_x, found = _back(of_conv.to_input, x, line, ctx.slope, ctx.pad, ctx.norm, ctx.frozen)
+        to_x, found = norm_gradients(of_conv.to_input, x, line, ctx.slope, ctx.pad, ctx.norm, ctx.frozen)
         to_bias = found.to_bias if ctx.needs_input_grad[1] else None
         to_weight = _as(of_conv.to_weight, ctx.dtype)
         return to_x, to_bias, found.to_scale, found.to_offset, to_weight, None, None, None, None
@@ -293,7 +192,7 @@ class _Conv(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, layer: Any) -> Tensor:
         ctx.stride, ctx.pad = layer.stride[0], (layer.pad, layer.reflect)
-        z = _normalised(x, _NOTHING, 1.0, ctx.pad) if layer.pad else x
+        z = padded(x, NOTHING, 1.0, ctx.pad) if layer.pad else x
         own = weight.to(x.dtype)
         ctx.save_for_backward(z, own)
         ctx.shape, ctx.dtype = x.shape[1:], weight.dtype
@@ -307,7 +206,7 @@ class _Conv(torch.autograd.Function):
         of_conv = Gradients(gradients[0], z, weight, ctx.stride, ctx.needs_input_grad[:2], later)
         to_x = of_conv.to_input
         if to_x is not None and ctx.pad[0]:
-            to_x = _unpadded(to_x, ctx.shape, ctx.pad)
+            to_x = unpadded(to_x, ctx.shape, ctx.pad)
         return to_x, _as(of_conv.to_weight, ctx.dtype), None
 
 
@@ -359,7 +258,7 @@ class _ConvEnlarged(torch.autograd.Function):
         to_z: Any = of_conv.to_input
         to_branch = None
         if ctx.needs_input_grad[1]:
-            to_branch = _unpadded(to_z, (ctx.few, 2 * height, 2 * width), ctx.pad, channels)
+            to_branch = unpadded(to_z, (ctx.few, 2 * height, 2 * width), ctx.pad, channels)
         found, to_x, bilinear = Shares(x), torch.empty_like(x), ctx.mode == "bilinear"
         sums = found.to_scale, found.to_offset, found.shares
         picture.sum(
@@ -389,22 +288,25 @@ class _Narrow(torch.autograd.Function):
         found: Any,
     ) -> Tensor:
         ctx.norm, ctx.slope, ctx.layer, ctx.frozen = norm, slope, layer, norm is not None and not norm.training
-        line = _NOTHING
+        line = NOTHING
         if norm is not None:
             found = found or Statistics(x, norm, bias=bias)
             line = found.mean, found.deviation, scale, offset
         ctx.save_for_backward(x, weight, *line)
         images, channels, height, width = x.shape
         y, pixels = empty(x, len(weight), height, width), images * height * width
-        cuda.Picture(x).pixels("narrow", pixels, x, *line, weight, y, pixels, channels, len(weight), slope)
+        cuda.Picture(x, most=_narrow_most(channels)).pixels(
+            "narrow", pixels, x, *line, weight, y, pixels, channels, len(weight), slope
+        )
         return y
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Backwards:
         x, weight, *line = ctx.saved_tensors
-        g, picture, found, to_weight = ordered(gradients[0]), cuda.Picture(x), Shares(x), torch.empty_like(weight)
         channels, pixels = x.shape[1], x.numel() // x.shape[1]
+        picture = cuda.Picture(x, most=_narrow_most(channels))
+        g, found, to_weight = ordered(gradients[0]), Shares(x), torch.empty_like(weight)
         size = pixels, channels, len(weight), ctx.slope
         sums = found.to_scale, found.to_offset, found.to_bias, found.shares
         lines = -(-pixels // (4 * picture.threads[1]))

@@ -62,8 +62,10 @@ __device__ __forceinline__ Pack pack_of(const float* from) {
 }
 #endif
 
-// A kernel of 512 threads a block at most, of which so many blocks are to find room on a processor.
+// A kernel of 512 threads a block at most, of which so many blocks are to find room on a processor: MANY of those that have
+// much in registers.
 #define KERNEL(BLOCKS) extern "C" __global__ void __launch_bounds__(512, BLOCKS)
+#define MANY (BFLOAT16 && V < 8 ? 2 : 1)
 #define EACH for (int v = 0; v < V; ++v)
 // So many pixels of a thread, number n, which are read before the first is worked on, so that all are on their way at a
 // time. (Of a loop that is unrolled only, one is read after the other.)
@@ -288,11 +290,12 @@ __device__ bool added_up(float* shared, const float* partial, unsigned* ticket, 
 
 // Add S sums of each channel over all blocks. In the block that is done last, true is returned and shared memory begins
 // with the sums, one after the other for all channels; in the others, false. Two at a time go there, which takes
-// blockDim.y * 2 * channels floats, or S * channels in the end.
+// blockDim.y * 2 * channels floats, or S * channels in the end; of few channels some threads share a sum.
 template <int S>
 __device__ bool total(float* shared, const float (*sums)[V], float* partial, unsigned* ticket, int channels) {
     int all = S * channels, both = 2 * channels;
     int thread = threadIdx.y * blockDim.x + threadIdx.x, threads = blockDim.x * blockDim.y;
+    int groups = threads / both < 16 ? threads / both : 16;
 #pragma unroll
     for (int s = 0; s < S; s += 2) {
         if (s) __syncthreads();
@@ -302,10 +305,22 @@ __device__ bool total(float* shared, const float (*sums)[V], float* partial, uns
             own[channels + v] = sums[s + 1][v];
         }
         __syncthreads();
+        int rows = blockDim.y;
+        if (groups > 1) {
+            float sum = 0;
+            if (thread < groups * both) {
+#pragma unroll 8
+                for (int row = thread / both; row < blockDim.y; row += groups) sum += shared[row * both + thread % both];
+            }
+            __syncthreads();
+            if (thread < groups * both) shared[thread] = sum;
+            __syncthreads();
+            rows = groups;
+        }
         for (int k = thread; k < both; k += threads) {
             float sum = 0;
 #pragma unroll 8
-            for (int row = 0; row < blockDim.y; ++row) sum += shared[row * both + k];
+            for (int row = 0; row < rows; ++row) sum += shared[row * both + k];
             if (S == 2 && gridDim.x == 1)
                 shared[k] = sum;  // which only this thread has read
             else
@@ -358,11 +373,11 @@ __device__ void conclude(
 }
 
 // Mean and 1 / deviation of each channel of x (pixels, channels).
-KERNEL(2) moments(
-    const T* x, const float* bias, float* mean, float* deviation, float* running_mean, float* running_variance,
-    long long* seen, float* partial, unsigned* ticket, int pixels, int channels, float eps, float momentum
+__device__ __forceinline__ void moments_of(
+    float* shared, const T* x, const float* bias, float* mean, float* deviation, float* running_mean,
+    float* running_variance, long long* seen, float* partial, unsigned* ticket, int pixels, int channels, float eps,
+    float momentum
 ) {
-    SHARED
     float first[V], sums[2][V] = {};
     const T* own = x + threadIdx.x * V;
     load(own, first);
@@ -385,8 +400,17 @@ KERNEL(2) moments(
                  pixels, eps, momentum);
 }
 
+KERNEL(2) moments(
+    const T* x, const float* bias, float* mean, float* deviation, float* running_mean, float* running_variance,
+    long long* seen, float* partial, unsigned* ticket, int pixels, int channels, float eps, float momentum
+) {
+    SHARED
+    moments_of(shared, x, bias, mean, deviation, running_mean, running_variance, seen, partial, ticket, pixels,
+               channels, eps, momentum);
+}
+
 // Those of x (images, height, width, channels) enlarged twofold.
-KERNEL(1) moments_enlarged(
+KERNEL(MANY) moments_enlarged(
     const T* x, float* mean, float* deviation, float* running_mean, float* running_variance, long long* seen,
     float* partial, unsigned* ticket, int images, int height, int width, int channels, int bilinear, float eps,
     float momentum
@@ -467,9 +491,39 @@ KERNEL(2) normalise(
     }
 }
 
+// What `moments` and `normalise` do with a picture that one block has all of.
+KERNEL(MANY) normalise_alone(
+    const T* x, const float* bias, float* mean, float* deviation, float* running_mean, float* running_variance,
+    long long* seen, const float* scale, const float* offset, T* z, int images, int height, int width, int channels,
+    int pad, int reflect, float slope, float eps, float momentum
+) {
+    SHARED
+    moments_of(shared, x, bias, mean, deviation, running_mean, running_variance, seen, 0, 0, images * height * width,
+               channels, eps, momentum);
+    __syncthreads();
+    float a[V], b[V];
+    int first = threadIdx.x * V, tall = height + 2 * pad, broad = width + 2 * pad, places = images * tall * broad;
+    EACH line_of(mean, deviation, scale, offset, first + v, a[v], b[v]);
+    for (int start = threadIdx.y; start < places; start += 4 * blockDim.y) {
+        Pack found[4] = {};
+        bool there[4];
+        PIXELS(4) {
+            int p = start + n * blockDim.y, line = p / broad;
+            int i = shown(line % tall, height, pad, reflect), j = shown(p % broad, width, pad, reflect);
+            there[n] = p < places && i >= 0 && j >= 0;
+            if (there[n]) found[n] = packed_at(x + ((line / tall * height + i) * width + j) * channels + first);
+        }
+        PIXELS(4) {
+            int p = start + n * blockDim.y;
+            Pack made = there[n] ? normalised(found[n], a, b, slope) : Pack{};
+            if (p < places) *(Pack*)(z + p * channels + first) = made;
+        }
+    }
+}
+
 // z (images, 2 height + 2 pad, 2 width + 2 pad, all): first x enlarged and normalised, then `beside` (images, 2 height,
 // 2 width, few), then zeros; padded. A block has a row.
-KERNEL(1) enlarge(
+KERNEL(MANY) enlarge(
     const T* x, const float* mean, const float* deviation, const float* scale, const float* offset, const T* beside, T* z,
     int height, int width, int channels, int few, int all, int pad, int reflect, int bilinear
 ) {
@@ -562,7 +616,7 @@ __device__ __forceinline__ void over_line(
 }
 
 // The sums that the backward pass of `normalise` needs.
-KERNEL(1) gather(
+KERNEL(MANY) gather(
     const T* g, const T* x, const float* mean, const float* deviation, const float* scale, const float* offset,
     float* to_scale, float* to_offset, float* to_bias, float* shares, float* partial, unsigned* ticket, int images,
     int height, int width, int channels, int pad, int reflect, float slope, int frozen
@@ -602,7 +656,7 @@ __device__ __forceinline__ void tilt_of(
 }
 
 // The gradient of x. Without a mean there was only padding. g has `all` channels, those of x from number `skipped` on.
-KERNEL(1) spread(
+KERNEL(MANY) spread(
     const T* g, const T* x, const float* mean, const float* deviation, const float* scale, const float* offset,
     const float* shares, T* to_x, int lines, int height, int width, int channels, int all, int skipped, int pad,
     int reflect, float slope
@@ -628,8 +682,65 @@ KERNEL(1) spread(
     }
 }
 
+// What `gather` and `spread` do with a picture that one block has all of.
+KERNEL(MANY) back_alone(
+    const T* g, const T* x, const float* mean, const float* deviation, const float* scale, const float* offset,
+    float* to_scale, float* to_offset, float* to_bias, float* shares, T* to_x, int images, int height, int width,
+    int channels, int pad, int reflect, float slope, int frozen
+) {
+    SHARED
+    float a[V], b[V], middle[V], sums[2][V] = {};
+    int first = threadIdx.x * V, tall = height + 2 * pad, broad = width + 2 * pad, pixels = images * height * width;
+    EACH {
+        line_of(mean, deviation, scale, offset, first + v, a[v], b[v]);
+        middle[v] = mean[first + v];
+    }
+    // each pixel's gradient after the activation's, and what x has there
+    auto over_pixels = [&](auto each) {
+        for (int start = threadIdx.y; start < pixels; start += 2 * blockDim.y) {
+            Pack found[2] = {}, here[2] = {};
+            PIXELS(2) {
+                int p = start + n * blockDim.y, line = p / width, image = line / height;
+                if (p >= pixels) continue;
+                int row = image * tall + line % height + pad, column = p % width + pad;
+                found[n] = packed_at(g + (row * broad + column) * channels + first);
+                here[n] = packed_at(x + p * channels + first);
+            }
+            PIXELS(2) {
+                int p = start + n * blockDim.y, line = p / width;
+                if (p >= pixels) break;
+                float back[V];
+                EACH back[v] = value(found[n], v);
+                folded_in(g + line / height * tall * broad * channels + first, line % height, p % width, height, width,
+                          channels, pad, reflect, 1.0f, back);
+                EACH {
+                    float seen = value(here[n], v);
+                    back[v] = a[v] * seen + b[v] < 0 ? slope * back[v] : back[v];
+                }
+                each(p, back, here[n]);
+            }
+        }
+    };
+    over_pixels([&](int, const float* back, const Pack& here) {
+        EACH {
+            sums[0][v] += back[v];
+            sums[1][v] += back[v] * (value(here, v) - middle[v]);
+        }
+    });
+    float known = deviation_of(deviation, channels);
+    total<2>(shared, sums, 0, 0, channels);
+    conclude_gradients(shared, known, deviation, scale, to_scale, to_offset, to_bias, shares, channels, pixels, frozen);
+    __syncthreads();
+    float lift[V], tilt[V];
+    EACH tilt_of(mean, shares, channels, first + v, a[v], lift[v], tilt[v]);
+    over_pixels([&](int p, float* back, const Pack& here) {
+        EACH back[v] = a[v] * back[v] + (lift[v] - tilt[v] * value(here, v));
+        store(to_x + p * channels + first, back);
+    });
+}
+
 // The gradient of what `enlarge` has enlarged and normalised, brought to the size of x, and its sums.
-KERNEL(1) gather_enlarged(
+KERNEL(MANY) gather_enlarged(
     const T* g, const T* x, const float* mean, const float* deviation, const float* scale, T* back_small,
     float* to_scale, float* to_offset, float* shares, float* partial, unsigned* ticket, int images, int height,
     int width, int channels, int all, int pad, int reflect, int bilinear, int frozen
@@ -660,7 +771,7 @@ KERNEL(1) gather_enlarged(
 }
 
 // The gradient of x from that, in place of it.
-KERNEL(1) spread_enlarged(
+KERNEL(MANY) spread_enlarged(
     T* back_small, const T* x, const float* mean, const float* deviation, const float* scale, const float* shares,
     int lines, int height, int width, int channels, int bilinear
 ) {
@@ -873,7 +984,7 @@ __device__ __forceinline__ void spread_narrow_of(
     }
 
 // y (pixels, few): the convolution of x normalised and activated, or as it is. blockDim.x is a power of 2, a warp at most.
-KERNEL(1) narrow(
+KERNEL(MANY) narrow(
     const T* x, const float* mean, const float* deviation, const float* scale, const float* offset,
     const float* weight, T* y, int pixels, int channels, int few, float slope
 ) {
@@ -881,7 +992,7 @@ KERNEL(1) narrow(
 }
 
 // The gradient of the weights, and with a mean the sums that the gradient of x needs.
-KERNEL(1) gather_narrow(
+KERNEL(MANY) gather_narrow(
     const T* g, const T* x, const float* mean, const float* deviation, const float* scale, const float* offset,
     const float* weight, float* to_weight, float* to_scale, float* to_offset, float* to_bias, float* shares,
     float* partial, unsigned* ticket, int pixels, int channels, int few, float slope, int frozen
@@ -891,7 +1002,7 @@ KERNEL(1) gather_narrow(
 }
 
 // The gradient of x.
-KERNEL(1) spread_narrow(
+KERNEL(MANY) spread_narrow(
     const T* g, const T* x, const float* mean, const float* deviation, const float* scale, const float* offset,
     const float* weight, const float* shares, T* to_x, int pixels, int channels, int few, float slope
 ) {
@@ -915,7 +1026,7 @@ KERNEL(2) finish(const T* x, const float* bias, float* y, int pixels, int area, 
 }
 
 // The gradients of x and of the bias.
-KERNEL(1) finish_back(
+KERNEL(MANY) finish_back(
     const float* g, const float* y, T* to_x, float* to_bias, float* partial, unsigned* ticket, int pixels, int area,
     int channels, int sigmoid
 ) {
@@ -980,11 +1091,107 @@ KERNEL(2) unfold(
     }
 }
 
-// ------------------------------------------------------------------ the jitter of the code
+// ------------------------------------------------------------------ the mean squared error
+
+// Add up a value of each thread of a block, of a power of two threads; the first has the sum.
+__device__ __forceinline__ float over_block(float* shared, float sum) {
+    int thread = thread_of_block();
+    shared[thread] = sum;
+    __syncthreads();
+    for (int half = blockDim.x * blockDim.y / 2; half; half /= 2) {
+        if (thread < half) shared[thread] += shared[thread + half];
+        __syncthreads();
+    }
+    return shared[0];
+}
+
+// Of each block the sum of squares of x - y, which have `all` values.
+KERNEL(2) squares(const float* x, const float* y, float* partial, int all) {
+    SHARED
+    float sum = 0;
+    int stride = gridDim.x * blockDim.x * blockDim.y;
+    for (int start = blockIdx.x * blockDim.x * blockDim.y + thread_of_block(); start < all; start += 4 * stride) {
+        float apart[4];
+        PIXELS(4) {
+            int k = start + n * stride;
+            apart[n] = k < all ? x[k] - y[k] : 0.0f;
+        }
+        PIXELS(4) sum += apart[n] * apart[n];
+    }
+    sum = over_block(shared, sum);
+    if (thread_of_block() == 0) partial[blockIdx.x] = sum;
+}
+
+// Their mean, from the sums of so many blocks. There is one block.
+KERNEL(2) squares_mean(const float* partial, float* mean, int blocks, int all) {
+    SHARED
+    float sum = 0;
+    for (int k = thread_of_block(); k < blocks; k += blockDim.x * blockDim.y) sum += partial[k];
+    sum = over_block(shared, sum);
+    if (thread_of_block() == 0) *mean = sum / all;
+}
+
+// The gradient of x from that of the mean, g.
+KERNEL(2) squares_back(const float* x, const float* y, const float* g, float* to_x, int all) {
+    float factor = 2.0f * *g / all;
+    int stride = gridDim.x * blockDim.x * blockDim.y;
+    for (int start = blockIdx.x * blockDim.x * blockDim.y + thread_of_block(); start < all; start += 4 * stride) {
+        float apart[4];
+        PIXELS(4) {
+            int k = start + n * stride;
+            apart[n] = k < all ? x[k] - y[k] : 0.0f;
+        }
+        PIXELS(4) {
+            int k = start + n * stride;
+            if (k < all) to_x[k] = factor * apart[n];
+        }
+    }
+}
+
+// ------------------------------------------------------------------ weights in another dtype
+
+#define TENSORS 64
+struct Tensors {  // `begin` has each one's first block, then the first beyond the last one's
+    const void* from[TENSORS];
+    void* to[TENSORS];
+    int begin[TENSORS + 1], values[TENSORS];
+};
 
 struct alignas(4 * sizeof(T)) Four {
     T x, y, z, w;
 };
+
+// So many tensors from float to T, or from T to float. A block has `part` values of one.
+KERNEL(2) cast(const __grid_constant__ Tensors tensors, int count, int part, int widen) {
+    __shared__ int own;
+    int thread = thread_of_block(), threads = blockDim.x * blockDim.y, block = blockIdx.x;
+    for (int k = thread; k < count; k += threads) {
+        if (tensors.begin[k] <= block && block < tensors.begin[k + 1]) own = k;
+    }
+    __syncthreads();
+    int first = (block - tensors.begin[own]) * part, all = tensors.values[own];
+    int last = first + part < all ? first + part : all;
+    T* narrow = (T*)(widen ? tensors.from[own] : tensors.to[own]);
+    float* broad = (float*)(widen ? tensors.to[own] : tensors.from[own]);
+    for (int k = first + 4 * thread; k < last; k += 4 * threads) {
+        if (k + 3 < last && widen) {
+            Four four = *(const Four*)(narrow + k);
+            *(float4*)(broad + k) = {wide(four.x), wide(four.y), wide(four.z), wide(four.w)};
+        } else if (k + 3 < last) {
+            float4 four = *(const float4*)(broad + k);
+            *(Four*)(narrow + k) = {rounded(four.x), rounded(four.y), rounded(four.z), rounded(four.w)};
+        } else {
+            for (int n = k; n < last; ++n) {
+                if (widen)
+                    broad[n] = wide(narrow[n]);
+                else
+                    narrow[n] = rounded(broad[n]);
+            }
+        }
+    }
+}
+
+// ------------------------------------------------------------------ the jitter of the code
 
 // drawn (n): z + std * normal numbers, four at a time by the generator Philox 4x32-10 (Salmon et al., Parallel random
 // numbers: as easy as 1, 2, 3, 2011) from their place, the count and the seed, and the Box-Muller transform.
@@ -1022,6 +1229,22 @@ KERNEL(2) jitter(
             for (int v = 0; 4 * k + v < n; ++v) drawn[4 * k + v] = rounded(z[4 * k + v] + noise[v]);
         }
     }
+}
+
+// ------------------------------------------------------------------ what is counted
+
+// Write a loss, and the data loss in it if it is another, to place *place of a ring of `most` each, and go on to the next.
+KERNEL(2) note(const float* loss, const float* data_loss, float* ring, long long* place, int most) {
+    if (thread_of_block()) return;
+    long long own = *place;
+    ring[own] = *loss;
+    if (data_loss) ring[most + own] = *data_loss;
+    *place = own + 1 < most ? own + 1 : 0;
+}
+
+// Add 1 to so many counts, which `table` has the places of.
+KERNEL(2) count(const long long* table, int counts) {
+    for (int k = thread_of_block(); k < counts; k += blockDim.x * blockDim.y) *(float*)table[k] += 1;
 }
 
 // ------------------------------------------------------------------ the optimiser

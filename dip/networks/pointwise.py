@@ -14,7 +14,8 @@ from torch import Tensor
 
 from dip.networks import cuda
 from dip.networks.following import Following
-from dip.networks.fused import Backwards, Shares, Statistics, empty, ordered
+from dip.networks.fused import Backwards
+from dip.networks.normalising import Shares, Statistics, empty, ordered
 
 __all__ = ["norm_conv", "worthwhile"]
 
@@ -49,7 +50,7 @@ def norm_conv(
 
 
 def _picture(x: Tensor) -> cuda.Picture:
-    picture = cuda.Picture(x)
+    picture = cuda.Picture(x, most=8)
     picture.threads = 32, 8  # whatever the channels
     return picture
 

@@ -278,7 +278,7 @@ class _Cast(torch.autograd.Function):
     def forward(ctx: Any, dtype: torch.dtype, *weights: Tensor) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
         made = [torch.empty_like(weight, dtype=dtype) for weight in weights]
-        torch._foreach_copy_(made, list(weights))
+        cuda.cast(made, weights)
         ctx.dtypes = [weight.dtype for weight in weights]
         if recorded(made[0]):
             _waiting.begin()
@@ -293,7 +293,7 @@ class _Cast(torch.autograd.Function):
         pairs = zip(gradients, ctx.dtypes, strict=True)
         made = [None if g is None else torch.empty_like(g, dtype=dtype) for g, dtype in pairs]
         if there:
-            torch._foreach_copy_([one for one in made if one is not None], there)
+            cuda.cast([one for one in made if one is not None], there)
         return None, *made
 
 

@@ -196,7 +196,7 @@ def fitted(
     """Return seconds and PSNR of a whole fit."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
-        fit = dip.fit(task, iters, preset=preset, device="cuda", engine=engine, seed=0, progress=False)
+        fit = dip.fit(task, iters=iters, preset=preset, device="cuda", engine=engine, seed=0, progress=False)
     return {
         "name": preset,
         "size": len(clean),

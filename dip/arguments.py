@@ -128,8 +128,8 @@ def add_factor(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--consistent",
         action=argparse.BooleanOptionalAction,
-        help="correct the result so that it comes down to IN, or do not, where IN has noise of its own; default: the "
-        "preset's",
+        help="correct the result so that it comes down to IN more exactly, or do not, where IN has much noise of its "
+        "own; default: the preset's",
     )
 
 

@@ -47,7 +47,7 @@ class Preset:
     average : float
         Decay of the exponential average of the outputs.
     consistent : bool
-        Whether the picture that is returned is corrected so that A x comes to y.
+        Whether the picture that is returned is corrected so that A x comes nearer to y.
     loss : str
         Name of the data loss.
     """

@@ -61,8 +61,8 @@ class Options(TypedDict, total=False):
     average : float
         Decay of the exponential average of the outputs that is returned; 0 returns the last output.
     consistent : bool
-        Correct the picture that is returned so that A x comes to y, as it does only nearly after a fit
-        (`dip.operators.Downsample.consistent`): for `dip.SuperResolve`, and small pictures without noise of their own.
+        Correct the picture that is returned so that A x comes nearer to y than it does after a fit, by one step of
+        `dip.operators.Downsample.consistent`: for `dip.SuperResolve`, and small pictures that have little noise.
     stop : Rule
         When to stop before the count of iterations is reached (`dip.stopping`).
     tile : int

@@ -36,7 +36,7 @@ _BLOCKS = {"normalise": 2, "moments": 2, "blur_moments": 2, "sides": 4, "sides_b
 _lock = threading.RLock()
 import os
 
-MOST, BLOCKS, DIV = (int(os.environ.get("DIP_" + n, d)) for n, d in (("MOST", 8), ("BLOCKS", 1), ("DIV", 1)))
+MOST, BLOCKS, DIV = (int(os.environ.get("DIP_" + n, d)) for n, d in (("MOST", 8), ("BLOCKS", 1), ("DIV", 2)))
 FEWER = {
     "gather",
     "spread",

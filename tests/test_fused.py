@@ -838,6 +838,8 @@ def nvrtc_here():
     """Return NVIDIA's compiler, where the package nvidia-cuda-nvrtc is installed; it needs no GPU."""
     try:
         folder = Path(importlib.metadata.distribution("nvidia-cuda-nvrtc").locate_file("nvidia"))
+        for part in folder.glob("*/lib/libnvrtc-builtins.so.[0-9]*"):  # the other looks for it where it may not be
+            ctypes.CDLL(str(part), mode=ctypes.RTLD_GLOBAL)
         return ctypes.CDLL(str(next(iter(sorted(folder.glob("*/lib/libnvrtc.so.[0-9]*"))))))
     except (importlib.metadata.PackageNotFoundError, StopIteration, OSError):
         return None

@@ -33,23 +33,9 @@ _SHARED = 48 * 1024  # bytes of shared memory that a block has unasked; and the 
 _MAX_DYNAMIC_SHARED_SIZE_BYTES = 8
 # How many blocks a processor is given, of a kernel whose blocks go on from line to line, where it is not one.
 _BLOCKS = {"normalise": 2, "moments": 2, "blur_moments": 2, "sides": 4, "sides_back": 4, "ends": 4, "finish": 4}
+# Kernels that have half of their blocks where other fits have theirs on the device too.
+_SHARING = {"gather", "spread", "moments", "normalise", "gather_enlarged", "spread_enlarged", "moments_enlarged"}
 _lock = threading.RLock()
-import os
-
-MOST, BLOCKS, DIV = (int(os.environ.get("DIP_" + n, d)) for n, d in (("MOST", 8), ("BLOCKS", 1), ("DIV", 2)))
-FEWER = {
-    "gather",
-    "spread",
-    "moments",
-    "normalise",
-    "spread_enlarged",
-    "gather_enlarged",
-    "moments_enlarged",
-    "gather_small",
-    "narrow",
-    "gather_narrow",
-    "spread_narrow",
-}
 
 
 class Program(Protocol):
@@ -99,10 +85,8 @@ class Picture:
         Channels before those of x in another picture that the kernels read.
     """
 
-    def __init__(self, x: Tensor, channels: int | None = None, skipped: int = 0, most: int | None = None) -> None:
+    def __init__(self, x: Tensor, channels: int | None = None, skipped: int = 0) -> None:
         width = channels_a_thread(x.shape[1] | skipped, x.dtype)
-        width = min(width, MOST if most is None else most) if x.dtype == torch.bfloat16 else width
-        self.wide = width
         across = (channels or x.shape[1]) // width
         self.channels, self.threads = x.shape[1], (across, max(1, _THREADS // across))
         self._program = None if x.is_meta else program(x.device, x.dtype, width)
@@ -168,9 +152,9 @@ class Picture:
 
     def _blocks(self, kernel: str, lines: int) -> int:
         assert self._program is not None
-        share = DIV if devices.is_shared(self._like.device) and kernel in FEWER else 1
-        usual = BLOCKS if self.wide < 8 and self._like.dtype == torch.bfloat16 else 1
-        return min(self._program.processors * _BLOCKS.get(kernel, usual), -(-lines // share))
+        if kernel in _SHARING and devices.is_shared(self._like.device):
+            lines = -(-lines // 2)
+        return min(self._program.processors * _BLOCKS.get(kernel, 1), lines)
 
 
 _tickets: WeakKeyDictionary[nn.Module, Tensor] = WeakKeyDictionary()
@@ -254,7 +238,7 @@ def cast(made: Sequence[Tensor], given: Sequence[Tensor]) -> None:
     given : sequence of Tensor
         What is read, of equal shapes, each of one dtype.
     """
-    if not all(map(_castable, made, given)):
+    if not works(made[0].device) or not all(map(_castable, made, given)):
         torch._foreach_copy_(list(made), list(given))
         return
     for first in range(0, len(made), _TENSORS):
@@ -274,8 +258,8 @@ def _castable(made: Tensor, given: Tensor) -> bool:
     dtypes = {made.dtype, given.dtype} == {torch.float32, torch.bfloat16}
     dense = any(given.is_contiguous(memory_format=order) for order in (torch.contiguous_format, torch.channels_last))
     alike = all(n == 1 or a == b for n, a, b in zip(given.shape, given.stride(), made.stride(), strict=True))
-    there = made.device == given.device and works(given.device)
-    return dtypes and there and dense and alike and not (made.data_ptr() | given.data_ptr()) % 16
+    placed = made.device == given.device and not (made.data_ptr() | given.data_ptr()) % 16
+    return dtypes and dense and alike and placed
 
 
 def note(loss: Tensor, data_loss: Tensor | None, ring: Tensor, place: Tensor) -> None:

@@ -249,7 +249,7 @@ KERNEL(2) ends(const T* g, T* found, int images, int height, int width, int chan
 // ------------------------------------------------------------------ the small picture
 
 // The gradient of the small picture normalised, from that of it padded and from what `sides_back` found, and its sums.
-KERNEL(MANY) gather_small(
+KERNEL(1) gather_small(
     const T* g, const T* along, const T* x, const float* mean, const float* deviation, const float* scale,
     T* back_small, float* to_scale, float* to_offset, float* shares, float* partial, unsigned* ticket, int images,
     int height, int width, int channels, int length, int reflect, int frozen

@@ -133,7 +133,7 @@ def _filtering(kernel: str, y: Tensor) -> tuple[cuda.Picture, int, int]:
     The blocks have fewer threads than others, for each needs more registers. There are as many strips as keep all
     processors busy to the end: the fewer, the fewer rows are read twice.
     """
-    picture, (images, _, height, width) = cuda.Picture(y, most=8), y.shape
+    picture, (images, _, height, width) = cuda.Picture(y), y.shape
     across = picture.threads[0]
     picture.threads = across, _FILTER // across
     columns, at_once = images * -(-width // picture.threads[1]), picture.processors * _ROOM[kernel]

@@ -121,10 +121,6 @@ def is_narrow(layer: Any, dtype: torch.dtype) -> bool:
     return few and across <= 32 and across & (across - 1) == 0
 
 
-def _narrow_most(channels: int) -> int | None:
-    return None if channels <= 128 else 8
-
-
 def _is_cast(dtype: torch.dtype) -> bool:
     """Tell whether weights that a function was given are those of `_Cast`."""
     return dtype != torch.float32
@@ -295,9 +291,7 @@ class _Narrow(torch.autograd.Function):
         ctx.save_for_backward(x, weight, *line)
         images, channels, height, width = x.shape
         y, pixels = empty(x, len(weight), height, width), images * height * width
-        cuda.Picture(x, most=_narrow_most(channels)).pixels(
-            "narrow", pixels, x, *line, weight, y, pixels, channels, len(weight), slope
-        )
+        cuda.Picture(x).pixels("narrow", pixels, x, *line, weight, y, pixels, channels, len(weight), slope)
         return y
 
     @staticmethod
@@ -305,7 +299,7 @@ class _Narrow(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Backwards:
         x, weight, *line = ctx.saved_tensors
         channels, pixels = x.shape[1], x.numel() // x.shape[1]
-        picture = cuda.Picture(x, most=_narrow_most(channels))
+        picture = cuda.Picture(x)
         g, found, to_weight = ordered(gradients[0]), Shares(x), torch.empty_like(weight)
         size = pixels, channels, len(weight), ctx.slope
         sums = found.to_scale, found.to_offset, found.to_bias, found.shares

@@ -62,10 +62,8 @@ __device__ __forceinline__ Pack pack_of(const float* from) {
 }
 #endif
 
-// A kernel of 512 threads a block at most, of which so many blocks are to find room on a processor: MANY of those that have
-// much in registers.
+// A kernel of 512 threads a block at most, of which so many blocks are to find room on a processor.
 #define KERNEL(BLOCKS) extern "C" __global__ void __launch_bounds__(512, BLOCKS)
-#define MANY (BFLOAT16 && V < 8 ? 2 : 1)
 #define EACH for (int v = 0; v < V; ++v)
 // So many pixels of a thread, number n, which are read before the first is worked on, so that all are on their way at a
 // time. (Of a loop that is unrolled only, one is read after the other.)
@@ -410,7 +408,7 @@ KERNEL(2) moments(
 }
 
 // Those of x (images, height, width, channels) enlarged twofold.
-KERNEL(MANY) moments_enlarged(
+KERNEL(1) moments_enlarged(
     const T* x, float* mean, float* deviation, float* running_mean, float* running_variance, long long* seen,
     float* partial, unsigned* ticket, int images, int height, int width, int channels, int bilinear, float eps,
     float momentum
@@ -492,7 +490,7 @@ KERNEL(2) normalise(
 }
 
 // What `moments` and `normalise` do with a picture that one block has all of.
-KERNEL(MANY) normalise_alone(
+KERNEL(1) normalise_alone(
     const T* x, const float* bias, float* mean, float* deviation, float* running_mean, float* running_variance,
     long long* seen, const float* scale, const float* offset, T* z, int images, int height, int width, int channels,
     int pad, int reflect, float slope, float eps, float momentum
@@ -523,7 +521,7 @@ KERNEL(MANY) normalise_alone(
 
 // z (images, 2 height + 2 pad, 2 width + 2 pad, all): first x enlarged and normalised, then `beside` (images, 2 height,
 // 2 width, few), then zeros; padded. A block has a row.
-KERNEL(MANY) enlarge(
+KERNEL(1) enlarge(
     const T* x, const float* mean, const float* deviation, const float* scale, const float* offset, const T* beside, T* z,
     int height, int width, int channels, int few, int all, int pad, int reflect, int bilinear
 ) {
@@ -616,7 +614,7 @@ __device__ __forceinline__ void over_line(
 }
 
 // The sums that the backward pass of `normalise` needs.
-KERNEL(MANY) gather(
+KERNEL(1) gather(
     const T* g, const T* x, const float* mean, const float* deviation, const float* scale, const float* offset,
     float* to_scale, float* to_offset, float* to_bias, float* shares, float* partial, unsigned* ticket, int images,
     int height, int width, int channels, int pad, int reflect, float slope, int frozen
@@ -656,7 +654,7 @@ __device__ __forceinline__ void tilt_of(
 }
 
 // The gradient of x. Without a mean there was only padding. g has `all` channels, those of x from number `skipped` on.
-KERNEL(MANY) spread(
+KERNEL(1) spread(
     const T* g, const T* x, const float* mean, const float* deviation, const float* scale, const float* offset,
     const float* shares, T* to_x, int lines, int height, int width, int channels, int all, int skipped, int pad,
     int reflect, float slope
@@ -682,65 +680,79 @@ KERNEL(MANY) spread(
     }
 }
 
+struct Places {
+    int images, height, width, channels, pad, reflect;
+};
+
+// The same over all pixels of x, of which the block has all; the number of the pixel in place of the column.
+template <class Each>
+__device__ __forceinline__ void over_pixels(const T* g, const T* x, Places of, Each each) {
+    int tall = of.height + 2 * of.pad, broad = of.width + 2 * of.pad, pixels = of.images * of.height * of.width;
+    for (int start = threadIdx.y; start < pixels; start += 2 * blockDim.y) {
+        Pack found[2] = {}, here[2] = {};
+        PIXELS(2) {
+            int p = start + n * blockDim.y, line = p / of.width;
+            if (p >= pixels) continue;
+            int row = line / of.height * tall + line % of.height + of.pad, column = p % of.width + of.pad;
+            found[n] = packed_at(g + (row * broad + column) * of.channels + threadIdx.x * V);
+            here[n] = packed_at(x + p * of.channels + threadIdx.x * V);
+        }
+        PIXELS(2) {
+            int p = start + n * blockDim.y, line = p / of.width;
+            if (p >= pixels) break;
+            float back[V];
+            EACH back[v] = value(found[n], v);
+            const T* image = g + line / of.height * tall * broad * of.channels + threadIdx.x * V;
+            folded_in(image, line % of.height, p % of.width, of.height, of.width, of.channels, of.pad, of.reflect, 1.0f,
+                      back);
+            each(p, back, here[n]);
+        }
+    }
+}
+
 // What `gather` and `spread` do with a picture that one block has all of.
-KERNEL(MANY) back_alone(
+KERNEL(1) back_alone(
     const T* g, const T* x, const float* mean, const float* deviation, const float* scale, const float* offset,
     float* to_scale, float* to_offset, float* to_bias, float* shares, T* to_x, int images, int height, int width,
     int channels, int pad, int reflect, float slope, int frozen
 ) {
     SHARED
     float a[V], b[V], middle[V], sums[2][V] = {};
-    int first = threadIdx.x * V, tall = height + 2 * pad, broad = width + 2 * pad, pixels = images * height * width;
+    int first = threadIdx.x * V;
     EACH {
         line_of(mean, deviation, scale, offset, first + v, a[v], b[v]);
         middle[v] = mean[first + v];
     }
-    // each pixel's gradient after the activation's, and what x has there
-    auto over_pixels = [&](auto each) {
-        for (int start = threadIdx.y; start < pixels; start += 2 * blockDim.y) {
-            Pack found[2] = {}, here[2] = {};
-            PIXELS(2) {
-                int p = start + n * blockDim.y, line = p / width, image = line / height;
-                if (p >= pixels) continue;
-                int row = image * tall + line % height + pad, column = p % width + pad;
-                found[n] = packed_at(g + (row * broad + column) * channels + first);
-                here[n] = packed_at(x + p * channels + first);
-            }
-            PIXELS(2) {
-                int p = start + n * blockDim.y, line = p / width;
-                if (p >= pixels) break;
-                float back[V];
-                EACH back[v] = value(found[n], v);
-                folded_in(g + line / height * tall * broad * channels + first, line % height, p % width, height, width,
-                          channels, pad, reflect, 1.0f, back);
-                EACH {
-                    float seen = value(here[n], v);
-                    back[v] = a[v] * seen + b[v] < 0 ? slope * back[v] : back[v];
-                }
-                each(p, back, here[n]);
-            }
+    Places places = {images, height, width, channels, pad, reflect};
+    auto add_up = [&](int, float* back, const Pack& here) {
+        EACH {
+            float seen = value(here, v);
+            back[v] = a[v] * seen + b[v] < 0 ? slope * back[v] : back[v];
+            sums[0][v] += back[v];
+            sums[1][v] += back[v] * (seen - middle[v]);
         }
     };
-    over_pixels([&](int, const float* back, const Pack& here) {
-        EACH {
-            sums[0][v] += back[v];
-            sums[1][v] += back[v] * (value(here, v) - middle[v]);
-        }
-    });
+    over_pixels(g, x, places, add_up);
     float known = deviation_of(deviation, channels);
     total<2>(shared, sums, 0, 0, channels);
-    conclude_gradients(shared, known, deviation, scale, to_scale, to_offset, to_bias, shares, channels, pixels, frozen);
+    conclude_gradients(shared, known, deviation, scale, to_scale, to_offset, to_bias, shares, channels,
+                       (float)images * height * width, frozen);
     __syncthreads();
     float lift[V], tilt[V];
     EACH tilt_of(mean, shares, channels, first + v, a[v], lift[v], tilt[v]);
-    over_pixels([&](int p, float* back, const Pack& here) {
-        EACH back[v] = a[v] * back[v] + (lift[v] - tilt[v] * value(here, v));
+    auto leave = [&](int p, float* back, const Pack& here) {
+        EACH {
+            float seen = value(here, v);
+            back[v] = a[v] * seen + b[v] < 0 ? slope * back[v] : back[v];
+            back[v] = a[v] * back[v] + (lift[v] - tilt[v] * seen);
+        }
         store(to_x + p * channels + first, back);
-    });
+    };
+    over_pixels(g, x, places, leave);
 }
 
 // The gradient of what `enlarge` has enlarged and normalised, brought to the size of x, and its sums.
-KERNEL(MANY) gather_enlarged(
+KERNEL(1) gather_enlarged(
     const T* g, const T* x, const float* mean, const float* deviation, const float* scale, T* back_small,
     float* to_scale, float* to_offset, float* shares, float* partial, unsigned* ticket, int images, int height,
     int width, int channels, int all, int pad, int reflect, int bilinear, int frozen
@@ -771,7 +783,7 @@ KERNEL(MANY) gather_enlarged(
 }
 
 // The gradient of x from that, in place of it.
-KERNEL(MANY) spread_enlarged(
+KERNEL(1) spread_enlarged(
     T* back_small, const T* x, const float* mean, const float* deviation, const float* scale, const float* shares,
     int lines, int height, int width, int channels, int bilinear
 ) {
@@ -984,7 +996,7 @@ __device__ __forceinline__ void spread_narrow_of(
     }
 
 // y (pixels, few): the convolution of x normalised and activated, or as it is. blockDim.x is a power of 2, a warp at most.
-KERNEL(MANY) narrow(
+KERNEL(1) narrow(
     const T* x, const float* mean, const float* deviation, const float* scale, const float* offset,
     const float* weight, T* y, int pixels, int channels, int few, float slope
 ) {
@@ -992,7 +1004,7 @@ KERNEL(MANY) narrow(
 }
 
 // The gradient of the weights, and with a mean the sums that the gradient of x needs.
-KERNEL(MANY) gather_narrow(
+KERNEL(1) gather_narrow(
     const T* g, const T* x, const float* mean, const float* deviation, const float* scale, const float* offset,
     const float* weight, float* to_weight, float* to_scale, float* to_offset, float* to_bias, float* shares,
     float* partial, unsigned* ticket, int pixels, int channels, int few, float slope, int frozen
@@ -1002,7 +1014,7 @@ KERNEL(MANY) gather_narrow(
 }
 
 // The gradient of x.
-KERNEL(MANY) spread_narrow(
+KERNEL(1) spread_narrow(
     const T* g, const T* x, const float* mean, const float* deviation, const float* scale, const float* offset,
     const float* weight, const float* shares, T* to_x, int pixels, int channels, int few, float slope
 ) {
@@ -1026,7 +1038,7 @@ KERNEL(2) finish(const T* x, const float* bias, float* y, int pixels, int area, 
 }
 
 // The gradients of x and of the bias.
-KERNEL(MANY) finish_back(
+KERNEL(1) finish_back(
     const float* g, const float* y, T* to_x, float* to_bias, float* partial, unsigned* ticket, int pixels, int area,
     int channels, int sigmoid
 ) {

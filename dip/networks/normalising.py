@@ -30,7 +30,7 @@ __all__ = [
 Pad = tuple[int, bool]  # how many pixels, and whether by reflection or with zeros
 Line = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]  # mean, 1 / deviation, scale, offset
 NOTHING: Line = (None, None, None, None)
-_FORWARDS, _BACKWARDS = 8, 4  # pixels that a thread has of a picture that one block has all of, at most
+_FORWARDS, _BACKWARDS = 4, 2  # pixels that a thread has of a picture that one block has all of, at most
 
 
 def ordered(x: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ def norm_conv(
 
 
 def _picture(x: Tensor) -> cuda.Picture:
-    picture = cuda.Picture(x, most=8)
+    picture = cuda.Picture(x)
     picture.threads = 32, 8  # whatever the channels
     return picture
 

@@ -219,6 +219,8 @@ def test_back_projection_step_by_step(kernel: str, factor: int, phase: float) ->
             expected = expected + operator.enlarge(y - operator(expected))
             torch.testing.assert_close(operator.consistent(start, y, times), expected)
     torch.testing.assert_close(operator.consistent(x, operator(x)), x)  # nothing to correct
+    with pytest.raises(ValueError, match="times must be"):
+        operator.consistent(x, y, times=0)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

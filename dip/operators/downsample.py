@@ -148,7 +148,7 @@ class Downsample(torch.nn.Module):
         y : Tensor, (..., h, w)
             Of the low resolution.
         times : int
-            How often.
+            How often, at least once.
 
         References
         ----------
@@ -158,11 +158,11 @@ class Downsample(torch.nn.Module):
         if x is None:
             x = y.new_zeros(*y.shape[:-2], *(self.factor * size for size in y.shape[-2:]))
         # x + U s with A U s = y - A x, for which all steps but the first and the last are on the small picture
-        rest = y - self(x)
-        rows, columns = (self._matrix(n, y) @ self._matrix(n, y, enlarging=True) for n in x.shape[-2:])
-        added = torch.zeros_like(rest)
-        for _ in range(times):
-            added = added + rest - _sandwich(rows, added, columns.T)
+        added = rest = y - self(x)
+        if positive_int(times, "times") > 1:
+            rows, columns = (self._matrix(n, y) @ self._matrix(n, y, enlarging=True) for n in x.shape[-2:])
+            for _ in range(times - 1):
+                added = added + rest - _sandwich(rows, added, columns.T)
         return x + self.enlarge(added)
 
     def extra_repr(self) -> str:

@@ -146,8 +146,8 @@ class Watch:
     enough, since the state goes back as a whole.
     """
 
-    def __init__(self) -> None:
-        self.unchecked: list[Tensor] = []
+    def __init__(self, unchecked: list[Tensor] | None = None) -> None:
+        self.unchecked = unchecked or []
         # a state, its iteration and the losses up to there: it is kept if they are good
         self._copied: tuple[int, dict[str, Any], Fetched] | None = None
 

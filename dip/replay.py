@@ -170,7 +170,7 @@ class Replay:
 
         self._second = device.record(advance)
         notes.begin()
-        self._rooms = [Room(fit), Room(fit)]
+        self._rooms: list[Room] = []
         self.addresses, self._others = _addresses(fit), not all(map(_known, _code(fit)))
 
     def is_due(self, fit: Fit) -> bool:
@@ -205,8 +205,11 @@ class Replay:
 
     def kept(self, fit: Fit) -> dict[str, Any]:
         """Return a copy of what an optimiser's step changes, for the guard: in the room that it does not need."""
-        one, other = self._rooms
-        return (other if fit._guard.good is one.state else one).filled(fit)
+        free = [room for room in self._rooms if room.state is not fit._guard.good]
+        if free:
+            return free[0].filled(fit)
+        self._rooms.append(Room(fit))
+        return self._rooms[-1].state
 
     def close(self) -> None:
         """Leave an optimiser for plain steps; the gradients lie in memory that belongs to the graphs."""

@@ -230,10 +230,12 @@ class Fit:
         return Crops(s.frame, tile, step, s.crop_seed, factor=self.task.factor, support=self.task.support or 0)
 
     def _look(self) -> None:
-        """Make the whole of a fit in crops, and count its time."""
+        """Look at the last losses, make the whole of a fit in crops, and count the time: a GPU is waited for here."""
         started = time.perf_counter()
-        with torch.inference_mode(False):
-            _ = self.output
+        self._watch.settle(self)
+        if self._in_crops:
+            with torch.inference_mode(False):
+                _ = self.output
         self.seconds += time.perf_counter() - started
 
     @property
@@ -272,9 +274,7 @@ class Fit:
                 while self.iteration < goal and self._stop is None:
                     if not ahead.iterate(self, goal):
                         self.step()
-                self._watch.settle(self)
-                if self._in_crops:
-                    self._look()
+                self._look()
                 self._save_checkpoint()
         finally:
             self._goal = None
@@ -390,7 +390,7 @@ class Fit:
         self._jitter.load_state_dict(state["jitter"])
         self._view.load_state_dict(state["view"], self.network)
         self._guard.load_state_dict(state["guard"])
-        self._watch.unchecked = [loss.to(self.device) for loss in state["unchecked"]]
+        self._watch = Watch([loss.to(self.device) for loss in state["unchecked"]])
         if self._rule is not None:
             self._rule.load_state_dict(state["rule"], self.device)
         self.history.load_state_dict(state["history"])

@@ -16,7 +16,6 @@ static ucontext_t scheduler, *thread_now;
 #define __forceinline__ inline
 #define __noinline__
 #define __launch_bounds__(...)
-#define __grid_constant__
 static float __uint_as_float(unsigned bits) { float x; std::memcpy(&x, &bits, 4); return x; }
 static unsigned __float_as_uint(float x) { unsigned bits; std::memcpy(&bits, &x, 4); return bits; }
 static void __threadfence() {}

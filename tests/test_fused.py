@@ -454,6 +454,12 @@ def test_the_gradient_of_that_has_one(device, monkeypatch):
     torch.testing.assert_close(second, (x - y).detach() / 32)
 
 
+def test_what_stands_for_another_tensor_gets_pytorchs(device, monkeypatch):
+    monkeypatch.setattr(cuda, "works", lambda device: True)
+    x, y = picture(1, 1, 4, 4, device=device), torch.ones(1, 1, 4, 4, device=device)
+    torch.testing.assert_close(torch.func.grad(lambda x: losses.MSE()(x, y))(x), (x - y) / 8)
+
+
 @pytest.mark.parametrize("why", ["order", "dtype", "no gradient", "gradient of y"])
 def test_other_squares_are_pytorchs(device, monkeypatch, why):
     monkeypatch.setattr(cuda, "works", lambda device: True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 from small import QUICK, assert_equal_states, picture, quick_fit, trained_state
 
 import dip
+from dip import guard
 
 
 def losses(fit):
@@ -207,6 +209,37 @@ class TestLossesLookedAtTogether:
         assert np.isfinite(fit.image).all()
         assert all(torch.isfinite(tensor).all() for tensor in fit.network.state_dict().values())
         assert np.isnan(losses(fit)[at - 1])
+
+    def test_a_loaded_fit_looks_at_its_own_losses(self, tmp_path):
+        """Those of the run that it was taken back from are of no interest any more."""
+
+        def break_off(fit):
+            raise RuntimeError("enough")
+
+        fit = dip.Fit(dip.Denoise(picture()), **QUICK, callbacks=[dip.callbacks.Every(130, break_off)]).run(100)
+        path = fit.save(tmp_path / "fit.dip")
+        with pytest.raises(RuntimeError, match="enough"):
+            fit.run()
+        assert fit._watch._copied is not None
+        fit.load(path)
+        assert fit._watch._copied is None
+        fit.settings = replace(fit.settings, loss=Sick(lambda call: call == 20, lambda value: value * math.nan))
+        with pytest.warns(RuntimeWarning, match="loss became nan"):
+            fit.run(29)
+        assert [one["back_to"] for one in fit.recoveries] == [100]
+        assert np.isfinite(fit.image).all()
+
+    def test_the_time_that_the_last_losses_take_is_counted(self, monkeypatch):
+        now, settle = [0.0], guard.Watch.settle
+        monkeypatch.setattr(dip.solver.time, "perf_counter", lambda: now[0])
+
+        def late(watch, fit):
+            now[0] += 7
+            return settle(watch, fit)
+
+        fit = dip.Fit(dip.Denoise(picture()), **QUICK)
+        monkeypatch.setattr(guard.Watch, "settle", late)
+        assert fit.run(10).seconds == now[0] > 7
 
     def test_nan_does_not_get_into_a_code_that_is_made_of_the_average(self):
         loss = Sick(lambda call: call == 38, lambda value: value * math.nan)

@@ -236,8 +236,11 @@ __device__ __forceinline__ void brought_down(
 
 // Take a ticket and return how many were taken before; what those who did had written is there to be read.
 __device__ __forceinline__ unsigned taken_before(unsigned* ticket) {
-#if EMULATED
-    return atomicInc(ticket, gridDim.x - 1);
+#if EMULATED || __CUDA_ARCH__ < 700
+    __threadfence();
+    unsigned before = atomicInc(ticket, gridDim.x - 1);
+    __threadfence();
+    return before;
 #else
     unsigned before;
     asm volatile("atom.acq_rel.gpu.global.inc.u32 %0, [%1], %2;"
@@ -1162,6 +1165,12 @@ KERNEL(2) squares_back(const float* x, const float* y, const float* g, float* to
 
 // ------------------------------------------------------------------ weights in another dtype
 
+#if EMULATED || __CUDA_ARCH__ < 700
+#define GRID_CONSTANT
+#else
+#define GRID_CONSTANT __grid_constant__
+#endif
+
 #define TENSORS 64
 struct Tensors {  // `begin` has each one's first block, then the first beyond the last one's
     const void* from[TENSORS];
@@ -1174,7 +1183,7 @@ struct alignas(4 * sizeof(T)) Four {
 };
 
 // So many tensors from float to T, or from T to float. A block has `part` values of one.
-KERNEL(2) cast(const __grid_constant__ Tensors tensors, int count, int part, int widen) {
+KERNEL(2) cast(const GRID_CONSTANT Tensors tensors, int count, int part, int widen) {
     __shared__ int own;
     int thread = thread_of_block(), threads = blockDim.x * blockDim.y, block = blockIdx.x;
     for (int k = thread; k < count; k += threads) {

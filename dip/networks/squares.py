@@ -17,8 +17,16 @@ _THREADS, _VALUES = 512, 4  # of a block, and that a thread has at a time
 def worthwhile(x: Tensor, y: Tensor) -> bool:
     """Tell whether `mean_square` takes them."""
     trained = x.requires_grad and not y.requires_grad and torch.is_grad_enabled()
-    plain = x.dtype == y.dtype == torch.float32 and x.is_contiguous() and y.is_contiguous() and 0 < x.numel() < 2**31
-    return trained and plain and x.device == y.device and cuda.works(x.device)
+    plain = x.dtype == y.dtype == torch.float32 and x.is_contiguous() and y.is_contiguous() and 0 < x.numel() < 2**30
+    return trained and plain and x.device == y.device and cuda.works(x.device) and _have_memory(x, y)
+
+
+def _have_memory(*tensors: Tensor) -> bool:
+    """Tell whether tensors are what they seem, and not those of `torch.func`, which stand for others."""
+    try:
+        return all(tensor.data_ptr() for tensor in tensors)
+    except RuntimeError:
+        return False
 
 
 def mean_square(x: Tensor, y: Tensor) -> Tensor:

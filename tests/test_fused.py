@@ -142,19 +142,19 @@ def picture(*shape, device="cpu"):
 
 @pytest.fixture
 def launched(monkeypatch, device):
-    """Return the names of the kernels that are launched."""
-    names, program = [], cuda.program
+    """Return the kernels that are launched, with how many blocks."""
+    found, program = {}, cuda.program
 
     class Watched:
         def __init__(self, kernels):
             self.processors, self._kernels = kernels.processors, kernels
 
-        def launch(self, kernel, *given):
-            names.append(kernel)
-            self._kernels.launch(kernel, *given)
+        def launch(self, kernel, blocks, *given):
+            found[kernel] = blocks
+            self._kernels.launch(kernel, blocks, *given)
 
     monkeypatch.setattr(cuda, "program", lambda *given: Watched(program(*given)))
-    return names
+    return found
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -193,6 +193,31 @@ def test_a_small_picture_is_done_by_one_block(device, launched, monkeypatch, sha
         near([usual, alone], 0.01)
     assert ("normalise_alone" in launched, "moments" in launched) == (not frozen, False)
     assert ("back_alone" in launched, "gather" in launched) == (True, False)
+
+
+def test_of_several_fits_each_has_fewer_blocks(device, launched, monkeypatch):
+    modules = [module.to(device) for module in layers_of("both", 16)]
+    x = picture(1, 16, 4, 300, device=device)
+    blocks = []
+    for shared in (False, True):
+        launched.clear()
+        monkeypatch.setattr(cuda.devices, "is_shared", lambda device, shared=shared: shared)
+        near(compared(lambda own, x: layers.apply(own, x), modules, [x]), 2e-5)
+        blocks.append(dict(launched))
+    alone, beside = blocks
+    most = cuda.program(x.device, torch.float32, 4).processors
+    rows = {"gather": (1, 4), "spread": (1, 4), "normalise": (2, 6)}
+    assert {name: alone[name] for name in rows} == {name: min(most * k, n) for name, (k, n) in rows.items()}
+    assert {name: beside[name] for name in rows} == {name: min(most * k, n // 2) for name, (k, n) in rows.items()}
+    monkeypatch.setattr(
+        normalising, "_FORWARDS", 1
+    )  # of as many pixels as a block has threads for, and 4 times as many
+    monkeypatch.setattr(normalising, "_BACKWARDS", 1)
+    for shared in (False, True):
+        launched.clear()
+        monkeypatch.setattr(cuda.devices, "is_shared", lambda device, shared=shared: shared)
+        compared(lambda own, x: layers.apply(own, x), modules, [picture(1, 16, 8, 60, device=device)])
+        assert ("normalise_alone" in launched, "back_alone" in launched) == (shared, shared)
 
 
 @pytest.mark.parametrize("frozen", [False, True])

@@ -354,6 +354,7 @@ BESIDE, BRANCH = STREAMS + 1, STREAMS + 2
 """The numbers of two for work beside the stream that is recorded."""
 
 _streams: dict[tuple[torch.device, int], torch.cuda.Stream] = {}
+_for_threads: set[torch.cuda.Stream] = set()
 _streams_lock = threading.Lock()
 
 
@@ -372,15 +373,15 @@ def stream(device: torch.device, number: int) -> torch.cuda.Stream:
             made = torch.cuda.Stream(device)
             if made not in taken:  # others may have drawn so many that it is one of ours again
                 _streams[device, number] = made
+                if 1 <= number <= STREAMS:
+                    _for_threads.add(made)
         return _streams[device, number]
 
 
 def is_shared(device: torch.device) -> bool:
     """Tell whether what this thread does on a GPU now is on a stream for fits in threads: one of several at a time."""
-    if device.type != "cuda":
-        return False
-    current = torch.cuda.current_stream(device)
-    return any(current == _streams.get((device, number)) for number in range(1, STREAMS + 1))
+    # it is asked at every kernel: where there are no such streams, it has to cost nothing
+    return bool(_for_threads) and device.type == "cuda" and torch.cuda.current_stream(device) in _for_threads
 
 
 _memory_is_reused = 0  # by so many fits at this time

@@ -176,7 +176,6 @@ class Watch:
     def _look(self, fit: Fit) -> bool:
         """Look at the losses up to the last copy, and keep that; at all where there is none."""
         last, state, fetched = self._copied or (fit.iteration, None, Fetched(torch.stack(self.unchecked)))
-        count = len(self.unchecked) - (fit.iteration - last)
         values = fetched.values()
         bad = next(filter(fit._guard.is_bad, values), None)
         if bad is not None:
@@ -184,7 +183,7 @@ class Watch:
             self._copied = None
             self._recover(fit, bad)
             return False
-        del self.unchecked[:count]
+        del self.unchecked[: len(values)]
         fit._guard.accept(values)
         fit._guard.keep(last, state)
         self._copied = None

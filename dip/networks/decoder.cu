@@ -348,7 +348,7 @@ KERNEL(2) turn(const float* weight, T* turned, T* matrix, T* kernels, int output
     __shared__ float tile[TILE][TILE + 1];
     int all = few + channels, across = (all + TILE - 1) / TILE, tap = blockIdx.x % 9;
     int c0 = blockIdx.x / 9 % across * TILE, k0 = blockIdx.x / 9 / across * TILE;
-    int thread = threadIdx.y * blockDim.x + threadIdx.x, threads = blockDim.x * blockDim.y;
+    int thread = thread_of_block(), threads = blockDim.x * blockDim.y;
     for (int n = thread; n < TILE * TILE; n += threads) {
         int k = k0 + n / TILE, c = c0 + n % TILE;
         if (k < outputs && c < all) tile[n / TILE][n % TILE] = weight[(k * 9 + tap) * all + c];
@@ -379,7 +379,7 @@ KERNEL(2) turn_back(
     __shared__ float tile[TILE][TILE + 1];
     int all = few + channels, across = (all + TILE - 1) / TILE, tap = blockIdx.x % 9;
     int c0 = blockIdx.x / 9 % across * TILE, k0 = blockIdx.x / 9 / across * TILE;
-    int thread = threadIdx.y * blockDim.x + threadIdx.x, threads = blockDim.x * blockDim.y;
+    int thread = thread_of_block(), threads = blockDim.x * blockDim.y;
     for (int n = thread; n < TILE * TILE; n += threads) {
         int k = k0 + n % TILE, c = c0 + n / TILE - few;
         if (k >= outputs || c >= channels) continue;

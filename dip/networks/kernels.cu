@@ -69,6 +69,8 @@ __device__ __forceinline__ Pack pack_of(const float* from) {
 // time. (Of a loop that is unrolled only, one is read after the other.)
 #define PIXELS(COUNT) _Pragma("unroll") for (int n = 0; n < COUNT; ++n)
 
+__device__ __forceinline__ int thread_of_block() { return threadIdx.y * blockDim.x + threadIdx.x; }
+
 struct Sum {
     float of[V];
 };
@@ -253,7 +255,7 @@ __device__ __forceinline__ unsigned taken_before(unsigned* ticket) {
 // begins with the sums; it has to have room for `room` times as many. In the others, false.
 __device__ bool added_up(float* shared, const float* partial, unsigned* ticket, int all, int room) {
     __shared__ int last;
-    int thread = threadIdx.y * blockDim.x + threadIdx.x, threads = blockDim.x * blockDim.y;
+    int thread = thread_of_block(), threads = blockDim.x * blockDim.y;
     __syncthreads();
     if (thread == 0) last = taken_before(ticket) == gridDim.x - 1;
     __syncthreads();
@@ -295,7 +297,7 @@ __device__ bool added_up(float* shared, const float* partial, unsigned* ticket, 
 template <int S>
 __device__ bool total(float* shared, const float (*sums)[V], float* partial, unsigned* ticket, int channels) {
     int all = S * channels, both = 2 * channels;
-    int thread = threadIdx.y * blockDim.x + threadIdx.x, threads = blockDim.x * blockDim.y;
+    int thread = thread_of_block(), threads = blockDim.x * blockDim.y;
     int groups = threads / both < 16 ? threads / both : 16;
 #pragma unroll
     for (int s = 0; s < S; s += 2) {
@@ -349,8 +351,6 @@ __device__ __forceinline__ Known known_of(
     c = c < channels ? c : channels - 1;
     return {x ? wide(x[c]) : 0.0f, bias ? bias[c] : 0.0f, running_mean[c], running_variance[c], seen ? *seen : 0};
 }
-
-__device__ __forceinline__ int thread_of_block() { return threadIdx.y * blockDim.x + threadIdx.x; }
 
 // From sums over x - x of the first pixel, or over x without one, to the statistics; the running ones take their share.
 __device__ void conclude(
@@ -616,6 +616,29 @@ __device__ __forceinline__ void over_line(
     }
 }
 
+// The gradient of a pixel before the activation, from that after it, and into the sums of it and of it * (x - mean).
+__device__ __forceinline__ void into_sums(
+    float* back, const Pack& here, const float* a, const float* b, float slope, const float* middle, float (*sums)[V]
+) {
+    EACH {
+        float seen = value(here, v);
+        back[v] = a[v] * seen + b[v] < 0 ? slope * back[v] : back[v];
+        sums[0][v] += back[v];
+        sums[1][v] += back[v] * (seen - middle[v]);
+    }
+}
+
+// The gradient of x from that after the activation, see `tilt_of`.
+__device__ __forceinline__ void from_sums(
+    float* back, const Pack& here, const float* a, const float* b, float slope, const float* lift, const float* tilt
+) {
+    EACH {
+        float seen = value(here, v);
+        back[v] = a[v] * seen + b[v] < 0 ? slope * back[v] : back[v];
+        back[v] = a[v] * back[v] + (lift[v] - tilt[v] * seen);
+    }
+}
+
 // The sums that the backward pass of `normalise` needs.
 KERNEL(1) gather(
     const T* g, const T* x, const float* mean, const float* deviation, const float* scale, const float* offset,
@@ -632,14 +655,7 @@ KERNEL(1) gather(
     for (int line = blockIdx.x; line < images * height; line += gridDim.x) {
         const T* image = g + (long long)(line / height) * tall * broad * channels + first;
         const T* own = x + (long long)line * width * channels + first;
-        auto each = [&](int j, float* back, const Pack& here) {
-            EACH {
-                float seen = value(here, v);
-                back[v] = a[v] * seen + b[v] < 0 ? slope * back[v] : back[v];
-                sums[0][v] += back[v];
-                sums[1][v] += back[v] * (seen - middle[v]);
-            }
-        };
+        auto each = [&](int j, float* back, const Pack& here) { into_sums(back, here, a, b, slope, middle, sums); };
         over_line(image, own, line % height, height, width, channels, channels, pad, reflect, each);
     }
     float known = deviation_of(deviation, channels);
@@ -672,11 +688,7 @@ KERNEL(1) spread(
         const T* image = g + (long long)(line / height) * tall * broad * all + skipped + first;
         long long own = (long long)line * width * channels + first;
         auto each = [&](int j, float* back, const Pack& here) {
-            EACH {
-                float seen = value(here, v);
-                back[v] = a[v] * seen + b[v] < 0 ? slope * back[v] : back[v];
-                back[v] = a[v] * back[v] + (lift[v] - tilt[v] * seen);
-            }
+            from_sums(back, here, a, b, slope, lift, tilt);
             store(to_x + own + (long long)j * channels, back);
         };
         over_line(image, mean ? x + own : 0, line % height, height, width, channels, all, pad, reflect, each);
@@ -727,14 +739,7 @@ KERNEL(1) back_alone(
         middle[v] = mean[first + v];
     }
     Places places = {images, height, width, channels, pad, reflect};
-    auto add_up = [&](int, float* back, const Pack& here) {
-        EACH {
-            float seen = value(here, v);
-            back[v] = a[v] * seen + b[v] < 0 ? slope * back[v] : back[v];
-            sums[0][v] += back[v];
-            sums[1][v] += back[v] * (seen - middle[v]);
-        }
-    };
+    auto add_up = [&](int p, float* back, const Pack& here) { into_sums(back, here, a, b, slope, middle, sums); };
     over_pixels(g, x, places, add_up);
     float known = deviation_of(deviation, channels);
     total<2>(shared, sums, 0, 0, channels);
@@ -744,11 +749,7 @@ KERNEL(1) back_alone(
     float lift[V], tilt[V];
     EACH tilt_of(mean, shares, channels, first + v, a[v], lift[v], tilt[v]);
     auto leave = [&](int p, float* back, const Pack& here) {
-        EACH {
-            float seen = value(here, v);
-            back[v] = a[v] * seen + b[v] < 0 ? slope * back[v] : back[v];
-            back[v] = a[v] * back[v] + (lift[v] - tilt[v] * seen);
-        }
+        from_sums(back, here, a, b, slope, lift, tilt);
         store(to_x + p * channels + first, back);
     };
     over_pixels(g, x, places, leave);
@@ -1059,14 +1060,14 @@ KERNEL(1) finish_back(
         store(to_x + (long long)p * channels + first, back);
     }
     if (!total<2>(shared, sums, partial, ticket, channels)) return;
-    for (int c = threadIdx.y * blockDim.x + threadIdx.x; c < channels; c += blockDim.x * blockDim.y) to_bias[c] = shared[c];
+    for (int c = thread_of_block(); c < channels; c += blockDim.x * blockDim.y) to_bias[c] = shared[c];
 }
 
 // ------------------------------------------------------------------ the weights of what `enlarge` makes
 
 // From weights (outputs, few + channels), pixel by pixel, to the order of `enlarge` and the picture's dtype.
 KERNEL(2) arrange(const float* weight, T* arranged, int few, int channels, int all) {
-    int c = threadIdx.y * blockDim.x + threadIdx.x;
+    int c = thread_of_block();
     for (; c < all; c += blockDim.x * blockDim.y) {
         int from = c < channels ? few + c : c - channels;
         arranged[blockIdx.x * all + c] = rounded(c < few + channels ? weight[blockIdx.x * (few + channels) + from] : 0.0f);
@@ -1075,7 +1076,7 @@ KERNEL(2) arrange(const float* weight, T* arranged, int few, int channels, int a
 
 // The same backwards, for their gradient.
 KERNEL(2) arrange_back(const T* arranged, float* weight, int few, int channels, int all) {
-    int c = threadIdx.y * blockDim.x + threadIdx.x;
+    int c = thread_of_block();
     for (; c < few + channels; c += blockDim.x * blockDim.y) {
         int from = c < few ? channels + c : c - few;
         weight[blockIdx.x * (few + channels) + c] = wide(arranged[blockIdx.x * all + from]);
@@ -1120,10 +1121,9 @@ __device__ __forceinline__ float over_block(float* shared, float sum) {
     return shared[0];
 }
 
-// Of each block the sum of squares of x - y, which have `all` values.
-KERNEL(2) squares(const float* x, const float* y, float* partial, int all) {
-    SHARED
-    float sum = 0;
+// Over the values of x - y, which are `all`: `each` is given the number of one, and the value.
+template <class Each>
+__device__ __forceinline__ void over_apart(const float* x, const float* y, int all, Each each) {
     int stride = gridDim.x * blockDim.x * blockDim.y;
     for (int start = blockIdx.x * blockDim.x * blockDim.y + thread_of_block(); start < all; start += 4 * stride) {
         float apart[4];
@@ -1131,8 +1131,19 @@ KERNEL(2) squares(const float* x, const float* y, float* partial, int all) {
             int k = start + n * stride;
             apart[n] = k < all ? x[k] - y[k] : 0.0f;
         }
-        PIXELS(4) sum += apart[n] * apart[n];
+        PIXELS(4) {
+            int k = start + n * stride;
+            if (k < all) each(k, apart[n]);
+        }
     }
+}
+
+// Of each block the sum of squares of x - y.
+KERNEL(2) squares(const float* x, const float* y, float* partial, int all) {
+    SHARED
+    float sum = 0;
+    auto add_up = [&](int k, float apart) { sum += apart * apart; };
+    over_apart(x, y, all, add_up);
     sum = over_block(shared, sum);
     if (thread_of_block() == 0) partial[blockIdx.x] = sum;
 }
@@ -1149,18 +1160,8 @@ KERNEL(2) squares_mean(const float* partial, float* mean, int blocks, int all) {
 // The gradient of x from that of the mean, g.
 KERNEL(2) squares_back(const float* x, const float* y, const float* g, float* to_x, int all) {
     float factor = 2.0f * *g / all;
-    int stride = gridDim.x * blockDim.x * blockDim.y;
-    for (int start = blockIdx.x * blockDim.x * blockDim.y + thread_of_block(); start < all; start += 4 * stride) {
-        float apart[4];
-        PIXELS(4) {
-            int k = start + n * stride;
-            apart[n] = k < all ? x[k] - y[k] : 0.0f;
-        }
-        PIXELS(4) {
-            int k = start + n * stride;
-            if (k < all) to_x[k] = factor * apart[n];
-        }
-    }
+    auto leave = [&](int k, float apart) { to_x[k] = factor * apart; };
+    over_apart(x, y, all, leave);
 }
 
 // ------------------------------------------------------------------ weights in another dtype
@@ -1220,7 +1221,7 @@ KERNEL(2) jitter(
     const float* z, T* drawn, const long long* count, unsigned low_seed, unsigned high_seed, float std, int n
 ) {
     unsigned long long turn = *count;
-    int thread = threadIdx.y * blockDim.x + threadIdx.x, threads = blockDim.x * blockDim.y;
+    int thread = thread_of_block(), threads = blockDim.x * blockDim.y;
     for (int k = blockIdx.x * threads + thread; k < n / 4 + (n % 4 > 0); k += gridDim.x * threads) {
         unsigned x[4] = {(unsigned)k, 0, (unsigned)turn, (unsigned)(turn >> 32)}, low = low_seed, high = high_seed;
 #pragma unroll
@@ -1281,7 +1282,7 @@ KERNEL(2) adam(const long long* table, const float* rate, float forgotten, float
     float length = -*rate / -expm1f(steps * log1pf(-forgotten));
     float spread = 1.0f / sqrtf(-expm1f(steps * log1pf(-forgotten_squares)));
     int threads = blockDim.x * blockDim.y, count = (int)row[5];
-    for (int start = threadIdx.y * blockDim.x + threadIdx.x; start < count; start += 4 * threads) {
+    for (int start = thread_of_block(); start < count; start += 4 * threads) {
         float g[4], m[4], s[4], own[4];
         PIXELS(4) {
             int k = start + n * threads < count ? start + n * threads : start;

@@ -71,14 +71,14 @@ class Statistics:
         self, x: Tensor, norm: Any, first: int = 0, *, bias: Tensor | None = None, enlarged: str | None = None
     ) -> None:
         images, channels, height, width = x.shape
-        running_mean, running_variance, seen = _running(norm, first, channels)
+        running = running_mean, running_variance, _ = _running(norm, first, channels)
         if not norm.training:
             # not the layer's own: that may be changed before the backward pass
             self.mean = running_mean.clone() if bias is None else running_mean - bias.detach()
             self.deviation = (running_variance + norm.eps).rsqrt()
             return
         self.mean, self.deviation = running_mean.new_empty(channels), running_mean.new_empty(channels)
-        running, picture = (running_mean, running_variance, seen), cuda.Picture(x)
+        picture = cuda.Picture(x)
         if enlarged is None:
             pixels = images * height * width
             lines = -(-pixels // (4 * picture.threads[1]))

@@ -6,9 +6,10 @@ All in one process, so that little of the time goes into starting others: the or
 clone of DmitryUlyanov/deep-image-prior; as `speed.py` has it), then runs of --iters iterations, recorded as in any
 fit. Each time is that of --every iterations in a row, without waiting for the GPU in between; the report has the
 median, and the most memory that PyTorch had in use, and had taken, beside what was foretold. A run that could not be
-recorded is an error. Then 16 fits of 256 x 256 pixels at a time (`dip.run_all`) and one of 1024 x 1024, which has as
-many: the time of an iteration of all of them, from the moment at which all are recorded. Then whole fits of a
-photograph, with all that a preset does in its course (codes made anew, mirroring): seconds and PSNR.
+recorded is an error. Then 16 fits of 256 x 256 pixels at a time (`dip.run_all`), each by itself and merged, and one of
+1024 x 1024, which has as many: the time of an iteration of all of them, from the moment at which all are recorded.
+(--many measures nothing else; --lanes tries other numbers for `dip.merged.LANES`.) Then whole fits of a photograph,
+with all that a preset does in its course (codes made anew, mirroring): seconds and PSNR.
 At last the kernels of one iteration, by name.
 --profile writes the kernels of one iteration of the paper's network at 512 x 512, with their beginnings and lengths in
 microseconds: it is the map for whoever wants to make it faster.
@@ -52,12 +53,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--reference", type=Path, help="checkout of DmitryUlyanov/deep-image-prior")
     parser.add_argument("--iters", type=int, default=200)
     parser.add_argument("--every", type=int, default=20)
+    parser.add_argument("--many", action="store_true", help="measure several fits at a time only")
+    parser.add_argument("--lanes", type=int, nargs="+", default=[dip.merged.LANES], help="of merged fits")
     parser.add_argument("--profile", type=Path, help="file for the kernels of an iteration")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "gpu.json")
     options = parser.parse_args(arguments)
     if not torch.cuda.is_available():
         parser.error("there is no NVIDIA GPU here; benchmarks/speed.py measures on a CPU")
     results = []
+    if options.many:
+        print(json.dumps([together(preset, options) for preset in ("fast", "paper")], indent=1))
+        return
     if options.reference:
         for size in (256, 512):
             results.append(reference(size, options))
@@ -139,16 +145,23 @@ COUNT, SMALL = 16, 256  # fits at a time, and the pixels of a side
 
 def together(preset: str, options: argparse.Namespace) -> dict[str, Any]:
     """Time several fits at a time, and one of as many pixels."""
-    several, one = (at_once(preset, *given, options) for given in ((COUNT, SMALL), (1, 4 * SMALL)))
+    one = at_once(preset, 1, 4 * SMALL, False, options)
+    several = {"each by itself": at_once(preset, COUNT, SMALL, False, options)}
+    for lanes in options.lanes:
+        dip.merged.LANES = lanes
+        try:
+            several[f"merged, {lanes} lanes"] = at_once(preset, COUNT, SMALL, True, options)
+        except RuntimeWarning as error:  # the rest is measured all the same
+            print(error, flush=True)
     return {
         "name": preset,
-        f"{COUNT} of {SMALL} x {SMALL}, milliseconds": round(several, 3),
         f"one of {4 * SMALL} x {4 * SMALL}, milliseconds": round(one, 3),
-        "pixels a second, against the large one": round(one / several, 3),
+        f"{COUNT} of {SMALL} x {SMALL}, milliseconds": {name: round(time, 3) for name, time in several.items()},
+        "pixels a second, against the large one": {name: round(one / time, 3) for name, time in several.items()},
     }
 
 
-def at_once(preset: str, count: int, size: int, options: argparse.Namespace) -> float:
+def at_once(preset: str, count: int, size: int, merged: bool, options: argparse.Namespace) -> float:
     """Return the milliseconds of an iteration of all of so many fits."""
     every, gate, times = max(120, options.iters), threading.Barrier(count, timeout=60), []
 
@@ -165,7 +178,7 @@ def at_once(preset: str, count: int, size: int, options: argparse.Namespace) -> 
     ]
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
-        for _ in dip.run_all(fits, 3 * every + 1, at_once=count):
+        for _ in dip.run_all(fits, 3 * every + 1, at_once=count, merged=merged):
             pass
     return 1e3 * (times[1] - times[0]) / (2 * every)
 

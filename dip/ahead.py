@@ -30,7 +30,13 @@ def iterate(fit: Fit, goal: int) -> bool:
     started = time.perf_counter()
     with torch.inference_mode(False):
         optimizers.set_lr(fit._optimizer, fit.settings.lr * fit._guard.lr_factor)
-        losses, data_losses, fit._output = made.several(count)
+        company = fit._replays.company
+        together = 0 if company is None else company.go_on(fit, made, count)
+        if together:
+            count = together
+        else:
+            made.several(count)
+        losses, data_losses, fit._output = made.last(count)
     fit.history.extend(fit.iteration + 1, loss=losses)
     if fit.settings.penalties:
         fit.history.extend(fit.iteration + 1, data_loss=data_losses)

@@ -354,7 +354,7 @@ BESIDE, BRANCH = STREAMS + 1, STREAMS + 2
 """The numbers of two for work beside the stream that is recorded."""
 
 _streams: dict[tuple[torch.device, int], torch.cuda.Stream] = {}
-_for_threads: set[torch.cuda.Stream] = set()
+_for_threads: dict[torch.cuda.Stream, int] = {}  # with how many fits' kernels those on it are begun at once
 _streams_lock = threading.Lock()
 
 
@@ -374,14 +374,28 @@ def stream(device: torch.device, number: int) -> torch.cuda.Stream:
             if made not in taken:  # others may have drawn so many that it is one of ours again
                 _streams[device, number] = made
                 if 1 <= number <= STREAMS:
-                    _for_threads.add(made)
+                    _for_threads[made] = 1
         return _streams[device, number]
 
 
 def is_shared(device: torch.device) -> bool:
-    """Tell whether what this thread does on a GPU now is on a stream for fits in threads: one of several at a time."""
+    """Tell whether what this thread does on a GPU now waits for its turn among what other fits in threads do there."""
+    return _on_stream_for_threads(device) == 1
+
+
+def begun_at_once(device: torch.device) -> int:
+    """Return for how many fits a kernel is to be begun at once that this thread records now, 1 if for its own alone."""
+    return max(1, _on_stream_for_threads(device))
+
+
+def begin_at_once(stream: torch.cuda.Stream, fits: int) -> None:
+    """Let kernels that are recorded on a stream for fits in threads be such as are begun for so many at once."""
+    _for_threads[stream] = fits
+
+
+def _on_stream_for_threads(device: torch.device) -> int:
     # it is asked at every kernel: where there are no such streams, it has to cost nothing
-    return bool(_for_threads) and device.type == "cuda" and torch.cuda.current_stream(device) in _for_threads
+    return _for_threads.get(torch.cuda.current_stream(device), 0) if _for_threads and device.type == "cuda" else 0
 
 
 _memory_is_reused = 0  # by so many fits at this time

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from dip import devices
+from dip import devices, merged
 
 
 class Recorded(Protocol):
@@ -20,6 +21,16 @@ class Recorded(Protocol):
         """Do it again, and put what comes of it into `outputs`."""
 
 
+class Joined(Protocol):
+    """Recordings made one."""
+
+    def replay(self) -> None:
+        """Do all of them again."""
+
+    def close(self) -> None:
+        """Give its memory back."""
+
+
 class Recorder(Protocol):
     """What records such work."""
 
@@ -29,11 +40,25 @@ class Recorder(Protocol):
     def aside(self, work: Callable[[], Any]) -> Any:
         """Do work once in the surroundings of a recording, as it has to be before it is recorded."""
 
-    def record(self, work: Callable[[], tuple[Tensor, ...]], generator: torch.Generator | None = None) -> Recorded:
-        """Record work, which may draw from a generator."""
+    def record(
+        self, work: Callable[[], tuple[Tensor, ...]], generator: torch.Generator | None = None, kept: bool = False
+    ) -> Recorded:
+        """Record work, which may draw from a generator; `kept` is whether it is to be merged with other recordings."""
 
     def mend(self) -> None:
         """Put in order what a recording that failed has left."""
+
+    def merged(self, recordings: Sequence[Sequence[Recorded]]) -> Joined:
+        """Make one of what several fits have recorded, each some that are done one after the other."""
+
+    def here(self) -> Any:
+        """Return the place on the device where what this thread does is queued."""
+
+    def wait_for(self, places: Sequence[Any]) -> None:
+        """Let what follows at this thread's place come after what is queued at others."""
+
+    def wait_in(self, places: Sequence[Any]) -> None:
+        """Let what follows at other places come after what is queued at this thread's."""
 
 
 class CudaGraphs:
@@ -66,16 +91,20 @@ class CudaGraphs:
             torch.cuda.synchronize()
         return found
 
-    def record(self, work: Callable[[], tuple[Tensor, ...]], generator: torch.Generator | None = None) -> Recorded:
+    def record(
+        self, work: Callable[[], tuple[Tensor, ...]], generator: torch.Generator | None = None, kept: bool = False
+    ) -> Recorded:
         """Record work; other threads may use the device meanwhile."""
         stream = self._own_stream()
         # The outer stream is what puts the caller's back should the end of the recording fail.
         with torch.cuda.device(self._device), torch.cuda.stream(stream):
-            graph = torch.cuda.CUDAGraph()
+            graph = _new_graph(kept)
             if generator is not None:
                 graph.register_generator_state(generator)
             with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
                 outputs = work()
+            if kept:
+                graph.instantiate()
         return _CudaGraph(graph, outputs)
 
     def mend(self) -> None:
@@ -86,11 +115,55 @@ class CudaGraphs:
         """
         self.record(lambda: (torch.zeros((), device=self._device),))
 
+    def merged(self, recordings: Sequence[Sequence[Recorded]]) -> Joined:
+        """Make one graph of those of several fits.
+
+        Raises
+        ------
+        RuntimeError
+            They cannot be made one (see `dip.merged`).
+        """
+        graphs = [[one.number() for one in own if isinstance(one, _CudaGraph)] for own in recordings]
+        return merged.Merged(self._device, graphs)
+
+    def here(self) -> torch.cuda.Stream:
+        """Return this thread's stream."""
+        return torch.cuda.current_stream(self._device)
+
+    def wait_for(self, places: Sequence[torch.cuda.Stream]) -> None:
+        """Let this thread's stream wait for others."""
+        for one in places:
+            self.here().wait_stream(one)
+
+    def wait_in(self, places: Sequence[torch.cuda.Stream]) -> None:
+        """Let other streams wait for this thread's."""
+        for one in places:
+            one.wait_stream(self.here())
+
+
+def _new_graph(kept: bool) -> torch.cuda.CUDAGraph:
+    """Return an empty graph, of which PyTorch keeps what was recorded, if it can."""
+    if kept:
+        with contextlib.suppress(TypeError):  # before PyTorch 2.8
+            return torch.cuda.CUDAGraph(keep_graph=True)
+    return torch.cuda.CUDAGraph()
+
 
 class _CudaGraph:
     def __init__(self, graph: torch.cuda.CUDAGraph, outputs: tuple[Tensor, ...]) -> None:
         self.outputs = outputs
         self.replay = graph.replay
+        self._graph = graph
+
+    def number(self) -> int:
+        """Return the driver's number of what was recorded.
+
+        Raises
+        ------
+        RuntimeError
+            PyTorch has not kept it.
+        """
+        return int(self._graph.raw_cuda_graph())
 
 
 def recorder(device: torch.device) -> Recorder | None:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -27,12 +27,14 @@ from torch import Tensor, nn
 
 from dip import optimizers
 from dip.callbacks import Every
+from dip.compared import Evaluated, State, compare, twice
 from dip.errors import shown, unknown, warn
-from dip.kept import Notes, Room, tensors
+from dip.kept import Notes, Room
 from dip.networks import recorded
 from dip.recorder import Recorder, recorder
 
 if TYPE_CHECKING:
+    from dip.company import Company
     from dip.solver import Fit
 
 ENGINES = ("auto", "graph", "plain")
@@ -40,17 +42,9 @@ WORTHWHILE = 100  # iterations of the run that have to be left: to record and co
 # Iterations between two looks at a recording's tensors where only the package's own code has run, and the first: not
 # those in which the guard has its look.
 _LOOK, _FIRST = 100, 62
-_SECOND = 0.25  # factor of the learning rate in the second iteration of the comparison: a new rate has to act
-# Of the loss and the output, relative: the weights are the same and so, in all likelihood, are the kernels.
-_NEAR = {torch.float32: 1e-3, torch.bfloat16: 1e-2}
-# Of what two steps have changed, relative to how far: the gradients of interpolation and reflection are summed in no
-# fixed order on CUDA, and Adam makes a step of its usual length of a gradient that is rounding and nothing else.
-_MOVED = 0.2
 
 # Of several fits in threads: a recording registers the device's generator, which takes one at a time.
 _ONE_AT_A_TIME = threading.Lock()
-
-Evaluated = tuple[Tensor, Tensor, Tensor]  # the objective, the data loss in it, the output
 
 
 def check(engine: Any, device: torch.device, optimizer: str, tile: int | None) -> str:
@@ -80,6 +74,7 @@ class Replays:
     def __init__(self) -> None:
         self._made: Replay | None = None
         self._failed = self._doubted = False
+        self.company: Company | None = None  # with which the fit goes on
 
     def __enter__(self) -> Self:
         return self
@@ -107,6 +102,8 @@ class Replays:
 
     def _drop(self) -> None:
         if self._made is not None:
+            if self.company is not None:
+                self.company.part(self)
             with _ONE_AT_A_TIME:
                 self._made.close()
                 self._made = None
@@ -156,11 +153,12 @@ class Replay:
 
     def __init__(self, fit: Fit, device: Recorder) -> None:
         self._optimizer, self._average = optimizer, average = fit._optimizer, fit._average
-        self._first = first = device.record(fit._evaluate_anew, fit._jitter.recorded)
+        self.device, kept = device, fit._replays.company is not None
+        self._first = first = device.record(fit._evaluate_anew, fit._jitter.recorded, kept)
 
         self._step = step = optimizers.steps(optimizer)  # has memory that the graph reads
         loss, data_loss, _ = first.outputs
-        self._notes = notes = Notes(loss, None if data_loss.data_ptr() == loss.data_ptr() else data_loss)
+        self.notes = notes = Notes(loss, None if data_loss.data_ptr() == loss.data_ptr() else data_loss)
 
         def advance() -> tuple[Tensor, ...]:
             notes.take()
@@ -168,7 +166,8 @@ class Replay:
             average.mix(first.outputs[2])
             return ()
 
-        self._second = device.record(advance)
+        self._second = device.record(advance, None, kept)
+        self.recordings = first, self._second
         notes.begin()
         self._rooms: list[Room] = []
         self.addresses, self._others = _addresses(fit), not all(map(_known, _code(fit)))
@@ -183,6 +182,10 @@ class Replay:
     def evaluate(self) -> Evaluated:
         """Draw the jitter and return the objective (its gradients in place), the data loss in it, and the output."""
         self._first.replay()
+        return self.evaluated()
+
+    def evaluated(self) -> Evaluated:
+        """Return a copy of what was evaluated last."""
         loss, data_loss, output = self._first.outputs
         own = loss.clone()
         return own, own if data_loss.data_ptr() == loss.data_ptr() else data_loss.clone(), output.clone()
@@ -190,17 +193,23 @@ class Replay:
     def advance(self) -> None:
         """Take the optimiser's step, and the output into the average."""
         self._second.replay()
-        self._notes.taken += 1
-        self._average.count += 1
+        self.counts(1)
 
-    def several(self, count: int) -> Evaluated:
-        """Do so many iterations, `kept.MOST` at most; return what `evaluate` does, but the losses of all, (count,)."""
+    def several(self, count: int) -> None:
+        """Do so many iterations, `kept.MOST` at most."""
         for _ in range(count):
             self._first.replay()
             self._second.replay()
-        self._notes.taken += count
+        self.counts(count)
+
+    def counts(self, count: int) -> None:
+        """Take note that so many iterations were done."""
+        self.notes.taken += count
         self._average.count += count
-        losses = self._notes.last(count)
+
+    def last(self, count: int) -> Evaluated:
+        """Return what `evaluate` does of the last so many iterations: the losses of all, (count,), and the output."""
+        losses = self.notes.last(count)
         return losses[0], losses[-1], self._first.outputs[2].clone()
 
     def kept(self, fit: Fit) -> dict[str, Any]:
@@ -280,39 +289,6 @@ def _addresses(fit: Fit) -> list[Any]:
     return found + [None if tensor is None else tensor.data_ptr() for tensor in _places(fit)]
 
 
-# ---------------------------------------------------------------------- the comparison
-
-
-class _State:
-    """A copy of everything that an iteration changes."""
-
-    def __init__(self, fit: Fit, device: Recorder) -> None:
-        self.trained = fit._trainable_state()
-        self.jitter = fit._jitter.state_dict()
-        self.flips = None if fit._flips.count is None else fit._flips.count.clone()
-        self._noise = None if fit._jitter._noise is None else fit._jitter._noise.clone()
-        self._others = [(generator, generator.get_state()) for generator in device.generators()]
-
-    def put_back(self, fit: Fit) -> None:
-        fit._load_trainable_state(self.trained)
-        fit._jitter.load_state_dict(self.jitter)
-        fit._flips.go_to(fit.iteration)
-        for generator, state in self._others:
-            generator.set_state(state)
-
-    def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield the tensors with their names, the noise drawn last among them; counts are tensors of one number."""
-        drawn = {**self.jitter, "flips": self.flips, "noise": self._noise}
-        yield from tensors("", {**self.trained, "output": None, **drawn})
-
-
-_Two = tuple[list[Evaluated], _State]  # what two iterations evaluated, and the state after them
-
-
-class _Differs(RuntimeError):
-    """The replayed iteration is not the plain one."""
-
-
 def _compared(fit: Fit, device: Recorder) -> Replay:
     """Record the iteration of a fit and compare it; the fit is left, or put back, as it is.
 
@@ -321,16 +297,7 @@ def _compared(fit: Fit, device: Recorder) -> Replay:
     Exception
         It cannot be recorded, or is another than the plain one.
     """
-    start = _State(fit, device)
-    lr, optimizer = fit.settings.lr * fit._guard.lr_factor, fit._optimizer
-
-    def two(evaluate: Callable[[], Evaluated], advance: Callable[[Tensor, Tensor], None]) -> _Two:
-        seen = []
-        for rate in (lr, _SECOND * lr):
-            seen.append(evaluate())
-            optimizers.set_lr(optimizer, rate)
-            advance(seen[-1][0], seen[-1][2])
-        return seen, _State(fit, device)
+    start, optimizer = State(fit, device), fit._optimizer
 
     def once() -> None:
         loss, _, output = fit._evaluate_anew()
@@ -339,15 +306,15 @@ def _compared(fit: Fit, device: Recorder) -> Replay:
     try:
         # The plain iterations come first, so that their memory is free again for the recording; and they are two of
         # the three that have to be done before it.
-        expected = device.aside(lambda: two(fit._evaluate_anew, fit._advance))
+        expected = device.aside(lambda: twice(fit, device, fit._evaluate_anew, fit._advance))
         optimizers.recordable(optimizer, True)
         start.put_back(fit)
         device.aside(once)
         start.put_back(fit)
         replay = Replay(fit, device)
         start.put_back(fit)
-        found = two(replay.evaluate, lambda *_: replay.advance())
-        _compare(start, expected, found, _NEAR[fit.settings.dtype])
+        found = twice(fit, device, replay.evaluate, lambda *_: replay.advance())
+        compare(start, expected, found, fit.settings.dtype)
     except BaseException:
         optimizers.recordable(optimizer, False)
         optimizer.zero_grad(set_to_none=True)
@@ -359,39 +326,3 @@ def _compared(fit: Fit, device: Recorder) -> Replay:
     finally:
         start.put_back(fit)
     return replay
-
-
-def _compare(start: _State, expected: _Two, found: _Two, near: float) -> None:
-    """Refuse what the replays have come to if it is not what the plain iterations have.
-
-    Raises
-    ------
-    _Differs
-        It is not; the message has what differs, and by how much.
-    """
-    (one, *_), (other, *_) = expected[0], found[0]
-    for name, a, b in zip(("loss", "data loss", "output"), one, other, strict=True):
-        _refuse_apart(f"its {name}", a.new_zeros(()).expand_as(a), a, b, near)
-    before, plain, replayed = (dict(state.tensors()) for state in (start, expected[1], found[1]))
-    if plain.keys() != replayed.keys():
-        raise _Differs(f"it has not the same state: {', '.join(sorted(plain.keys() ^ replayed.keys()))}")
-    kinds: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {}
-    for name, a in plain.items():
-        b = replayed[name]
-        if not a.is_floating_point() or name.endswith(" step"):  # counts and generators
-            if not torch.equal(a, b):
-                raise _Differs(f"it leaves another {name}")
-            continue
-        kind = " ".join(dict.fromkeys((name.split()[0], name.split(".")[-1].split()[-1])))
-        kind = "weights" if kind in ("network weight", "network bias") else kind
-        kinds.setdefault(kind, []).append((before[name], a, b))
-    for kind, triples in kinds.items():
-        start_of, a, b = (torch.cat([triple[i].reshape(-1) for triple in triples]) for i in range(3))
-        _refuse_apart(f"what it makes of {kind}", start_of, a, b, _MOVED)
-
-
-def _refuse_apart(what: str, start: Tensor, one: Tensor, other: Tensor, most: float) -> None:
-    # Means and not squares: a few weights whose gradient is nothing but rounding go anywhere.
-    apart = float((one - other).abs().mean() / ((one - start).abs().mean() + 1e-30))
-    if not apart <= most:  # so that NaN is refused
-        raise _Differs(f"{what} is another than in the plain iteration, by {apart:.2g} where {most:g} is allowed")

@@ -16,6 +16,7 @@ import torch
 
 from dip import devices, replay
 from dip.callbacks import bar_class, interrupts, shows_progress
+from dip.company import Company
 from dip.errors import positive_int, shown
 from dip.solver import Fit
 
@@ -27,7 +28,9 @@ _LOOK = 0.2  # seconds between looks at whether there was Ctrl-C
 _END = object()
 
 
-def run_all(fits: Iterable[Fit], iters: int | None = None, *, at_once: int | None = None) -> Generator[Fit, None, None]:
+def run_all(
+    fits: Iterable[Fit], iters: int | None = None, *, at_once: int | None = None, merged: bool = False
+) -> Generator[Fit, None, None]:
     """Run fits, several at a time, and yield them in their order, each as soon as it and those before it are done.
 
     A fit of a small picture leaves most of a GPU, and most cores of a CPU, idle. On CUDA each of several runs on a
@@ -46,6 +49,10 @@ def run_all(fits: Iterable[Fit], iters: int | None = None, *, at_once: int | Non
         How many run at a time, 16 at most on CUDA. By default as many as have 1024 x 1024 pixels together, as far as
         memory goes: on CUDA up to 16; on a CPU one for each core, up to 8; on MPS 1. The first fit decides. On a CPU
         each has ``max(1, min(torch.get_num_threads(), cores // at_once))`` threads.
+    merged : bool, default False
+        On CUDA, let fits that are alike (of one size, network and task) go on together: one CUDA graph for all, in
+        which the package's own kernels are begun once. It is compared with the fits' own graphs before it is used;
+        where it cannot be had, a warning says why, and each goes on by itself. Not yet tried on a GPU.
 
     Yields
     ------
@@ -85,16 +92,16 @@ def run_all(fits: Iterable[Fit], iters: int | None = None, *, at_once: int | Non
         positive_int(iters, "iters")
     if at_once is not None:
         positive_int(at_once, "at_once")
-    return _run_all(fits, iters, at_once)
+    return _run_all(fits, iters, at_once, merged)
 
 
-def _run_all(fits: Iterable[Fit], iters: int | None, at_once: int | None) -> Generator[Fit, None, None]:
+def _run_all(fits: Iterable[Fit], iters: int | None, at_once: int | None, merged: bool) -> Generator[Fit, None, None]:
     total = len(fits) if isinstance(fits, Sized) else None
     coming: Iterator[Any] = iter(fits)
     first: Any = next(coming, _END)
     if first is _END:
         return
-    group = _Group(iters, how_many(_checked(first), at_once, total))
+    group = _Group(iters, how_many(_checked(first), at_once, total), merged)
     bar = bar_class()(total=total, unit="fit") if shows_progress(first.settings.progress) else None
     coming = itertools.chain([first], coming)
     del first, fits  # a fit that was yielded is the caller's alone
@@ -147,8 +154,9 @@ def _checked(fit: Any) -> Fit:
 class _Group:
     """The fits that are under way, and those that are done and wait for their turn."""
 
-    def __init__(self, iters: int | None, at_once: int) -> None:
+    def __init__(self, iters: int | None, at_once: int, merged: bool) -> None:
         self._iters, self._at_once = iters, at_once
+        self._company = Company() if merged else None
         self._threads, self._share = torch.get_num_threads(), threads(at_once)
         self._begun: deque[tuple[Fit, Future[None]]] = deque()
         self._seen: WeakSet[Fit] = WeakSet()
@@ -231,11 +239,13 @@ class _Group:
     def _run(self, fit: Fit, theirs: torch.cuda.Stream | None) -> None:
         progress = fit.settings.progress
         fit.settings = replace(fit.settings, progress=False)
+        company = contextlib.nullcontext() if self._company is None else self._company.joined(fit)
         try:
-            if theirs is None:
-                fit.run(self._iters)
-            else:
-                self._run_on_a_stream(fit, theirs)
+            with company:
+                if theirs is None:
+                    fit.run(self._iters)
+                else:
+                    self._run_on_a_stream(fit, theirs)
         except Exception as error:
             error.add_note(f"in {fit!r}, one of several at a time")
             raise
@@ -244,6 +254,7 @@ class _Group:
 
     def _run_on_a_stream(self, fit: Fit, theirs: torch.cuda.Stream) -> None:
         ours = devices.stream(fit.device, 1 + self._own.number)
+        devices.begin_at_once(ours, 1 if self._company is None else self._at_once)
         ours.wait_stream(theirs)
         with torch.cuda.stream(ours):
             try:

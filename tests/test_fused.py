@@ -18,6 +18,7 @@ from torch import nn
 
 from dip import devices, jitter, kept, losses, networks, optimizers
 from dip.networks import cuda, encoder_decoder, fused, layers, normalising, recorded, squares, upsampled
+from dip.networks import driver as machine
 from dip.networks.upsampled import branched, conv_upsampled
 
 HERE = Path(__file__).parent
@@ -57,14 +58,16 @@ class Emulated:
         assert threads[0] * threads[1] <= 512
         assert shared <= (96 if kernel.startswith("pointwise") else 48) * 1024
         assert not any(isinstance(one, torch.Tensor) and one.is_meta for one in arguments)
-        values = [cuda.argument(one) for one in arguments]
+        values = [machine.argument(one) for one in arguments]
         pointers = (ctypes.c_void_p * len(values))(*[ctypes.addressof(value) for value in values])
         assert self._library.emulate(kernel.encode(), blocks, *threads, shared, pointers) == 0
 
 
 @pytest.fixture(scope="session")
 def compiled(tmp_path_factory):
-    return tmp_path_factory.mktemp("kernels")
+    folder = tmp_path_factory.getbasetemp() / "kernels"  # which other modules' tests find again
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture
@@ -208,9 +211,15 @@ def test_of_several_fits_each_has_fewer_blocks(device, launched, monkeypatch):
     rows = {"gather": (1, 4), "spread": (1, 4), "normalise": (2, 6)}
     assert {name: alone[name] for name in rows} == {name: min(most * k, n) for name, (k, n) in rows.items()}
     assert {name: beside[name] for name in rows} == {name: min(most * k, n // 2) for name, (k, n) in rows.items()}
-    monkeypatch.setattr(
-        normalising, "_FORWARDS", 1
-    )  # of as many pixels as a block has threads for, and 4 times as many
+    with monkeypatch.context() as patch:  # for six of which a kernel is begun at once
+        launched.clear()
+        patch.setattr(cuda.devices, "is_shared", lambda device: False)
+        patch.setattr(cuda.devices, "begun_at_once", lambda device: 6)
+        near(compared(lambda own, x: layers.apply(own, x), modules, [x]), 2e-5)
+        share = -(-2 * most // 6)
+        assert {name: launched[name] for name in rows} == {name: min(share * k, n) for name, (k, n) in rows.items()}
+    # of as many pixels as a block has threads for, and 4 times as many
+    monkeypatch.setattr(normalising, "_FORWARDS", 1)
     monkeypatch.setattr(normalising, "_BACKWARDS", 1)
     for shared in (False, True):
         launched.clear()
@@ -740,7 +749,8 @@ def driver(monkeypatch, compiled):
     if COMPILER is None:
         pytest.skip("there is no C++ compiler here")
     library = made(compiled, torch.float32, 4)
-    monkeypatch.setattr(cuda, "_driver", lambda: library)
+    monkeypatch.setattr(machine, "library", lambda: library)
+    monkeypatch.setattr(machine, "_launched", {})
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(multi_processor_count=7))
     stream = SimpleNamespace(cuda_stream=0x123456789A)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
@@ -748,7 +758,7 @@ def driver(monkeypatch, compiled):
 
 
 def test_kernels_are_launched_on_their_device_and_the_thread_is_left_where_it_was(driver):
-    loaded = cuda._Loaded(torch.device("cuda:1"), b"code")
+    loaded = machine.Loaded(torch.device("cuda:1"), b"code")
     assert loaded.processors == 7
     x, z = ordered(picture(1, 8, 5, 6)), ordered(torch.empty(1, 8, 7, 8))
     for _ in range(2):
@@ -759,7 +769,7 @@ def test_kernels_are_launched_on_their_device_and_the_thread_is_left_where_it_wa
 
 
 def test_more_shared_memory_than_blocks_have_is_asked_for(driver):
-    loaded = cuda._Loaded(torch.device("cuda:1"), b"code")
+    loaded = machine.Loaded(torch.device("cuda:1"), b"code")
     x, z = ordered(picture(1, 8, 5, 6)), ordered(torch.empty(1, 8, 5, 6))
     given = x, None, None, None, None, z, 5, 5, 6, 8, 0, False, 1.0
     with pytest.raises(RuntimeError, match="CUDA: something else"):
@@ -771,10 +781,10 @@ def test_more_shared_memory_than_blocks_have_is_asked_for(driver):
 
 def test_what_the_driver_refuses_is_told(driver):
     with pytest.raises(RuntimeError, match="CUDA: something else"):
-        cuda._Loaded(torch.device("cuda:0"), b"code")
+        machine.Loaded(torch.device("cuda:0"), b"code")
     with pytest.raises(RuntimeError, match="CUDA: something else"):
-        cuda._Loaded(torch.device("cuda:1"), b"other code")
-    loaded = cuda._Loaded(torch.device("cuda:1"), b"code")
+        machine.Loaded(torch.device("cuda:1"), b"other code")
+    loaded = machine.Loaded(torch.device("cuda:1"), b"code")
     with pytest.raises(RuntimeError, match="CUDA: named symbol not found"):
         loaded.launch("nothing", 1, (1, 1), 0, ())
     assert driver.entered() == 0
@@ -842,7 +852,7 @@ def test_where_the_compiler_of_kernels_is_looked_for(monkeypatch, tmp_path, plat
     monkeypatch.setattr("sys.platform", platform)
     monkeypatch.setattr(ctypes, "CDLL", library)
     with pytest.raises(OSError, match=f"{expected[0]}, was not found"):
-        cuda._nvrtc()
+        machine._nvrtc()
     assert asked == expected
 
 
@@ -881,10 +891,10 @@ def test_nvidias_compiler_takes_the_kernels(monkeypatch, architecture, dtype, wi
     compiler = nvrtc_here()
     if compiler is None:
         pytest.skip("nvidia-cuda-nvrtc is not installed")
-    monkeypatch.setattr(cuda, "_nvrtc", lambda: compiler)
+    monkeypatch.setattr(machine, "_nvrtc", lambda: compiler)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: divmod(architecture, 10))
     made = []
-    monkeypatch.setattr(cuda, "_Loaded", lambda device, code: made.append(code))
+    monkeypatch.setattr(machine, "Loaded", lambda device, code, several: made.append(code))
     cuda._program.__wrapped__(torch.device("cuda"), dtype, width)
     for kernel in ("normalise", "blur_moments", "gather_narrow"):
         assert f".text.{kernel}".encode() in made[0]

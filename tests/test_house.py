@@ -62,7 +62,7 @@ FLOORS = [
     {"networks", "operators", "degradations", "losses", "codes", "jitter", "flips"},
     {"presets"},
     {"stopping", "averaging", "history", "guard", "optimizers", "problem", "callbacks", "checkpoint"},
-    {"settings", "solver", "ahead", "replay", "kept", "recorder", "crops", "trained"},
+    {"settings", "solver", "ahead", "replay", "kept", "recorder", "merged", "compared", "company", "crops", "trained"},
     {"tasks"},
     {"restore", "several"},
     {"plot", "batch", "benchmark"},

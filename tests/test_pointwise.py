@@ -23,7 +23,7 @@ from test_fused import (
 from torch import nn
 
 from dip import networks
-from dip.networks import cuda, decoder, fused, layers, pointwise, recorded
+from dip.networks import cuda, decoder, driver, fused, layers, pointwise, recorded
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +40,7 @@ def launched(monkeypatch):
 
         return launch
 
-    for kind in (Emulated, cuda._Loaded):
+    for kind in (Emulated, driver.Loaded):
         monkeypatch.setattr(kind, "launch", watched(kind.launch))
     return names
 
@@ -165,6 +165,15 @@ def test_statistics_are_left_to_layers_that_find_them_themselves(device, launche
     assert launched.count("pointwise_64") == 1
     if module[3].num_batches_tracked is not None:
         assert module[3].num_batches_tracked == (watched != "frozen")
+
+
+def test_the_pixels_of_all_fits_that_a_kernel_is_begun_for_count(monkeypatch):
+    monkeypatch.setattr(pointwise, "_PIXELS", 2**14)
+    layer, taken = layers.Conv2d(64, 64, kernel=1, stride=1, padding="zeros", bias=False), []
+    for fits in (1, 15, 16):
+        monkeypatch.setattr(cuda.devices, "begun_at_once", lambda device, fits=fits: fits)
+        taken.append(pointwise.worthwhile(layer, torch.bfloat16, 32 * 32, torch.device("cpu")))
+    assert taken == [False, False, True]
 
 
 def network_of(device, channels=64, **options):

@@ -47,7 +47,7 @@ class Tape:
     def aside(self, work):
         return work()
 
-    def record(self, work, generator=None):
+    def record(self, work, generator=None, kept=False):
         self.recorded += 1
 
         def watched():
@@ -459,9 +459,9 @@ def test_whatever_raises_leaves_the_plain_fit(tape, monkeypatch, at):
         fail()
         return work()
 
-    def record(work, generator=None):
+    def record(work, generator=None, kept=False):
         fail()
-        return type(tape).record(tape, work, generator)
+        return type(tape).record(tape, work, generator, kept)
 
     tape.play = play
     monkeypatch.setattr(tape, "record", record)
@@ -830,7 +830,7 @@ def test_a_recording_that_fails_leaves_the_callers_stream(monkeypatch):
 
 
 def test_the_warning_has_the_first_error_and_one_line(tape, monkeypatch):
-    def record(work, generator=None):
+    def record(work, generator=None, kept=False):
         try:
             raise RuntimeError("CUDA error: operation not permitted\nCompile with TORCH_USE_CUDA_DSA")
         finally:

@@ -6,15 +6,11 @@ about a second for each dtype, once in a process. Where that fails, a warning sa
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import functools
 import importlib.resources
-import re
-import sys
 import threading
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol
 from weakref import WeakKeyDictionary
 
@@ -23,18 +19,18 @@ from torch import Tensor, nn
 
 from dip import devices
 from dip.errors import warn
+from dip.networks import driver
 
 __all__ = ["Picture", "cast", "draw", "draws", "note", "program", "ready", "works"]
 
 _DTYPES = {torch.float32: 4, torch.bfloat16: 8}  # and how many values are 16 bytes, which a thread reads at once
 _THREADS, _CHANNELS = 512, 504  # of a block, and of a picture, at most: some are added to those of the decoder
-_FILES = "kernels.cu", "decoder.cu", "pointwise.cu"
-_SHARED = 48 * 1024  # bytes of shared memory that a block has unasked; and the driver's name for how many are asked for
-_MAX_DYNAMIC_SHARED_SIZE_BYTES = 8
+_FILES = "kernels.cu", "decoder.cu", "pointwise.cu", "several.cu"
 # How many blocks a processor is given, of a kernel whose blocks go on from line to line, where it is not one.
 _BLOCKS = {"normalise": 2, "moments": 2, "blur_moments": 2, "sides": 4, "sides_back": 4, "ends": 4, "finish": 4}
 # Kernels that have half of their blocks where other fits have theirs on the device too.
 _SHARING = {"gather", "spread", "moments", "normalise", "gather_enlarged", "spread_enlarged", "moments_enlarged"}
+_TURNS = 2  # of blocks on each processor, of a kernel that is begun for several fits at once: they do not end together
 _lock = threading.RLock()
 
 
@@ -94,8 +90,8 @@ class Picture:
 
     @property
     def processors(self) -> int:
-        """How many the device has, 1 where there is none."""
-        return 1 if self._program is None else self._program.processors
+        """How many a kernel is made for, 1 where there are none."""
+        return 1 if self._program is None else room(self._program, self._like.device)
 
     def launch(self, kernel: str, lines: int, *arguments: Any) -> None:
         """Queue a kernel of a block for each of so many lines, a row or `threads[1]` pixels."""
@@ -154,7 +150,13 @@ class Picture:
         assert self._program is not None
         if kernel in _SHARING and devices.is_shared(self._like.device):
             lines = -(-lines // 2)
-        return min(self._program.processors * _BLOCKS.get(kernel, 1), lines)
+        return min(self.processors * _BLOCKS.get(kernel, 1), lines)
+
+
+def room(kernels: Program, device: torch.device) -> int:
+    """Return for how many processors a kernel is made: where it is begun for several fits at once, for a share."""
+    fits = devices.begun_at_once(device)
+    return kernels.processors if fits == 1 else -(-_TURNS * kernels.processors // fits)
 
 
 _tickets: WeakKeyDictionary[nn.Module, Tensor] = WeakKeyDictionary()
@@ -211,7 +213,7 @@ def draw(z: Tensor, drawn: Tensor, count: Tensor, seed: int, std: float) -> None
         Standard deviation of the noise.
     """
     kernels, fours = program(z.device, drawn.dtype, 4), -(-z.numel() // 4)
-    blocks = min(8 * kernels.processors, -(-fours // _THREADS))
+    blocks = min(8 * room(kernels, z.device), -(-fours // _THREADS))
     given = z, drawn, count, seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF, float(std), z.numel()
     kernels.launch("jitter", blocks, (_THREADS, 1), 0, given)
 
@@ -287,129 +289,10 @@ def program(device: torch.device, dtype: torch.dtype, width: int) -> Program:
 @functools.cache
 def _program(device: torch.device, dtype: torch.dtype, width: int) -> Program:
     major, minor = torch.cuda.get_device_capability(device)
-    defined = [f"-DV={width}", f"-DBFLOAT16={int(dtype == torch.bfloat16)}"]
-    defined.append("-DSHARED=extern __shared__ __align__(16) float shared[];")
-    return _Loaded(device, _compiled(source(), [f"--gpu-architecture=sm_{major}{minor}", "-std=c++17", *defined]))
+    given = [f"--gpu-architecture=sm_{major}{minor}", "-std=c++17", f"-DV={width}"]
+    given += [f"-DBFLOAT16={int(dtype == torch.bfloat16)}", "-DSHARED=extern __shared__ __align__(16) float shared[];"]
 
+    def loaded(*options: str) -> driver.Loaded:
+        return driver.Loaded(device, driver.compiled(source(), [*given, *options]), lambda: loaded("-DSEVERAL=1"))
 
-# ---------------------------------------------------------------------- NVRTC and the driver
-
-
-def _compiled(text: str, options: list[str]) -> bytes:
-    """Return the machine code.
-
-    Raises
-    ------
-    RuntimeError
-        It does not compile; the message begins with the compiler's.
-    OSError
-        There is no NVRTC.
-    """
-    nvrtc = _nvrtc()
-    made = ctypes.c_void_p()
-    _check_nvrtc(nvrtc, nvrtc.nvrtcCreateProgram(ctypes.byref(made), text.encode(), b"kernels.cu", 0, None, None))
-    try:
-        given = (ctypes.c_char_p * len(options))(*[option.encode() for option in options])
-        if nvrtc.nvrtcCompileProgram(made, len(options), given):
-            raise RuntimeError(_text(nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog, made).decode())
-        return _text(nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN, made)
-    finally:
-        nvrtc.nvrtcDestroyProgram(ctypes.byref(made))
-
-
-def _text(size: Any, fill: Any, made: ctypes.c_void_p) -> bytes:
-    length = ctypes.c_size_t()
-    size(made, ctypes.byref(length))
-    buffer = ctypes.create_string_buffer(length.value)
-    fill(made, buffer)
-    return buffer.raw
-
-
-def _nvrtc() -> ctypes.CDLL:
-    """Return the library that PyTorch has loaded or would load: by its name, else from where packages bring it.
-
-    Its version has to be PyTorch's: another's machine code the driver may not know.
-    """
-    major = str(torch.version.cuda).split(".")[0]
-    windows = sys.platform == "win32"
-    names = [f"nvrtc64_{major}0_0.dll"] if windows else [f"libnvrtc.so.{major}"]
-    pattern = re.compile(rf"nvrtc64_{major}\d_0\.dll" if windows else rf"libnvrtc(-[0-9a-f]+)?\.so\.{major}(\.\d+)*")
-    packages = Path(torch.__file__).parent.parent
-    for folder in (
-        packages / "torch" / "lib",
-        *sorted(packages.glob("nvidia/*/lib")),
-        *sorted(packages.glob("nvidia/*/bin")),
-    ):
-        names += [str(path) for path in sorted(folder.glob("*nvrtc*")) if pattern.fullmatch(path.name)]
-    for name in (*names, *([] if windows else ["libnvrtc.so"])):
-        with contextlib.suppress(OSError):
-            return ctypes.CDLL(name)
-    raise OSError(f"PyTorch's compiler of kernels, {names[0]}, was not found")
-
-
-def _check_nvrtc(nvrtc: ctypes.CDLL, code: int) -> None:
-    if code:
-        nvrtc.nvrtcGetErrorString.restype = ctypes.c_char_p
-        raise RuntimeError(nvrtc.nvrtcGetErrorString(code).decode())
-
-
-@functools.cache
-def _driver() -> ctypes.CDLL:
-    return ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-
-
-def _check(code: int) -> None:
-    if code:
-        words = ctypes.c_char_p()
-        _driver().cuGetErrorString(code, ctypes.byref(words))
-        raise RuntimeError(f"CUDA: {(words.value or b'unknown error').decode()}")
-
-
-class _Loaded:
-    """A program on a device."""
-
-    def __init__(self, device: torch.device, code: bytes) -> None:
-        self._device, self._code, self._functions = device, code, dict[str, ctypes.c_void_p]()
-        self.processors = torch.cuda.get_device_properties(device).multi_processor_count
-        self._context, self._module = ctypes.c_void_p(), ctypes.c_void_p()
-        _check(_driver().cuDevicePrimaryCtxRetain(ctypes.byref(self._context), device.index or 0))  # PyTorch's
-        with self._entered():
-            _check(_driver().cuModuleLoadData(ctypes.byref(self._module), code))
-
-    @contextlib.contextmanager
-    def _entered(self) -> Iterator[None]:
-        """Be on the device, whatever this thread is on otherwise: a thread of autograd may be on none yet."""
-        _check(_driver().cuCtxPushCurrent_v2(self._context))
-        try:
-            yield
-        finally:
-            _check(_driver().cuCtxPopCurrent_v2(ctypes.byref(ctypes.c_void_p())))
-
-    def launch(
-        self, kernel: str, blocks: int, threads: tuple[int, int], shared: int, arguments: tuple[Any, ...]
-    ) -> None:
-        """Queue a kernel on the current stream."""
-        values = [argument(one) for one in arguments]
-        pointers = (ctypes.c_void_p * len(values))(*[ctypes.addressof(value) for value in values])
-        stream = ctypes.c_void_p(torch.cuda.current_stream(self._device).cuda_stream)
-        with self._entered():
-            if kernel not in self._functions:
-                function = ctypes.c_void_p()
-                _check(_driver().cuModuleGetFunction(ctypes.byref(function), self._module, kernel.encode()))
-                self._functions[kernel] = function
-            if shared > _SHARED:
-                asked = self._functions[kernel], _MAX_DYNAMIC_SHARED_SIZE_BYTES, shared
-                _check(_driver().cuFuncSetAttribute(*asked))
-            size = blocks, 1, 1, *threads, 1, shared
-            _check(_driver().cuLaunchKernel(self._functions[kernel], *size, stream, pointers, None))
-
-
-def argument(value: Any) -> Any:
-    """Return a kernel's argument as C has it."""
-    if value is None:
-        return ctypes.c_void_p()
-    if isinstance(value, Tensor):
-        return ctypes.c_void_p(value.data_ptr())
-    if isinstance(value, ctypes.Structure):
-        return value
-    return ctypes.c_float(value) if isinstance(value, float) else ctypes.c_int(value)
+    return loaded()

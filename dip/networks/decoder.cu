@@ -23,7 +23,7 @@ __device__ __forceinline__ int distance_of(int side, int i, int j, int height, i
 // ------------------------------------------------------------------ the filter
 
 // A thread of a filter needs more registers than two blocks of 512 would find on a processor.
-#define FILTER(BLOCKS) extern "C" __global__ void __launch_bounds__(256, BLOCKS)
+#define FILTER(BLOCKS, NAME) OF_THREADS(256, BLOCKS, NAME)
 
 // What a block of it does: some neighbouring columns of so many rows. A thread goes down a column.
 struct Strip {
@@ -116,7 +116,7 @@ __device__ __forceinline__ void blur_strip(
     }
 }
 
-FILTER(3) blur(
+FILTER(3, blur)(
     const T* x, const T* beside, const T* sides, T* y, int images, int height, int width, int channels, int rows,
     int length
 ) {
@@ -125,7 +125,7 @@ FILTER(3) blur(
 }
 
 // The same, and the statistics of y for the normalisation that comes next, before which `bias` would have been added.
-FILTER(2) blur_moments(
+FILTER(2, blur_moments)(
     const T* x, const T* beside, const T* sides, T* y, const float* bias, float* mean, float* deviation,
     float* running_mean, float* running_variance, long long* seen, float* partial, unsigned* ticket, int images,
     int height, int width, int channels, int rows, int length, int strips, float eps, float momentum
@@ -144,7 +144,7 @@ FILTER(2) blur_moments(
 }
 
 // The gradient of x (images, height, width, channels) from that of y, g, which has three lines less.
-FILTER(3) blur_back(const T* g, T* to_x, int height, int width, int channels, int rows) {
+FILTER(3, blur_back)(const T* g, T* to_x, int height, int width, int channels, int rows) {
     Strip own = strip_of(blockIdx.x, height, width, rows);
     int tall = height - 3, broad = width - 3, j = own.j, first = threadIdx.x * V;
     if (j >= width) return;
@@ -180,7 +180,7 @@ FILTER(3) blur_back(const T* g, T* to_x, int height, int width, int channels, in
 // seen (4, images, length, 3, channels): of the difference along each side, normalised and enlarged, the three pixels
 // that the convolution sees from each pixel there. Beyond the ends of rows there is the padding's own, beyond those of
 // columns what the filter makes: the corners are to be counted once.
-KERNEL(2) sides(
+KERNEL(2, sides)(
     const T* x, const float* mean, const float* deviation, const float* scale, const float* offset, T* seen, int images,
     int height, int width, int channels, int length, int reflect
 ) {
@@ -209,7 +209,7 @@ KERNEL(2) sides(
 }
 
 // along (4, images, short, channels): the gradient of that difference before it was enlarged, from that of `seen`.
-KERNEL(2) sides_back(
+KERNEL(2, sides_back)(
     const T* seen, T* along, int images, int height, int width, int channels, int length, int reflect
 ) {
     int first = threadIdx.x * V, shorter = length / 2;
@@ -232,7 +232,7 @@ KERNEL(2) sides_back(
 }
 
 // ends (4, images, length, channels): the pixels of g along each side.
-KERNEL(2) ends(const T* g, T* found, int images, int height, int width, int channels, int length) {
+KERNEL(2, ends)(const T* g, T* found, int images, int height, int width, int channels, int length) {
     int first = threadIdx.x * V;
     for (int p = blockIdx.x * blockDim.y + threadIdx.y; p < 4 * images * length; p += gridDim.x * blockDim.y) {
         int l = p % length, side = p / length / images, image = p / length % images;
@@ -249,7 +249,7 @@ KERNEL(2) ends(const T* g, T* found, int images, int height, int width, int chan
 // ------------------------------------------------------------------ the small picture
 
 // The gradient of the small picture normalised, from that of it padded and from what `sides_back` found, and its sums.
-KERNEL(1) gather_small(
+KERNEL(1, gather_small)(
     const T* g, const T* along, const T* x, const float* mean, const float* deviation, const float* scale,
     T* back_small, float* to_scale, float* to_offset, float* shares, float* partial, unsigned* ticket, int images,
     int height, int width, int channels, int length, int reflect, int frozen
@@ -290,7 +290,7 @@ KERNEL(1) gather_small(
 
 // seen (images, height, width, all): the 3 x 3 pixels (few) that the convolution sees from each pixel of x, then zeros.
 // A block has a row.
-KERNEL(2) patches(const T* x, T* seen, int height, int width, int few, int all, int reflect) {
+KERNEL(2, patches)(const T* x, T* seen, int height, int width, int few, int all, int reflect) {
     const T* image = x + (long long)(blockIdx.x / height) * height * width * few;
     int rows[V], across[V];  // where each of the thread's values is found: from which on, -1 for nowhere, and the tap
     EACH {
@@ -310,7 +310,7 @@ KERNEL(2) patches(const T* x, T* seen, int height, int width, int few, int all, 
 }
 
 // The gradient of x (images, height, width, few) from that. A block has a row.
-KERNEL(2) patches_back(const T* seen, T* to_x, int height, int width, int few, int all, int reflect) {
+KERNEL(2, patches_back)(const T* seen, T* to_x, int height, int width, int few, int all, int reflect) {
     int first = threadIdx.x * V, i = blockIdx.x % height;
     const T* image = seen + (long long)(blockIdx.x / height) * height * width * all + first;
     for (int j = threadIdx.y; j < width; j += blockDim.y) {
@@ -344,7 +344,7 @@ __device__ __forceinline__ int place_of(int side, int tap) {
 
 // From weights (outputs, 3, 3, few + channels) to those of the transposed convolution (channels, 3, 3, outputs), of the
 // branch's `patches` (rows, outputs), with zeros in the end, and of the sides (4, 3, channels, outputs).
-KERNEL(2) turn(const float* weight, T* turned, T* matrix, T* kernels, int outputs, int few, int channels, int rows) {
+KERNEL(2, turn)(const float* weight, T* turned, T* matrix, T* kernels, int outputs, int few, int channels, int rows) {
     __shared__ float tile[TILE][TILE + 1];
     int all = few + channels, across = (all + TILE - 1) / TILE, tap = blockIdx.x % 9;
     int c0 = blockIdx.x / 9 % across * TILE, k0 = blockIdx.x / 9 / across * TILE;
@@ -373,7 +373,7 @@ KERNEL(2) turn(const float* weight, T* turned, T* matrix, T* kernels, int output
 }
 
 // The same backwards, for their gradients.
-KERNEL(2) turn_back(
+KERNEL(2, turn_back)(
     const T* turned, const T* matrix, const T* kernels, float* weight, int outputs, int few, int channels
 ) {
     __shared__ float tile[TILE][TILE + 1];

@@ -62,8 +62,18 @@ __device__ __forceinline__ Pack pack_of(const float* from) {
 }
 #endif
 
-// A kernel of 512 threads a block at most, of which so many blocks are to find room on a processor.
-#define KERNEL(BLOCKS) extern "C" __global__ void __launch_bounds__(512, BLOCKS)
+// A kernel of so many threads a block at most, of which so many blocks are to find room on a processor. Where SEVERAL is 1, it
+// is a part of one that does the same for several fits at a time (several.cu).
+#if SEVERAL
+#define OF_THREADS(THREADS, BLOCKS, NAME)                             \
+    enum { NAME##_threads = THREADS, NAME##_blocks = BLOCKS };        \
+    __device__ __forceinline__ void NAME
+#else
+#define OF_THREADS(THREADS, BLOCKS, NAME)                             \
+    enum { NAME##_threads = THREADS, NAME##_blocks = BLOCKS };        \
+    extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) NAME
+#endif
+#define KERNEL(BLOCKS, NAME) OF_THREADS(512, BLOCKS, NAME)
 #define EACH for (int v = 0; v < V; ++v)
 // So many pixels of a thread, number n, which are read before the first is worked on, so that all are on their way at a
 // time. (Of a loop that is unrolled only, one is read after the other.)
@@ -401,7 +411,7 @@ __device__ __forceinline__ void moments_of(
                  pixels, eps, momentum);
 }
 
-KERNEL(2) moments(
+KERNEL(2, moments)(
     const T* x, const float* bias, float* mean, float* deviation, float* running_mean, float* running_variance,
     long long* seen, float* partial, unsigned* ticket, int pixels, int channels, float eps, float momentum
 ) {
@@ -411,7 +421,7 @@ KERNEL(2) moments(
 }
 
 // Those of x (images, height, width, channels) enlarged twofold.
-KERNEL(1) moments_enlarged(
+KERNEL(1, moments_enlarged)(
     const T* x, float* mean, float* deviation, float* running_mean, float* running_variance, long long* seen,
     float* partial, unsigned* ticket, int images, int height, int width, int channels, int bilinear, float eps,
     float momentum
@@ -461,7 +471,7 @@ __device__ __forceinline__ Pack normalised(const Pack& x, const float* a, const 
 }
 
 // z (images, height + 2 pad, width + 2 pad, channels): x normalised, activated, padded. A block has a row at a time.
-KERNEL(2) normalise(
+KERNEL(2, normalise)(
     const T* x, const float* mean, const float* deviation, const float* scale, const float* offset, T* z, int lines,
     int height, int width, int channels, int pad, int reflect, float slope
 ) {
@@ -493,7 +503,7 @@ KERNEL(2) normalise(
 }
 
 // What `moments` and `normalise` do with a picture that one block has all of.
-KERNEL(1) normalise_alone(
+KERNEL(1, normalise_alone)(
     const T* x, const float* bias, float* mean, float* deviation, float* running_mean, float* running_variance,
     long long* seen, const float* scale, const float* offset, T* z, int images, int height, int width, int channels,
     int pad, int reflect, float slope, float eps, float momentum
@@ -524,7 +534,7 @@ KERNEL(1) normalise_alone(
 
 // z (images, 2 height + 2 pad, 2 width + 2 pad, all): first x enlarged and normalised, then `beside` (images, 2 height,
 // 2 width, few), then zeros; padded. A block has a row.
-KERNEL(1) enlarge(
+KERNEL(1, enlarge)(
     const T* x, const float* mean, const float* deviation, const float* scale, const float* offset, const T* beside, T* z,
     int height, int width, int channels, int few, int all, int pad, int reflect, int bilinear
 ) {
@@ -640,7 +650,7 @@ __device__ __forceinline__ void from_sums(
 }
 
 // The sums that the backward pass of `normalise` needs.
-KERNEL(1) gather(
+KERNEL(1, gather)(
     const T* g, const T* x, const float* mean, const float* deviation, const float* scale, const float* offset,
     float* to_scale, float* to_offset, float* to_bias, float* shares, float* partial, unsigned* ticket, int images,
     int height, int width, int channels, int pad, int reflect, float slope, int frozen
@@ -673,7 +683,7 @@ __device__ __forceinline__ void tilt_of(
 }
 
 // The gradient of x. Without a mean there was only padding. g has `all` channels, those of x from number `skipped` on.
-KERNEL(1) spread(
+KERNEL(1, spread)(
     const T* g, const T* x, const float* mean, const float* deviation, const float* scale, const float* offset,
     const float* shares, T* to_x, int lines, int height, int width, int channels, int all, int skipped, int pad,
     int reflect, float slope
@@ -726,7 +736,7 @@ __device__ __forceinline__ void over_pixels(const T* g, const T* x, Places of, E
 }
 
 // What `gather` and `spread` do with a picture that one block has all of.
-KERNEL(1) back_alone(
+KERNEL(1, back_alone)(
     const T* g, const T* x, const float* mean, const float* deviation, const float* scale, const float* offset,
     float* to_scale, float* to_offset, float* to_bias, float* shares, T* to_x, int images, int height, int width,
     int channels, int pad, int reflect, float slope, int frozen
@@ -756,7 +766,7 @@ KERNEL(1) back_alone(
 }
 
 // The gradient of what `enlarge` has enlarged and normalised, brought to the size of x, and its sums.
-KERNEL(1) gather_enlarged(
+KERNEL(1, gather_enlarged)(
     const T* g, const T* x, const float* mean, const float* deviation, const float* scale, T* back_small,
     float* to_scale, float* to_offset, float* shares, float* partial, unsigned* ticket, int images, int height,
     int width, int channels, int all, int pad, int reflect, int bilinear, int frozen
@@ -787,7 +797,7 @@ KERNEL(1) gather_enlarged(
 }
 
 // The gradient of x from that, in place of it.
-KERNEL(1) spread_enlarged(
+KERNEL(1, spread_enlarged)(
     T* back_small, const T* x, const float* mean, const float* deviation, const float* scale, const float* shares,
     int lines, int height, int width, int channels, int bilinear
 ) {
@@ -1000,7 +1010,7 @@ __device__ __forceinline__ void spread_narrow_of(
     }
 
 // y (pixels, few): the convolution of x normalised and activated, or as it is. blockDim.x is a power of 2, a warp at most.
-KERNEL(1) narrow(
+KERNEL(1, narrow)(
     const T* x, const float* mean, const float* deviation, const float* scale, const float* offset,
     const float* weight, T* y, int pixels, int channels, int few, float slope
 ) {
@@ -1008,7 +1018,7 @@ KERNEL(1) narrow(
 }
 
 // The gradient of the weights, and with a mean the sums that the gradient of x needs.
-KERNEL(1) gather_narrow(
+KERNEL(1, gather_narrow)(
     const T* g, const T* x, const float* mean, const float* deviation, const float* scale, const float* offset,
     const float* weight, float* to_weight, float* to_scale, float* to_offset, float* to_bias, float* shares,
     float* partial, unsigned* ticket, int pixels, int channels, int few, float slope, int frozen
@@ -1018,7 +1028,7 @@ KERNEL(1) gather_narrow(
 }
 
 // The gradient of x.
-KERNEL(1) spread_narrow(
+KERNEL(1, spread_narrow)(
     const T* g, const T* x, const float* mean, const float* deviation, const float* scale, const float* offset,
     const float* weight, const float* shares, T* to_x, int pixels, int channels, int few, float slope
 ) {
@@ -1028,7 +1038,7 @@ KERNEL(1) spread_narrow(
 // ------------------------------------------------------------------ the picture that the network returns
 
 // y (images, channels, height, width) in float: x + bias, and of that the sigmoid. `area` is height x width.
-KERNEL(2) finish(const T* x, const float* bias, float* y, int pixels, int area, int channels, int sigmoid) {
+KERNEL(2, finish)(const T* x, const float* bias, float* y, int pixels, int area, int channels, int sigmoid) {
     int first = threadIdx.x * V;
     for (int p = blockIdx.x * blockDim.y + threadIdx.y; p < pixels; p += gridDim.x * blockDim.y) {
         float here[V];
@@ -1042,7 +1052,7 @@ KERNEL(2) finish(const T* x, const float* bias, float* y, int pixels, int area, 
 }
 
 // The gradients of x and of the bias.
-KERNEL(1) finish_back(
+KERNEL(1, finish_back)(
     const float* g, const float* y, T* to_x, float* to_bias, float* partial, unsigned* ticket, int pixels, int area,
     int channels, int sigmoid
 ) {
@@ -1066,7 +1076,7 @@ KERNEL(1) finish_back(
 // ------------------------------------------------------------------ the weights of what `enlarge` makes
 
 // From weights (outputs, few + channels), pixel by pixel, to the order of `enlarge` and the picture's dtype.
-KERNEL(2) arrange(const float* weight, T* arranged, int few, int channels, int all) {
+KERNEL(2, arrange)(const float* weight, T* arranged, int few, int channels, int all) {
     int c = thread_of_block();
     for (; c < all; c += blockDim.x * blockDim.y) {
         int from = c < channels ? few + c : c - channels;
@@ -1075,7 +1085,7 @@ KERNEL(2) arrange(const float* weight, T* arranged, int few, int channels, int a
 }
 
 // The same backwards, for their gradient.
-KERNEL(2) arrange_back(const T* arranged, float* weight, int few, int channels, int all) {
+KERNEL(2, arrange_back)(const T* arranged, float* weight, int few, int channels, int all) {
     int c = thread_of_block();
     for (; c < few + channels; c += blockDim.x * blockDim.y) {
         int from = c < few ? channels + c : c - few;
@@ -1087,7 +1097,7 @@ KERNEL(2) arrange_back(const T* arranged, float* weight, int few, int channels, 
 
 // columns (images, height, width, kernel, kernel, channels): what a convolution sees of a padded picture z from each of
 // its outputs. A block has a row of them.
-KERNEL(2) unfold(
+KERNEL(2, unfold)(
     const T* z, T* columns, int height, int width, int channels, int tall, int broad, int kernel, int stride
 ) {
     int image = blockIdx.x / height, top = blockIdx.x % height * stride, taps = kernel * kernel;
@@ -1139,7 +1149,7 @@ __device__ __forceinline__ void over_apart(const float* x, const float* y, int a
 }
 
 // Of each block the sum of squares of x - y.
-KERNEL(2) squares(const float* x, const float* y, float* partial, int all) {
+KERNEL(2, squares)(const float* x, const float* y, float* partial, int all) {
     SHARED
     float sum = 0;
     auto add_up = [&](int k, float apart) { sum += apart * apart; };
@@ -1149,7 +1159,7 @@ KERNEL(2) squares(const float* x, const float* y, float* partial, int all) {
 }
 
 // Their mean, from the sums of so many blocks. There is one block.
-KERNEL(2) squares_mean(const float* partial, float* mean, int blocks, int all) {
+KERNEL(2, squares_mean)(const float* partial, float* mean, int blocks, int all) {
     SHARED
     float sum = 0;
     for (int k = thread_of_block(); k < blocks; k += blockDim.x * blockDim.y) sum += partial[k];
@@ -1158,7 +1168,7 @@ KERNEL(2) squares_mean(const float* partial, float* mean, int blocks, int all) {
 }
 
 // The gradient of x from that of the mean, g.
-KERNEL(2) squares_back(const float* x, const float* y, const float* g, float* to_x, int all) {
+KERNEL(2, squares_back)(const float* x, const float* y, const float* g, float* to_x, int all) {
     float factor = 2.0f * *g / all;
     auto leave = [&](int k, float apart) { to_x[k] = factor * apart; };
     over_apart(x, y, all, leave);
@@ -1166,10 +1176,13 @@ KERNEL(2) squares_back(const float* x, const float* y, const float* g, float* to
 
 // ------------------------------------------------------------------ weights in another dtype
 
-#if EMULATED || __CUDA_ARCH__ < 700
-#define GRID_CONSTANT
+// An argument that is no number and no pointer, and is read where it is.
+#if SEVERAL
+#define LARGE(TYPE) const TYPE&
+#elif EMULATED || __CUDA_ARCH__ < 700
+#define LARGE(TYPE) const TYPE
 #else
-#define GRID_CONSTANT __grid_constant__
+#define LARGE(TYPE) const __grid_constant__ TYPE
 #endif
 
 #define TENSORS 64
@@ -1184,7 +1197,7 @@ struct alignas(4 * sizeof(T)) Four {
 };
 
 // So many tensors from float to T, or from T to float. A block has `part` values of one.
-KERNEL(2) cast(const GRID_CONSTANT Tensors tensors, int count, int part, int widen) {
+KERNEL(2, cast)(LARGE(Tensors) tensors, int count, int part, int widen) {
     __shared__ int own;
     int thread = thread_of_block(), threads = blockDim.x * blockDim.y, block = blockIdx.x;
     for (int k = thread; k < count; k += threads) {
@@ -1217,7 +1230,7 @@ KERNEL(2) cast(const GRID_CONSTANT Tensors tensors, int count, int part, int wid
 
 // drawn (n): z + std * normal numbers, four at a time by the generator Philox 4x32-10 (Salmon et al., Parallel random
 // numbers: as easy as 1, 2, 3, 2011) from their place, the count and the seed, and the Box-Muller transform.
-KERNEL(2) jitter(
+KERNEL(2, jitter)(
     const float* z, T* drawn, const long long* count, unsigned low_seed, unsigned high_seed, float std, int n
 ) {
     unsigned long long turn = *count;
@@ -1256,7 +1269,7 @@ KERNEL(2) jitter(
 // ------------------------------------------------------------------ what is counted
 
 // Write a loss, and the data loss in it if it is another, to place *place of a ring of `most` each, and go on to the next.
-KERNEL(2) note(const float* loss, const float* data_loss, float* ring, long long* place, int most) {
+KERNEL(2, note)(const float* loss, const float* data_loss, float* ring, long long* place, int most) {
     if (thread_of_block()) return;
     long long own = *place;
     ring[own] = *loss;
@@ -1265,7 +1278,7 @@ KERNEL(2) note(const float* loss, const float* data_loss, float* ring, long long
 }
 
 // Add 1 to so many counts, which `table` has the places of.
-KERNEL(2) count(const long long* table, int counts) {
+KERNEL(2, count)(const long long* table, int counts) {
     for (int k = thread_of_block(); k < counts; k += blockDim.x * blockDim.y) *(float*)table[k] += 1;
 }
 
@@ -1273,7 +1286,7 @@ KERNEL(2) count(const long long* table, int counts) {
 
 // A step of Adam. Row by row, `table` has where a part of a parameter, of its gradient and of its moments begin, the
 // count of its steps, and how many values the part has. A block has a row.
-KERNEL(2) adam(const long long* table, const float* rate, float forgotten, float forgotten_squares, float eps) {
+KERNEL(2, adam)(const long long* table, const float* rate, float forgotten, float forgotten_squares, float eps) {
     const long long* row = table + 6 * blockIdx.x;
     float *value = (float*)row[0], *moment = (float*)row[2], *square = (float*)row[3];
     const float* gradient = (const float*)row[1];

@@ -9,7 +9,7 @@
 #if BFLOAT16 && V == 8 && (EMULATED || __CUDA_ARCH__ >= 800)
 
 // A kernel of 8 warps, threadIdx.y, of which one block is on a processor.
-#define PRODUCTS extern "C" __global__ void __launch_bounds__(256, 1)
+#define PRODUCTS(NAME) OF_THREADS(256, 1, NAME)
 #define WARPS 8
 
 struct alignas(16) Eight {  // channels, two a word
@@ -339,7 +339,7 @@ __device__ __forceinline__ void pointwise_back(
 }
 
 #define FORWARDS(C)                                                                                                       \
-    PRODUCTS pointwise_##C(                                                                                               \
+    PRODUCTS(pointwise_##C)(                                                                                              \
         const T* x, const float* mean, const float* deviation, const float* scale, const float* offset,                   \
         const float* weight, T* y, const float* bias, float* new_mean, float* new_deviation, float* running_mean,         \
         float* running_variance, long long* seen, float* partial, unsigned* ticket, int pixels, float slope, float eps,   \
@@ -350,7 +350,7 @@ __device__ __forceinline__ void pointwise_back(
                      running_variance, seen, partial, ticket, pixels, slope, eps, momentum);                              \
     }
 #define BACKWARDS(C)                                                                                                      \
-    PRODUCTS pointwise_back_##C(                                                                                          \
+    PRODUCTS(pointwise_back_##C)(                                                                                         \
         const T* g, const T* x, const float* mean, const float* deviation, const float* scale, const float* offset,       \
         const float* weight, T* back, float* to_scale, float* to_offset, float* to_bias, float* shares, float* partial,   \
         unsigned* ticket, int pixels, float slope, int frozen                                                             \
@@ -365,7 +365,7 @@ BACKWARDS(64)
 BACKWARDS(128)
 
 // The sum of so many blocks' parts of a gradient, each of gridDim.x * 128 values.
-PRODUCTS pointwise_sum(const float* partial, float* to, int blocks) {
+PRODUCTS(pointwise_sum)(const float* partial, float* to, int blocks) {
     __shared__ float sums[WARPS][128];
     int first = threadIdx.x * 4, thread = threadIdx.y * 32 + threadIdx.x;
     float a = 0, b = 0, c = 0, d = 0;

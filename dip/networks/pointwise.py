@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dip import devices
 from dip.networks import cuda
 from dip.networks.following import Following
 from dip.networks.fused import Backwards
@@ -19,7 +20,8 @@ from dip.networks.normalising import Shares, Statistics, empty, ordered
 
 __all__ = ["norm_conv", "worthwhile"]
 
-# The least pixels for which it is worthwhile (blocks begin with all the weights), and channels there are kernels for.
+# The least pixels for which it is worthwhile (blocks begin with all the weights), of all fits that a kernel is begun
+# for; and the channels there are kernels for.
 _PIXELS, _CHANNELS = 2**14, (64, 128)
 _FORWARDS, _BACKWARDS = 128, 64  # pixels that a block has at a time
 _SUMMED = 128  # weights whose gradient a block adds up
@@ -31,7 +33,7 @@ def worthwhile(layer: Any, dtype: torch.dtype, pixels: int, device: torch.device
         return False
     known = layer.in_channels in _CHANNELS and dtype == torch.bfloat16
     aligned = layer.weight.data_ptr() % 16 == 0  # so many bytes are read at once
-    return known and aligned and pixels >= _PIXELS and cuda.multiplies(device)
+    return known and aligned and pixels * devices.begun_at_once(device) >= _PIXELS and cuda.multiplies(device)
 
 
 def norm_conv(

@@ -35,8 +35,8 @@ def mean_square(x: Tensor, y: Tensor) -> Tensor:
     return found
 
 
-def _blocks(kernels: cuda.Program, values: int) -> int:
-    return min(2 * kernels.processors, -(-values // (_VALUES * _THREADS)))
+def _blocks(kernels: cuda.Program, x: Tensor) -> int:
+    return min(2 * cuda.room(kernels, x.device), -(-x.numel() // (_VALUES * _THREADS)))
 
 
 class _MeanSquare(torch.autograd.Function):
@@ -44,7 +44,7 @@ class _MeanSquare(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
         ctx.save_for_backward(x, y)
         kernels, mean = cuda.program(x.device, torch.float32, 4), x.new_empty(())
-        blocks, size, shared = _blocks(kernels, x.numel()), (_THREADS, 1), 4 * _THREADS
+        blocks, size, shared = _blocks(kernels, x), (_THREADS, 1), 4 * _THREADS
         partial = x.new_empty(blocks)
         kernels.launch("squares", blocks, size, shared, (x, y, partial, x.numel()))
         kernels.launch("squares_mean", 1, size, shared, (partial, mean, blocks, x.numel()))
@@ -57,5 +57,5 @@ class _MeanSquare(torch.autograd.Function):
             return 2 / x.numel() * gradients[0] * (x - y), None
         kernels, to_x = cuda.program(x.device, torch.float32, 4), torch.empty_like(x)
         given = x, y, gradients[0], to_x, x.numel()
-        kernels.launch("squares_back", _blocks(kernels, x.numel()), (_THREADS, 1), 0, given)
+        kernels.launch("squares_back", _blocks(kernels, x), (_THREADS, 1), 0, given)
         return to_x, None

@@ -75,10 +75,14 @@ def together(fits: Sequence[tuple[Fit, Replay]]) -> Joined:
     Exception
         That cannot be done, or is another than they are.
     """
-    device = fits[0][1].device
+    device, starts = fits[0][1].device, list[State]()
+    if len({fit.device for fit, _ in fits}) > 1:
+        raise RuntimeError("they are on several devices")
+    if any(fit._jitter.std and fit._jitter.recorded is not None and fit.device.type == "cuda" for fit, _ in fits):
+        raise RuntimeError("PyTorch draws their jitter, which only their own graphs do anew")
     made = device.merged([replay.recordings for _, replay in fits])
-    starts = [State(fit, device) for fit, _ in fits]
     try:
+        starts += [State(fit, device) for fit, _ in fits]
         expected = []
         for fit, replay in fits:
             expected.append(twice(fit, device, replay.evaluate, lambda *_, replay=replay: replay.advance()))
@@ -98,7 +102,7 @@ def together(fits: Sequence[tuple[Fit, Replay]]) -> Joined:
         made.close()
         raise
     finally:
-        for (fit, replay), start in zip(fits, starts, strict=True):
+        for (fit, replay), start in zip(fits, starts, strict=False):  # there may have been no room for all
             start.put_back(fit)
             optimizers.set_lr(fit._optimizer, _rate(fit))
             replay.notes.begin()

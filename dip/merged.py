@@ -12,7 +12,7 @@ from __future__ import annotations
 import ctypes
 import heapq
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -26,7 +26,7 @@ __all__ = ["Merged", "Unlike", "in_order"]
 # where they are small; but the next kernel for all waits for so many.
 LANES = 4
 _KERNEL, _MEMCPY, _MEMSET, _EMPTY = 0, 1, 2, 5  # the driver's names for kinds of nodes
-_ALIGNED = 16  # bytes, of a row of a table
+_ALIGNED, _ROOM = 16, 4000  # bytes, of a row of a table, and of a table (several.cu)
 
 
 class Unlike(RuntimeError):
@@ -116,14 +116,12 @@ def _listed(fill: Any) -> list[int]:
 def _edges(graph: int) -> list[tuple[int, int]]:
     """Return which node another waits for, and that other one."""
     count = ctypes.c_size_t()
-    # Older drivers do not know of edges that say more, and have no room for what they say. What they do say, that a
-    # kernel may begin before the other has ended, is left out: then it begins later.
-    known = hasattr(library(), "cuGraphGetEdges_v2")
-    fill = library().cuGraphGetEdges_v2 if known else library().cuGraphGetEdges
-    check(fill(_of(graph), None, None, *[None] * known, ctypes.byref(count)))
+    fill = library().cuGraphGetEdges_v2
+    check(fill(_of(graph), None, None, None, ctypes.byref(count)))
     ends, starts = (ctypes.c_void_p * count.value)(), (ctypes.c_void_p * count.value)()
-    more = [(ctypes.c_uint64 * count.value)()] * known
-    check(fill(_of(graph), ends, starts, *more, ctypes.byref(count)))
+    # What an edge may say besides, that a kernel may begin before the other has ended, is left out: it begins later.
+    more = (ctypes.c_uint64 * count.value)()
+    check(fill(_of(graph), ends, starts, more, ctypes.byref(count)))
     return [(one or 0, other or 0) for one, other in zip(ends, starts, strict=True)]
 
 
@@ -142,21 +140,20 @@ class _Step:
 
     def __init__(self, nodes: _Nodes) -> None:
         self.nodes = nodes
-        self.kernel: Kernel | None = None
-        self.rows: list[bytes] = []
+        self.kernel: Kernel | None = None  # where it is the package's own
         if any(_kind(node) != _KERNEL for node in nodes):
             return
         launches = [_launch_of(node) for node in nodes]
         kernels = {driver.launched(launch.function) for launch in launches}
         sizes = {(*launch.grid, *launch.block, launch.shared) for launch in launches}
-        (kernel, *others), (*_, depth, _, _, _, _) = kernels, next(iter(sizes))
-        if others or kernel is None or len(sizes) > 1 or depth != 1:
+        kernel = kernels.pop()
+        if kernels or kernel is None or len(sizes) > 1:
             return
-        self.kernel = kernel
-        self.launch = launches[0]
-        for launch in launches:
-            row = kernel.packed([launch.given[k] for k in range(len(kernel.layout))])
-            self.rows.append(row + bytes(-len(row) % _ALIGNED))
+        rows = [kernel.packed([launch.given[k] for k in range(len(kernel.layout))]) for launch in launches]
+        self.size = len(rows[0]) + -len(rows[0]) % _ALIGNED
+        if self.size * len(rows) <= _ROOM:
+            self.kernel, self.launch = kernel, launches[0]
+            self.table = b"".join(row.ljust(self.size, b"\0") for row in rows)
 
 
 def _kind(node: int) -> int:
@@ -206,12 +203,15 @@ class Merged:
             raise Unlike("they have no kernel of the package's own")
         self.shared, self.copied = len(kernels), len(steps) - len(kernels)
         self._program = kernels[0].program
-        self._tables = _on_device(b"".join(row for step in steps for row in step.rows), device)
+        names: dict[driver.Loaded, set[str]] = {}
+        for kernel in kernels:
+            names.setdefault(kernel.program, set()).add(kernel.name)
+        programs = {program: program.several(several) for program, several in names.items()}
         with self._program.entered() as context:
             graph = ctypes.c_void_p()
             check(library().cuGraphCreate(ctypes.byref(graph), 0))
             try:
-                self._fill(graph, context, steps)
+                _fill(graph, context, steps, programs)
                 check(library().cuGraphInstantiateWithFlags(ctypes.byref(self._exec), graph, ctypes.c_uint64(0)))
             finally:
                 library().cuGraphDestroy(graph)
@@ -229,29 +229,28 @@ class Merged:
                 library().cuGraphExecDestroy(self._exec)
             self._exec = ctypes.c_void_p()
 
-    def _fill(self, graph: ctypes.c_void_p, context: ctypes.c_void_p, steps: list[_Step]) -> None:
-        at, last = self._tables.data_ptr(), list[int]()
-        for is_shared, several in itertools.groupby(steps, lambda step: step.kernel is not None):
-            if not is_shared:
-                last = _beside_each_other(graph, context, [step.nodes for step in several], last)
-                continue
-            for step in several:
-                last = [_for_all(graph, step, at, last)]
-                at += sum(map(len, step.rows))
+
+_Programs = Mapping[driver.Loaded, driver.Loaded]  # of those for one fit, those for several
 
 
-def _on_device(table: bytes, device: torch.device) -> torch.Tensor:
-    return torch.frombuffer(bytearray(table), dtype=torch.uint8).to(device)
+def _fill(graph: ctypes.c_void_p, context: ctypes.c_void_p, steps: list[_Step], programs: _Programs) -> None:
+    last: list[int] = []
+    for is_shared, several in itertools.groupby(steps, lambda step: step.kernel is not None):
+        if not is_shared:
+            last = _beside_each_other(graph, context, [step.nodes for step in several], last)
+            continue
+        for step in several:
+            last = [_for_all(graph, step, programs, last)]
 
 
-def _for_all(graph: ctypes.c_void_p, step: _Step, table: int, last: list[int]) -> int:
+def _for_all(graph: ctypes.c_void_p, step: _Step, programs: _Programs, last: list[int]) -> int:
     """Add a kernel that is begun once for all fits, after others."""
     kernel, launch = step.kernel, step.launch
     assert kernel is not None
-    given = ctypes.c_void_p(table), ctypes.c_int(len(step.rows[0]))
+    given = ctypes.create_string_buffer(step.table, _ROOM), ctypes.c_int(step.size)
     pointers = (ctypes.c_void_p * 2)(*map(ctypes.addressof, given))
     made = _Launch(
-        function=kernel.program.several().function(f"{kernel.name}_each", launch.shared),
+        function=programs[kernel.program].function(f"{kernel.name}_each", launch.shared),
         grid=(*launch.grid[:2], len(step.nodes)),
         block=launch.block,
         shared=launch.shared,
@@ -275,8 +274,12 @@ def _beside_each_other(
 def _copied(graph: ctypes.c_void_p, context: ctypes.c_void_p, node: int, last: list[int]) -> int:
     kind, own = _kind(node), _of(node)
     if kind == _KERNEL:
-        made = _added(library().cuGraphAddKernelNode_v2, graph, last, _launch_of(node))
-        check(library().cuGraphKernelNodeCopyAttributes(_of(made), own))  # such as clusters of blocks
+        launch = _launch_of(node)
+        try:
+            made = _added(library().cuGraphAddKernelNode_v2, graph, last, launch)
+            check(library().cuGraphKernelNodeCopyAttributes(_of(made), own))  # such as clusters of blocks
+        except RuntimeError as error:
+            raise RuntimeError(f"{error}, of a copy of the kernel {driver.name_of(launch.function)}") from error
         return made
     if kind == _MEMSET:
         memset = _Memset()

@@ -20,6 +20,9 @@ class Recorded(Protocol):
     def replay(self) -> None:
         """Do it again, and put what comes of it into `outputs`."""
 
+    def number(self) -> int:
+        """Return the number that the device's driver has for it, if it was kept."""
+
 
 class Joined(Protocol):
     """Recordings made one."""
@@ -103,7 +106,7 @@ class CudaGraphs:
                 graph.register_generator_state(generator)
             with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
                 outputs = work()
-            if kept:
+            if kept and hasattr(graph, "instantiate"):  # since PyTorch 2.8
                 graph.instantiate()
         return _CudaGraph(graph, outputs)
 
@@ -123,8 +126,7 @@ class CudaGraphs:
         RuntimeError
             They cannot be made one (see `dip.merged`).
         """
-        graphs = [[one.number() for one in own if isinstance(one, _CudaGraph)] for own in recordings]
-        return merged.Merged(self._device, graphs)
+        return merged.Merged(self._device, [[one.number() for one in own] for own in recordings])
 
     def here(self) -> torch.cuda.Stream:
         """Return this thread's stream."""

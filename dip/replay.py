@@ -74,9 +74,11 @@ class Replays:
     def __init__(self) -> None:
         self._made: Replay | None = None
         self._failed = self._doubted = False
+        self._plain = 0  # iterations of the run that were not recorded
         self.company: Company | None = None  # with which the fit goes on
 
     def __enter__(self) -> Self:
+        self._plain = 0
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -137,6 +139,9 @@ class Replays:
                         'engine="plain", and takes longer'
                     )
         self._doubted = False
+        self._plain += self._made is None
+        if self._plain > 1 and self._made is None and self.company is not None:  # the first of them makes the tensors
+            self.company.is_alone(fit)
         return self._made
 
 

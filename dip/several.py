@@ -50,9 +50,11 @@ def run_all(
         memory goes: on CUDA up to 16; on a CPU one for each core, up to 8; on MPS 1. The first fit decides. On a CPU
         each has ``max(1, min(torch.get_num_threads(), cores // at_once))`` threads.
     merged : bool, default False
-        On CUDA, let fits that are alike (of one size, network and task) go on together: one CUDA graph for all, in
-        which the package's own kernels are begun once. It is compared with the fits' own graphs before it is used;
-        where it cannot be had, a warning says why, and each goes on by itself. Not yet tried on a GPU.
+        On CUDA (elsewhere it means nothing), let fits that are alike (of one size, network and task) go on together:
+        one CUDA graph for all, in which the package's own kernels are begun once. They wait for each other, and the
+        next `at_once` begin when all of them have ended, so they should be of one length. The graph is compared with
+        the fits' own before it is used; where it cannot be had, a warning says why, and each goes on by itself. Not yet
+        tried on a GPU.
 
     Yields
     ------
@@ -101,6 +103,7 @@ def _run_all(fits: Iterable[Fit], iters: int | None, at_once: int | None, merged
     first: Any = next(coming, _END)
     if first is _END:
         return
+    merged = merged and replay.recorder(_checked(first).device) is not None
     group = _Group(iters, how_many(_checked(first), at_once, total), merged)
     bar = bar_class()(total=total, unit="fit") if shows_progress(first.settings.progress) else None
     coming = itertools.chain([first], coming)
@@ -156,7 +159,7 @@ class _Group:
 
     def __init__(self, iters: int | None, at_once: int, merged: bool) -> None:
         self._iters, self._at_once = iters, at_once
-        self._company = Company() if merged else None
+        self._company = Company(at_once) if merged else None
         self._threads, self._share = torch.get_num_threads(), threads(at_once)
         self._begun: deque[tuple[Fit, Future[None]]] = deque()
         self._seen: WeakSet[Fit] = WeakSet()
@@ -209,6 +212,8 @@ class _Group:
     def _take(self, fit: Any) -> None:
         if fit is _END:
             self._more = False
+            if self._company is not None:
+                self._company.no_more()
         elif not self.interrupted:  # while it was made
             if _checked(fit) in self._seen:
                 raise ValueError(f"fits holds one fit twice: {fit!r}; make one for each run")
@@ -226,6 +231,8 @@ class _Group:
         self._stop(reason)
 
     def _stop(self, reason: str) -> None:
+        if self._company is not None:
+            self._company.no_more()
         for fit, future in self._begun:
             if not future.done():
                 fit.stop(reason)

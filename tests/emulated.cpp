@@ -101,6 +101,7 @@ static bool choose(const char* name, void** given) {
 #define CASE(K) if (!std::strcmp(name, #K)) return run(K, given), true;
     KERNELS(CASE)
     PRODUCTS_OF(CASE)
+    CASE(cast)
 #define CASE_OF_EACH(K) if (!std::strcmp(name, #K "_each")) return run(K##_each, given), true;
     KERNELS(CASE_OF_EACH)
     PRODUCTS_OF(CASE_OF_EACH)

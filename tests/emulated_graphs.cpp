@@ -58,7 +58,10 @@ static std::vector<size_t> sizes(const std::string& name) {
 #define SIZES(K) if (name == #K) return sizes_of(K);
 #define SIZES_OF_EACH(K) if (name == #K "_each") return sizes_of(K##_each);
     KERNELS(SIZES)
+    SIZES(cast)
     KERNELS(SIZES_OF_EACH)
+    PRODUCTS_OF(SIZES)
+    PRODUCTS_OF(SIZES_OF_EACH)
     return name == "foreign" ? sizes_of(foreign) : std::vector<size_t>{};
 }
 
@@ -175,9 +178,13 @@ int cuGraphGetEdges_v2(Graph* graph, Node** from, Node** to, unsigned long long*
     filled(ends, from, count);
     return filled(starts, to, count);
 }
-int cuGraphGetEdges(Graph* graph, Node** from, Node** to, size_t* count) {
-    unsigned long long more;
-    return cuGraphGetEdges_v2(graph, from, to, &more, count);
+int cuFuncGetName(const char** name, const char* function) {
+    *name = function;
+    return 0;
+}
+int cuFuncGetModule(void** module, const char* function) {
+    *module = &module_loaded;
+    return 0;
 }
 int cuGraphNodeGetType(Node* node, int* kind) {
     *kind = node->kind;

@@ -894,8 +894,10 @@ def test_nvidias_compiler_takes_the_kernels(monkeypatch, architecture, dtype, wi
     monkeypatch.setattr(machine, "_nvrtc", lambda: compiler)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: divmod(architecture, 10))
     made = []
-    monkeypatch.setattr(machine, "Loaded", lambda device, code, several: made.append(code))
-    cuda._program.__wrapped__(torch.device("cuda"), dtype, width)
-    for kernel in ("normalise", "blur_moments", "gather_narrow"):
-        assert f".text.{kernel}".encode() in made[0]
-    assert (b".text.pointwise_128" in made[0]) == (architecture >= 80 and width == 8)
+    monkeypatch.setattr(machine, "Loaded", lambda device, code, several: made.append(code) or several)
+    several = cuda._program.__wrapped__(torch.device("cuda"), dtype, width)
+    several(["normalise", "blur_moments", "gather_narrow"] + ["pointwise_128"] * (architecture >= 80 and width == 8))
+    for code, ending in zip(made, (b"\0", b"_each\0"), strict=True):
+        for kernel in (b"normalise", b"blur_moments", b"gather_narrow"):
+            assert b".text." + kernel + ending in code
+        assert (b".text.pointwise_128" + ending in code) == (architecture >= 80 and width == 8)

@@ -10,7 +10,7 @@ import ctypes
 import functools
 import importlib.resources
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Protocol
 from weakref import WeakKeyDictionary
 
@@ -293,6 +293,10 @@ def _program(device: torch.device, dtype: torch.dtype, width: int) -> Program:
     given += [f"-DBFLOAT16={int(dtype == torch.bfloat16)}", "-DSHARED=extern __shared__ __align__(16) float shared[];"]
 
     def loaded(*options: str) -> driver.Loaded:
-        return driver.Loaded(device, driver.compiled(source(), [*given, *options]), lambda: loaded("-DSEVERAL=1"))
+        return driver.Loaded(device, driver.compiled(source(), [*given, *options]), several)
+
+    def several(names: Iterable[str]) -> driver.Loaded:
+        wanted = " ".join(f"EACH_OF({name})" for name in sorted(names))
+        return loaded("-DSEVERAL=1", f"-DWANTED={wanted}")
 
     return loaded()

@@ -7,14 +7,14 @@ import ctypes
 import functools
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["Kernel", "Loaded", "argument", "check", "compiled", "launched", "library"]
+__all__ = ["Kernel", "Loaded", "argument", "check", "compiled", "launched", "library", "name_of"]
 
 _SHARED = 48 * 1024  # bytes of shared memory that a block has unasked; and the driver's name for how many are asked for
 _MAX_DYNAMIC_SHARED_SIZE_BYTES = 8
@@ -108,13 +108,14 @@ class Loaded:
     code : bytes
         Machine code.
     several : callable, optional
-        What loads the program whose kernels do the same for several fits at a time.
+        What loads a program of kernels that do the same for several fits at a time, of which it is given the names.
     """
 
-    def __init__(self, device: torch.device, code: bytes, several: Callable[[], Loaded] | None = None) -> None:
+    def __init__(
+        self, device: torch.device, code: bytes, several: Callable[[Iterable[str]], Loaded] | None = None
+    ) -> None:
         self._device, self._code, self._functions = device, code, dict[str, ctypes.c_void_p]()
-        self._make_several = several
-        self._several: Loaded | None = None
+        self._load_several, self._several = several, dict[frozenset[str], Loaded]()
         self.processors = torch.cuda.get_device_properties(device).multi_processor_count
         self._context, self._module = ctypes.c_void_p(), ctypes.c_void_p()
         check(library().cuDevicePrimaryCtxRetain(ctypes.byref(self._context), device.index or 0))  # PyTorch's
@@ -145,6 +146,11 @@ class Loaded:
             size = blocks, 1, 1, *threads, 1, shared
             check(library().cuLaunchKernel(function, *size, stream, pointers, None))
 
+    @property
+    def module(self) -> int | None:
+        """The driver's number of it."""
+        return self._module.value
+
     def function(self, kernel: str, shared: int) -> ctypes.c_void_p:
         """Return what launches a kernel with so much shared memory. To be called where the device is entered."""
         if kernel not in self._functions:
@@ -155,12 +161,15 @@ class Loaded:
             check(library().cuFuncSetAttribute(self._functions[kernel], _MAX_DYNAMIC_SHARED_SIZE_BYTES, shared))
         return self._functions[kernel]
 
-    def several(self) -> Loaded:
-        """Return the program whose kernels do the same for several fits at a time."""
-        if self._several is None:
-            assert self._make_several is not None
-            self._several = self._make_several()
-        return self._several
+    def several(self, names: Iterable[str]) -> Loaded:
+        """Return a program whose kernels do what these do, for several fits at a time; each has "_each" behind."""
+        wanted = frozenset(names)
+        for there, program in self._several.items():
+            if wanted <= there:
+                return program
+        assert self._load_several is not None
+        self._several[wanted] = self._load_several(wanted)
+        return self._several[wanted]
 
 
 class Kernel(NamedTuple):
@@ -194,7 +203,22 @@ _launched: dict[int | None, Kernel] = {}
 
 def launched(function: int | None) -> Kernel | None:
     """Return the package's own kernel that the driver has under a number, if it was launched."""
-    return _launched.get(function)
+    found = _launched.get(function)
+    if found is None and function is not None:  # should the driver call it by another number than when it was loaded
+        module = ctypes.c_void_p()
+        if hasattr(library(), "cuFuncGetModule"):
+            library().cuFuncGetModule(ctypes.byref(module), ctypes.c_void_p(function))
+        ours = [one for one in _launched.values() if module.value and one.program.module == module.value]
+        return next((one for one in ours if one.name == name_of(function)), None)
+    return found
+
+
+def name_of(function: int | None) -> str:
+    """Return the name of any kernel that the driver has under a number, as far as it tells."""
+    name = ctypes.c_char_p()
+    if function is not None and hasattr(library(), "cuFuncGetName"):  # since CUDA 12.3
+        library().cuFuncGetName(ctypes.byref(name), ctypes.c_void_p(function))
+    return (name.value or b"unnamed").decode(errors="replace")
 
 
 def argument(value: Any) -> Any:

@@ -1176,13 +1176,10 @@ KERNEL(2, squares_back)(const float* x, const float* y, const float* g, float* t
 
 // ------------------------------------------------------------------ weights in another dtype
 
-// An argument that is no number and no pointer, and is read where it is.
-#if SEVERAL
-#define LARGE(TYPE) const TYPE&
-#elif EMULATED || __CUDA_ARCH__ < 700
-#define LARGE(TYPE) const TYPE
+#if EMULATED || __CUDA_ARCH__ < 700
+#define GRID_CONSTANT
 #else
-#define LARGE(TYPE) const __grid_constant__ TYPE
+#define GRID_CONSTANT __grid_constant__
 #endif
 
 #define TENSORS 64
@@ -1196,8 +1193,9 @@ struct alignas(4 * sizeof(T)) Four {
     T x, y, z, w;
 };
 
+#if !SEVERAL
 // So many tensors from float to T, or from T to float. A block has `part` values of one.
-KERNEL(2, cast)(LARGE(Tensors) tensors, int count, int part, int widen) {
+KERNEL(2, cast)(const GRID_CONSTANT Tensors tensors, int count, int part, int widen) {
     __shared__ int own;
     int thread = thread_of_block(), threads = blockDim.x * blockDim.y, block = blockIdx.x;
     for (int k = thread; k < count; k += threads) {
@@ -1225,6 +1223,7 @@ KERNEL(2, cast)(LARGE(Tensors) tensors, int count, int part, int widen) {
         }
     }
 }
+#endif
 
 // ------------------------------------------------------------------ the jitter of the code
 

@@ -2,7 +2,7 @@
 
 What is won is that a GPU begins fewer kernels (`dip.merged`), and that Python has one thing to do where it had many.
 What it costs is that they wait for each other: for all to be recorded, so that they are at the same iteration and look
-at something at the same times, and after that at every meeting, but never long.
+at something at the same times, and after that at every meeting, for a time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["Company"]
 
 _BEGINNING = 60.0  # seconds that a fit waits for others to be made and recorded
-_PATIENCE = 0.05  # and for those that were there before: they may wait for something else
+# And for those that were there before: time enough to make a code anew, which all do at the same iteration. More would
+# be lost where one waits for what another does only later.
+_PATIENCE = 2.0
 _LEAST, _SHORT = 8, 4  # meetings in a row for fewer iterations than that, after which they do not meet any more
 
 

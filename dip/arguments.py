@@ -33,10 +33,15 @@ __all__ = [
 
 def add_files(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """Add IN, OUT and the files beside them; returns their group, for more of them."""
-    parser.add_argument("input", type=path, metavar="IN", help="a picture, or a folder of pictures")
+    parser.add_argument("input", type=path, metavar="IN", help="a picture, a TIFF of several pages, or a folder")
     group = parser.add_argument_group("files")
     group.add_argument(
-        "-o", "--output", type=path, metavar="OUT", required=True, help="the result; a folder if IN is one"
+        "-o",
+        "--output",
+        type=path,
+        metavar="OUT",
+        required=True,
+        help="the result; a TIFF if IN has several pages, a folder if it is one",
     )
     group.add_argument(
         "--reference",

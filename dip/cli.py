@@ -35,12 +35,13 @@ _FILES = """\
 PNG, JPEG, TIFF, BMP and WebP are read; PNG, JPEG and TIFF are written. Depth (16 bits too), alpha, ICC profile,
 resolution and EXIF of IN are kept. If IN is a folder, all pictures in it and below it are restored one after the
 other, and OUT is a folder that gets the same tree; results that exist are kept, so a run that was interrupted can be
-repeated."""
+repeated. If IN is a TIFF of several pages, each is restored as a picture of its own, and OUT is a TIFF with the same
+axes; the pages that are done are kept in a folder beside it until all are."""
 
 _PLACES = """\
-The pictures of a folder may be restored several at a time: small ones, and thin networks, leave cores idle. Only this
-process reads and writes files. A worker that dies costs no more than another try of its picture. What --save-every
-writes comes with the result."""
+The pictures of a folder, or the pages of a TIFF, may be restored several at a time: small ones, and thin networks,
+leave cores idle. Only this process reads and writes files. A worker that dies costs no more than another try of its
+picture. What --save-every writes comes with the result."""
 
 _DENOISE = f"""\
 Remove noise, or what JPEG left, from a picture or from every picture in a folder.

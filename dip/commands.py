@@ -15,7 +15,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from dip import arguments, batch, crops, demo, devices, files, place_arguments, presets, settings, stopping, trained
+from dip import (
+    arguments,
+    batch,
+    crops,
+    demo,
+    devices,
+    files,
+    place_arguments,
+    presets,
+    settings,
+    stacks,
+    stopping,
+    trained,
+)
 from dip.checkpoint import check_free
 from dip.codes import Image
 from dip.console import Console, one_line
@@ -43,6 +56,8 @@ def restore(args: argparse.Namespace, console: Console) -> int:
         if path is not None and not path.exists():
             raise FileNotFoundError(f"{path} does not exist; check the name and the folder")
     whole_folder = args.input.is_dir()
+    if not whole_folder and stacks.is_stack(args.input):
+        return _restore_stack(args, console)
     if whole_folder:
         if args.code_image is not None:
             raise ValueError(f"--code-image is for one picture and {args.input} is a folder; restore them one by one")
@@ -87,6 +102,28 @@ def restore(args: argparse.Namespace, console: Console) -> int:
         with failing():
             write_report(args.json, report)
     return 130 if work.interrupted else 0
+
+
+# Options that do not change what becomes of a page.
+_ASIDE = {"input", "output", "reference", "json", "force", "quiet", "run", *place_arguments.PLACES}
+
+
+def _restore_stack(args: argparse.Namespace, console: Console) -> int:
+    """Restore a TIFF of several pages, as a folder of them."""
+    for name in ("checkpoint", "checkpoint_every", "resume", "save_every", "code_image", "reference"):
+        if getattr(args, name) is not None:
+            option = f"--{name.replace('_', '-')}"
+            raise ValueError(f"{option} is for one picture and {args.input} has several pages; leave it out")
+    stack = stacks.Stack(args.input)
+    if args.output.suffix.lower() not in (".tif", ".tiff"):
+        raise ValueError(f"{args.input} has several pages, and {args.output} cannot hold them; name a .tif")
+    files.check_target(args.output, force=args.force)
+
+    def pages(given: Path, done: Path) -> int:
+        return restore(argparse.Namespace(**{**vars(args), "input": given, "output": done, "force": False}), console)
+
+    options = {name: str(value) for name, value in sorted(vars(args).items()) if name not in _ASIDE}
+    return stacks.restored(stack, args.output, options, pages, console.say)
 
 
 def restore_one(args: argparse.Namespace, weights: tuple[Path, bytes] | None, parcel: Parcel) -> batch.Outcome:

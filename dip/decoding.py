@@ -300,7 +300,10 @@ def _check_tiff(tiff: Any, file: BinaryIO, max_pixels: int) -> None:
     except IndexError:
         pass
     else:
-        raise Refusal("has several pages; only single pictures are restored: save one page as a file")
+        raise Refusal(
+            "has several pages, and here one picture is needed (commands restore each page of their IN): save one page "
+            "as a file"
+        )
     if (page.sampleformat, page.bitspersample) not in ((1, 1), (1, 2), (1, 4), (1, 8), (1, 16), (3, 32)):
         allowed = "unsigned integers of up to 8 or of 16 bits, floats of 32 bits"
         advice = "convert it, or pass it as an array to dip.denoise in Python"

@@ -58,7 +58,19 @@ PUBLIC_NAMES = [
 # From the ground up. A module may import from floors below its own, or from its own floor without a circle.
 FLOORS = [
     {"_version", "errors"},
-    {"images", "decoding", "encoding", "files", "storage", "metrics", "datasets", "devices", "guides", "noise"},
+    {
+        "images",
+        "decoding",
+        "encoding",
+        "files",
+        "stacks",
+        "storage",
+        "metrics",
+        "datasets",
+        "devices",
+        "guides",
+        "noise",
+    },
     {"networks", "operators", "degradations", "losses", "codes", "jitter", "flips"},
     {"presets"},
     {"stopping", "averaging", "history", "guard", "optimizers", "problem", "callbacks", "checkpoint"},

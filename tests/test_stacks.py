@@ -1,0 +1,206 @@
+"""TIFF files of several pages: what is one, what of it is kept, and how its pages are restored."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+
+import numpy as np
+import pytest
+import tifffile
+
+from dip import cli, files, stacks
+from dip.stacks import Stack, is_stack
+
+SHAPE = (3, 2, 20, 24)  # of pages that differ
+
+
+def pixels(shape=SHAPE, dtype=np.uint16):
+    values = np.random.default_rng(0).random(shape)
+    return values.astype(dtype) if np.dtype(dtype).kind == "f" else (values * np.iinfo(dtype).max).astype(dtype)
+
+
+def written(path, array=None, **options):
+    tifffile.imwrite(path, pixels() if array is None else array, **{"photometric": "minisblack", **options})
+    return path
+
+
+IMAGEJ = {
+    "imagej": True,
+    "resolution": (2.5, 5.0),
+    "metadata": {"axes": "ZCYX", "unit": "um", "spacing": 0.7, "Labels": list("abcdef")},
+}
+KINDS = [
+    {},
+    IMAGEJ,
+    {"ome": True, "metadata": {"axes": "TCYX", "PhysicalSizeX": 0.2}},
+    {"metadata": {"axes": "TZYX"}},
+    {"metadata": None, "bigtiff": True, "byteorder": ">"},
+    {"compression": "zlib"},
+]
+
+
+def told(path):
+    """What a file says of its pages."""
+    with tifffile.TiffFile(path) as tiff:
+        tags = [tiff.pages.first.tags.valueof(code) for code in (282, 283, 296)]
+        imagej = {name: value for name, value in (tiff.imagej_metadata or {}).items() if name != "ImageJ"}
+        return tiff.series[0].axes, tiff.series[0].shape, tiff.is_imagej, tiff.ome_metadata, tags, imagej
+
+
+def copied(given, done, change=lambda page: page):
+    """Stand in for what restores a folder."""
+    for path in files.find(given):
+        if not (done / path.name).exists():
+            files.write(done / path.name, change(files.read(path).pixels))
+    return 0
+
+
+@pytest.mark.parametrize("options", KINDS)
+def test_what_a_file_says_of_its_axes_stays(tmp_path, options):
+    source, target, said = written(tmp_path / "in.tif", **options), tmp_path / "out.tif", []
+    assert is_stack(source)
+    assert stacks.restored(Stack(source), target, {}, copied, said.append) == 0
+    assert told(target) == told(source)
+    np.testing.assert_array_equal(tifffile.imread(target), tifffile.imread(source))
+    assert len(said) == 2
+    assert "6 pages" in said[0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.tif", "out.tif"]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("colours", [(), (3,)])
+def test_pages_of_every_kind(tmp_path, dtype, colours):
+    array = pixels((4, 6, 7, *colours), dtype)
+    source = written(tmp_path / "in.tif", array, photometric="rgb" if colours else "minisblack")
+    stack = Stack(source)
+    assert (stack.count, stack.page, stack.colour) == (4, (6, 7, *colours), bool(colours))
+    stack.split(tmp_path / "pages")
+    found = [files.read(tmp_path / "pages" / name).pixels for name in stack.names()]
+    assert all(page.dtype == dtype for page in found)
+    np.testing.assert_array_equal(found, array)
+    stack.join(tmp_path / "pages", tmp_path / "out.tif")
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "out.tif"), array)
+
+
+def test_of_a_larger_picture_the_resolution_is_finer(tmp_path):
+    source = written(tmp_path / "in.tif", **IMAGEJ)
+    twice = lambda given, done: copied(given, done, lambda page: page.repeat(2, 0).repeat(2, 1))  # noqa: E731
+    stacks.restored(Stack(source), tmp_path / "out.tif", {}, twice, print)
+    axes, shape, _, _, (across, down, _), imagej = told(tmp_path / "out.tif")
+    assert (axes, shape) == ("ZCYX", (3, 2, 40, 48))
+    assert (across[0] / across[1], down[0] / down[1]) == (5, 10)
+    assert (imagej["unit"], imagej["spacing"]) == ("um", 0.7)
+
+
+def test_what_is_no_stack(tmp_path):
+    one, three = written(tmp_path / "one.tif", pixels((8, 9))), tmp_path / "rgb.tif"
+    written(three, pixels((8, 9, 3)), photometric="rgb")
+    (tmp_path / "cut.tif").write_bytes(one.read_bytes()[:10])
+    (tmp_path / "text.tif").write_text("no picture")
+    assert not any(map(is_stack, [one, three, *tmp_path.glob("[ct]*.tif"), tmp_path / "none.tif", tmp_path]))
+
+
+def mixed(path):
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(pixels((8, 9)))
+        tiff.write(pixels((8, 8)))
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (mixed, "pages of different sizes or kinds; save those that belong together"),
+        (lambda path: written(path, pixels((4, 8, 9), np.float64)), r"float64 pixels; allowed: uint8, uint16, float32"),
+        (
+            lambda path: written(path, pixels((2, 8, 9, 4), np.uint8), photometric="rgb", extrasamples=["unassalpha"]),
+            r"axes QYXS \(2 x 8 x 9 x 4\); pages are restored that are gray or RGB",
+        ),
+    ],
+)
+def test_what_cannot_be_restored_is_refused(tmp_path, make, why):
+    make(tmp_path / "in.tif")
+    assert is_stack(tmp_path / "in.tif")
+    with pytest.raises(ValueError, match=why):
+        Stack(tmp_path / "in.tif")
+
+
+def test_what_was_broken_off_goes_on(tmp_path):
+    source, target, seen, said = written(tmp_path / "in.tif"), tmp_path / "out.tif", [], []
+
+    def until(count):
+        def restore(given, done):
+            for path in files.find(given)[:count]:
+                if not (done / path.name).exists():
+                    seen.append(path.name)
+                    files.write(done / path.name, files.read(path).pixels)
+            return 0 if count == 6 else 130
+
+        return restore
+
+    assert stacks.restored(Stack(source), target, {"iters": 3}, until(2), said.append) == 130
+    assert not target.exists()
+    assert said[-1].endswith("repeat the command to go on")
+    with pytest.raises(ValueError, match=r"out.pages holds pages of another stack, or restored with other options"):
+        stacks.restored(Stack(source), target, {"iters": 4}, until(6), said.append)
+    other = written(tmp_path / "other.tif", pixels()[::-1])
+    with pytest.raises(ValueError, match=r"out.pages holds pages of another stack"):
+        stacks.restored(Stack(other), target, {"iters": 3}, until(6), said.append)
+    assert stacks.restored(Stack(source), target, {"iters": 3}, until(6), said.append) == 0
+    assert "2 of which are in" in said[-2]
+    assert seen == [f"{number:04}.tif" for number in range(1, 7)]
+    np.testing.assert_array_equal(tifffile.imread(target), pixels())
+    assert not (tmp_path / "out.pages").exists()
+
+
+@pytest.mark.parametrize("ends", [lambda: 1, lambda: 1 / 0])
+def test_where_no_page_was_done_nothing_is_left(tmp_path, ends):
+    source = written(tmp_path / "in.tif")
+    with contextlib.suppress(ZeroDivisionError):
+        assert stacks.restored(Stack(source), tmp_path / "out.tif", {}, lambda *_: ends(), print) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["in.tif"]
+
+
+def test_a_folder_of_that_name_is_left_alone(tmp_path):
+    source = written(tmp_path / "in.tif")
+    (tmp_path / "out.pages").mkdir()
+    (tmp_path / "out.pages" / "mine").touch()
+    with pytest.raises(FileExistsError, match=r"out.pages, where the pages are to be, exists and holds something else"):
+        stacks.restored(Stack(source), tmp_path / "out.tif", {}, copied, print)
+    assert (tmp_path / "out.pages" / "mine").exists()
+
+
+QUICK = ["--iters", "2", "--down", "8,8", "--skip", "4,4", "--quiet", "--device", "cpu"]
+
+
+def test_commands_restore_every_page(tmp_path, capsys):
+    source = str(written(tmp_path / "in.tif", **IMAGEJ))
+    files.write(tmp_path / "mask.png", np.uint8(255) * (pixels((20, 24)) > 20000))
+    report = tmp_path / "report.json"
+    given = ["inpaint", source, "--mask", str(tmp_path / "mask.png"), "-o", str(tmp_path / "out.tif")]
+    assert cli.main([*given, *QUICK, "--json", str(report)]) == 0
+    assert told(tmp_path / "out.tif") == told(source)
+    known = files.read_mask(tmp_path / "mask.png")
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "out.tif")[..., known], pixels()[..., known])
+    assert report.read_text().count('"done"') == 6
+    assert cli.main(["super-resolve", source, "--factor", "2", "-o", str(tmp_path / "sr.tif"), *QUICK]) == 0
+    assert tifffile.imread(tmp_path / "sr.tif").shape == (3, 2, 40, 48)
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        (["-o", "out.png"], "has several pages, and .*out.png cannot hold them; name a .tif"),
+        (["-o", "out.tif", "--checkpoint", "a.dip"], "--checkpoint is for one picture and .*in.tif has several pages"),
+        (["-o", "out.tif", "--reference", "in.tif"], "--reference is for one picture"),
+        (["-o", "in.tif"], "in.tif exists; choose another name, or replace it with --force"),
+        (["-o", "out.tif", "--preset", "unknown"], "unknown"),
+    ],
+)
+def test_wrong_options_are_told_and_leave_nothing(tmp_path, monkeypatch, capsys, more, why):
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path / "in.tif")
+    assert cli.main(["denoise", "in.tif", *more]) != 0
+    assert re.match(f"dip: error: .*{why}", capsys.readouterr().err)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.tif"]

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import math
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -131,7 +132,8 @@ class Stack:
         pages = np.stack([files.read(folder / name).pixels for name in self.names()])
         leading, size = self.shape[: len(self.shape) - len(self.page)], pages.shape[1:]
         with quiet(), _opened(self.path) as tiff:
-            given = _told(tiff, self.axes, same_size=size == self.page)
+            whole = size == self.page and len(tiff.pages) == self.count
+            given = _told(tiff, self.axes, still_true=whole)
             given |= _resolution(tiff.pages.first, size[1] / self.page[1], size[0] / self.page[0])
         out = io.BytesIO()
         kind = "rgb" if self.colour else "minisblack"
@@ -146,13 +148,19 @@ def _opened(path: Path) -> Any:
     return tifffile.TiffFile(path)
 
 
-def _told(tiff: Any, axes: str, *, same_size: bool) -> dict[str, Any]:
-    """Return what a file tells of its axes, in the way in which it tells it."""
+def _told(tiff: Any, axes: str, *, still_true: bool) -> dict[str, Any]:
+    """Return what a file tells of its axes, in the way in which it tells it.
+
+    What OME says names each page, so it is kept as it is where there are as many, as large ones.
+    """
     if tiff.is_imagej:
         kept = {name: value for name, value in (tiff.imagej_metadata or {}).items() if name in _IMAGEJ}
         return {"imagej": True, "metadata": {**kept, "axes": axes}}
-    if tiff.is_ome and same_size:
-        return {"description": tiff.ome_metadata.encode(), "metadata": None}
+    if tiff.is_ome and still_true:
+        own = re.sub(
+            r"<UUID\b.*?</UUID>", "", tiff.ome_metadata, flags=re.DOTALL
+        )  # the name of the file, which is another
+        return {"description": own.encode(), "metadata": None}
     if tiff.is_shaped or tiff.is_ome:
         return {"metadata": {"axes": axes}}
     return {"metadata": None}

@@ -83,6 +83,20 @@ def test_pages_of_every_kind(tmp_path, dtype, colours):
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "out.tif"), array)
 
 
+def test_what_ome_says_is_of_this_file(tmp_path):
+    written(tmp_path / "in.tif", ome=True, metadata={"axes": "TCYX", "PhysicalSizeX": 0.2})
+    with tifffile.TiffFile(tmp_path / "in.tif") as tiff:
+        found = tiff.ome_metadata
+    named = re.sub(r"(<TiffData[^>]*)/>", r'\1><UUID FileName="in.tif">urn:uuid:1</UUID></TiffData>', found)
+    assert named != found
+    written(tmp_path / "in.tif", pixels().reshape(6, 20, 24), description=named.encode(), metadata=None)
+    stacks.restored(Stack(tmp_path / "in.tif"), tmp_path / "out.tif", {}, copied, print)
+    (tmp_path / "in.tif").unlink()
+    axes, shape, _, told_by_ome, *_ = told(tmp_path / "out.tif")
+    assert (axes, shape) == ("TCYX", (3, 2, 20, 24))
+    assert told_by_ome == re.sub(r"(<TiffData[^>]*)/>", r"\1></TiffData>", found)
+
+
 def test_of_a_larger_picture_the_resolution_is_finer(tmp_path):
     source = written(tmp_path / "in.tif", **IMAGEJ)
     twice = lambda given, done: copied(given, done, lambda page: page.repeat(2, 0).repeat(2, 1))  # noqa: E731

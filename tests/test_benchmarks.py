@@ -201,6 +201,16 @@ def test_search_of_other_tasks(data, tmp_path, task, names):
         assert 10 < one["average"][0] < 40
 
 
+def test_corrections(data, tmp_path):
+    path = tmp_path / "corrections.json"
+    run("corrections.py", "--data", data, "--pictures", "set9/f16", "--size", 64, "--iters", 10, "--out", path)
+    found = json.loads(path.read_text())
+    for flaw in ("no flaws", "noise of sigma 2", "noise of sigma 5", "a JPEG of quality 85"):
+        psnr = found[f"set9/f16, {flaw}"]
+        assert list(psnr) == ["0", "1", "2", "5", "10"]
+        assert psnr["0"] + 1 < psnr["1"] < 40  # so early a fit is nothing without
+
+
 def test_search_follows_its_variants(data, tmp_path):
     path = tmp_path / "search.json"
     words = ("denoise", "--pictures", "set9/f16", "--size", 40, "--iters", 50, "--variants")

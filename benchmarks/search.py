@@ -130,6 +130,17 @@ INPAINT: Variants = {
     **missing("64 channels everywhere", HALF, 0.01, 0.01),
     **missing("64 channels everywhere", HALF, 0.01, 0.003),
     **missing("64 channels everywhere", HALF, 0.003, 0.01),
+    "fast as it was: 64 channels everywhere, nearest, a code of noise, jitter 0.01": {
+        "preset": "fast",
+        "network": {**HALF["network"], "upsampling": "nearest"},
+        "code": dip.codes.Uniform(32),
+        "jitter": 0.01,
+    },
+    "fast, upsampling to the nearest": {"preset": "fast", "network": {"upsampling": "nearest"}},
+    "fast, jitter 0.03": {"preset": "fast", "jitter": 0.03},
+    "fast, jitter 0.3": {"preset": "fast", "jitter": 0.3},
+    "fast, picture never renewed": {"preset": "fast", "code": dip.codes.Autoencoding(scale=1.0, renewed=0)},
+    "fast, skip connections of 4 channels": {"preset": "fast", **THIN},
     "fast": {"preset": "fast"},
 }
 

@@ -1,4 +1,4 @@
-"""What filters make of a noisy picture: what a code is made of (`dip.codes.Denoised`)."""
+"""What filters make of a noisy picture, and of one with missing pixels: what a code is made of (`dip.codes`)."""
 
 from __future__ import annotations
 
@@ -93,6 +93,52 @@ def wiener(picture: Tensor, pilot: Tensor, sigma: float, gains: Sequence[float] 
                 weights += _PATCH**2 * F.avg_pool2d(weight, _PATCH, stride=1)[0]
     filtered = (sums[:, 0] / sums[:, 1])[..., rim : height - rim, rim : width - rim]
     return [torch.einsum("ji,jhw->ihw", colours, one)[None] for one in filtered]
+
+
+@torch.no_grad()
+def filled(picture: Tensor, weight: Tensor) -> Tensor:
+    """Return a picture whose missing pixels are filled in from the known ones about them, near or far (pull-push).
+
+    The weighted means of what is known are taken down a pyramid of halves until nothing is missing, and from there up
+    again each level is laid over the next coarser one, enlarged, as far as its pixels are known. Every pixel is a
+    weighted mean of known ones. It takes time in proportion to the pixels, however large the holes are.
+
+    Parameters
+    ----------
+    picture : Tensor
+        (1, C, H, W), float32.
+    weight : Tensor
+        (1, 1, H, W) in [0, 1]: 1 = the pixel stays, 0 = it is missing, and counts for nothing. One at least is above 0.
+
+    References
+    ----------
+    Gortler, Grzeszczuk, Szeliski, Cohen, "The lumigraph", SIGGRAPH 1996.
+    """
+    levels = [(picture * weight, weight)]
+    while max(weight.shape[2:]) > 1 and float(weight.min()) < 1:
+        sums = _halved(torch.cat(levels[-1], dim=1))
+        share = sums[:, -1:]
+        weight = (_SURE * share).clamp(max=1)
+        # what is far from all that is known stays 0, of weight 0, until a coarser level
+        levels.append((sums[:, :-1] / torch.where(share > 0, share, 1) * weight, weight))
+    weighted, weight = levels.pop()
+    filled = weighted / weight
+    for weighted, weight in reversed(levels):
+        height, width = weight.shape[2:]
+        above = F.interpolate(filled, scale_factor=2, mode="bilinear", align_corners=False)[..., :height, :width]
+        filled = weighted + (1 - weight) * above
+    return filled
+
+
+_SURE = 8  # times the share of a mean's weights that is known: from an eighth on it counts as known
+
+
+def _halved(x: Tensor) -> Tensor:
+    """Return (1, C, H, W) at half the size, rounded up, after a binomial filter; beyond the border all is 0."""
+    taps = x.new_tensor([1, 3, 3, 1]) / 8
+    kernel = torch.outer(taps, taps).expand(x.shape[1], 1, 4, 4)
+    height, width = x.shape[2:]
+    return F.conv2d(F.pad(x, (1, 1 + width % 2, 1, 1 + height % 2)), kernel, stride=2, groups=x.shape[1])
 
 
 _PATCH, _LEAST = 8, 1e-6

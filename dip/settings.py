@@ -256,9 +256,12 @@ def resolve(task: Problem, options: Options) -> Settings:
     if isinstance(code, codes.Denoised) and task.task != "denoise":
         raise ValueError(f"code={code!r} is made from a noisy picture: it is for dip.Denoise, not for {task.task}")
     consistent = yes_or_no(given.get("consistent", preset.consistent), "consistent")
-    if (isinstance(code, codes.Autoencoding) or consistent) and not isinstance(task, Correcting):
-        what = "consistent=True" if consistent else f"code={code!r}"
-        raise ValueError(f"{what} is for dip.SuperResolve, which can correct a picture; this is {task.task}")
+    if consistent and (task.task == "inpaint" or not isinstance(task, Correcting)):
+        aside = ", where the known pixels are put back anyway (keep_known)" if task.task == "inpaint" else ""
+        raise ValueError(f"consistent=True is for dip.SuperResolve; this is {task.task}{aside}")
+    if isinstance(code, codes.Autoencoding) and not isinstance(task, Correcting):
+        both = "dip.SuperResolve and dip.Inpaint, which can correct a picture"
+        raise ValueError(f"code={code!r} is for {both}; this is {task.task}")
     usual = preset.jitter
     if isinstance(preset.code, codes.Autoencoding) and not isinstance(code, codes.Autoencoding):
         usual = min(usual, 0.03)  # which is for a picture as the code, and would drown another

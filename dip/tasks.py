@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dip import images, presets
+from dip import guides, images, presets
 from dip.errors import positive_int, shown, warn
 from dip.losses import check_weight
 from dip.operators import Downsample, Identity, as_operator
@@ -211,16 +211,26 @@ class Inpaint(_ImageTask):
                 "the mask marks every pixel as known, so nothing is missing and the image comes back as it is; True, "
                 "non-zero and white mean known: is it the other way round, or of another colour?",
             )
-        return Observation(y, weight)
+        self._observation = Observation(y, weight)
+        return self._observation
 
     def place(self, observation: Observation) -> None:
-        """Remember the observation for `compose`."""
+        """Remember the observation, for `compose` and `consistent`."""
         self._observation = observation
 
     def compose(self, x: Tensor) -> Tensor:
         """Return m y + (1 - m) x, or x itself without `keep_known`."""
         weight = self._observation.weight
         return torch.lerp(x, self._observation.y, weight) if self.keep_known and weight is not None else x
+
+    def consistent(self, x: Tensor | None, y: Tensor, times: int = 10) -> Tensor:
+        """Return x with the known pixels put back, mixed by weight; of None y with its holes filled in.
+
+        Once is enough: `times` does not matter. See `dip.guides.filled`.
+        """
+        weight = self._observation.weight
+        assert weight is not None  # which every mask comes to
+        return guides.filled(y, weight) if x is None else torch.lerp(x, y, weight)
 
     def output(self, x: Tensor) -> Any:
         """Return x in the image's kind, dtype and range; known pixels bit by bit, which float32 cannot always hold."""

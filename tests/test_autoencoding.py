@@ -1,14 +1,16 @@
-"""The code that is the fit's own average, made consistent with what was observed; and results that are."""
+"""The code that is the fit's own average, made consistent with what was observed; what it begins with; such results."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.ndimage
 import skimage.data
 import torch
 from small import NET, QUICK, picture, quick_fit
 
 import dip
+from dip import guides
 from dip.codes import Autoencoding, Frame
 
 SMALL = {**QUICK, "code": Autoencoding(noise=2, renewed=3)}
@@ -91,6 +93,94 @@ def test_in_crops_it_is_renewed_once_for_all_tiles():
     assert [i for i in range(1, 100) if not torch.equal(codes[i], codes[i - 1])] == [12, 24, 36, 48]
 
 
+# ---------------------------------------------------------------------- missing pixels
+
+
+def holes(shape=(19, 14, 3), *, weights=(0.0, 0.5, 1.0), **options):
+    mask = np.random.default_rng(0).choice(np.float32(weights), size=shape[:2])
+    return dip.Inpaint(picture(shape), mask, **options), torch.from_numpy(mask)[None, None]
+
+
+@pytest.mark.parametrize("shape", [(19, 14), (16, 16, 3)])
+def test_of_missing_pixels_it_is_the_average_with_the_known_ones_put_back(shape):
+    task, weight = holes(shape)
+    fit = dip.Fit(task, **{**SMALL, "code": Autoencoding(scale=0.5, noise=2, renewed=3)})
+    frame, channels = fit.settings.frame, fit.y.shape[1]
+    first = guides.filled(fit.y, weight)
+    torch.testing.assert_close(fit.code[:, :channels], 0.5 * frame.extend(about_zero(first)))
+    noise = fit.code[:, channels:].clone()
+    fit.run(3)
+    mixed = weight * fit.y + (1 - weight) * fit.current
+    fit.run(1)
+    torch.testing.assert_close(fit.code[:, :channels], 0.5 * frame.extend(about_zero(mixed)))
+    assert torch.equal(fit.code[:, channels:], noise)
+
+
+def test_the_code_has_the_known_pixels_also_where_the_result_has_not():
+    codes = [dip.fit(holes(keep_known=keep)[0], iters=4, **SMALL).code for keep in (True, False)]
+    assert torch.equal(*codes)
+
+
+def test_a_resumed_fit_of_missing_pixels_goes_on_bit_for_bit(tmp_path):
+    whole = dip.fit(holes()[0], iters=6, **SMALL)
+    dip.fit(holes()[0], iters=2, checkpoint=tmp_path / "a.ckpt", **SMALL)
+    resumed = dip.fit(holes()[0], iters=6, resume=tmp_path / "a.ckpt", **SMALL)
+    assert torch.equal(whole.picture, resumed.picture)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (16, 16), (17, 30), (31, 5)])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("share", [0.02, 0.5, 1])
+def test_what_is_filled_in_is_between_the_known_values(size, channels, share):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(1, channels, *size, generator=generator)
+    weight = (torch.rand(1, 1, *size, generator=generator) < share).float()
+    weight[..., size[0] // 2, size[1] // 2] = 1  # one at least
+    known = weight[0, 0] > 0
+    full = guides.filled(x, weight)
+    assert torch.equal(full[..., known], x[..., known])
+    low, high = x[..., known].amin(-1), x[..., known].amax(-1)
+    assert (full.amin((2, 3)) >= low - 1e-6).all()
+    assert (full.amax((2, 3)) <= high + 1e-6).all()
+    assert torch.equal(full, guides.filled(torch.where(known, x, 7.0), weight))  # whatever the missing ones hold
+
+
+def test_weights_mix_what_was_given_with_what_is_about_it():
+    weight = torch.ones(1, 1, 9, 9)
+    x = torch.zeros(1, 1, 9, 9)
+    x[..., 4, 4], weight[..., 4, 4] = 1.0, 0.25
+    full = guides.filled(x, weight)
+    assert 0.25 < full[..., 4, 4] < 0.5  # a quarter, and what it says of itself
+    assert full.sum() == full[..., 4, 4]
+    flat = guides.filled(torch.full((1, 2, 9, 9), 0.3), torch.rand(1, 1, 9, 9, generator=torch.manual_seed(0)))
+    torch.testing.assert_close(flat, torch.full_like(flat, 0.3))
+
+
+@pytest.mark.parametrize("hole", [5, 20, 60])
+def test_a_hole_in_a_slope_is_filled_smoothly(hole):
+    """Nearer than the mean of what is known, or the nearest pixel, would be."""
+    slope = torch.linspace(0, 1, 64).expand(1, 1, 64, 64).contiguous()
+    weight = torch.ones_like(slope)
+    start = 32 - hole // 2
+    weight[..., start : start + hole, start : start + hole] = 0
+    inside = weight == 0
+    full = guides.filled(slope, weight)
+    nearest = scipy.ndimage.distance_transform_edt(inside[0, 0], return_distances=False, return_indices=True)
+    error, flat = ((full - slope)[inside].square().mean(), (slope.mean() - slope)[inside].square().mean())
+    copied = torch.from_numpy(slope[0, 0].numpy()[tuple(nearest)])
+    assert error < 0.7 * min(flat, (copied - slope[0, 0]).square()[inside[0, 0]].mean())
+    assert full.diff(dim=2).abs().max() < 3 / hole
+    assert full.diff(dim=3).abs().max() < 3 / hole
+
+
+def test_the_fast_preset_is_ahead_of_what_it_begins_with():
+    clean = as_tensor(skimage.data.coffee()[100:196, 200:296] / np.float32(255))
+    mask = dip.degradations.random_mask((96, 96), 0.5, seed=0)
+    first = guides.filled(clean, torch.from_numpy(mask)[None, None].float())
+    restored = dip.inpaint(clean, mask, preset="fast", iters=250)
+    assert (restored - clean).square().mean() < 0.9 * (first - clean).square().mean()
+
+
 # ---------------------------------------------------------------------- results that come down to what was given
 
 
@@ -121,14 +211,15 @@ def test_what_is_recorded_is_of_the_corrected_picture_and_the_fit_is_the_same():
     assert fits[1].image.max() <= 1
 
 
-def test_both_are_refused_for_other_tasks():
-    for option, words in (
-        ({"code": "autoencoding"}, r"Autoencoding\(.* is for dip.SuperResolve"),
-        ({"consistent": True}, r"consistent=True is for dip.SuperResolve"),
+def test_both_are_refused_where_they_mean_nothing():
+    noisy, holes = dip.Denoise(picture()), dip.Inpaint(picture(), np.eye(16, dtype=bool))
+    for task, option, words in (
+        (noisy, {"code": "autoencoding"}, r"Autoencoding\(.* is for dip.SuperResolve and dip.Inpaint.*is denoise"),
+        (noisy, {"consistent": True}, "consistent=True is for dip.SuperResolve; this is denoise$"),
+        (holes, {"consistent": True}, "consistent=True is for dip.SuperResolve; this is inpaint, .* put back anyway"),
     ):
-        for task in (dip.Denoise(picture()), dip.Inpaint(picture(), np.eye(16, dtype=bool))):
-            with pytest.raises(ValueError, match=f"{words}, .*this is {task.task}"):
-                dip.Fit(task, **{**QUICK, **option})
+        with pytest.raises(ValueError, match=words):
+            dip.Fit(task, **{**QUICK, **option})
     with pytest.raises(TypeError, match="consistent"):
         dip.Fit(enlarging(), **QUICK, consistent="yes")
     with pytest.raises(ValueError, match="drawn from a first picture"):

@@ -113,16 +113,17 @@ class Denoised(_Renewed):
 class Autoencoding(_Renewed):
     """The average of the fit's own outputs, made consistent with what was observed, and uniform noise.
 
-    At first it is the observation turned into a picture of the right size: a small one enlarged. Every `renewed`
-    iterations it is the average of the outputs (in a fit in crops, which has none, the output), corrected so that A x
-    comes to y: what the network has found of detail stays, and what it got wrong of the rest does not go round. (A code
-    that is itself optimised is left alone.)
+    At first it is the observation turned into a whole picture: a small one enlarged, or one with its missing pixels
+    filled in from those about them. Every `renewed` iterations it is the average of the outputs (in a fit in crops,
+    which has none, the output), corrected so that A x comes to y: what the network has found of detail stays, and what
+    it got wrong of the rest does not go round. (A code that is itself optimised is left alone.)
 
     Parameters
     ----------
     scale : float, optional
         Factor of the picture, whose mean is taken off; what the jitter adds is to be compared with it. By default it is
-        (4 / factor)^0.75 in super-resolution: the more is unknown, the more of the picture the jitter hides.
+        (4 / factor)^0.75: the more is unknown, the more of the picture the jitter hides. (The factor is that of
+        super-resolution, 1 elsewhere.)
     noise : int, default 8
         Channels of uniform noise beside it, U(0, 0.1).
     renewed : int, default 25
@@ -133,7 +134,8 @@ class Autoencoding(_Renewed):
 
     Notes
     -----
-    For tasks that say what is consistent with their observation (`dip.SuperResolve`).
+    For tasks that say what is consistent with their observation: `dip.SuperResolve`, where what was observed is brought
+    back by iterative back-projection, and `dip.Inpaint`, where the known pixels are put back.
 
     References
     ----------
@@ -152,7 +154,7 @@ class Autoencoding(_Renewed):
     def draw(self, frame: Frame, generator: torch.Generator, picture: Tensor | None = None) -> Tensor:
         """Return z of a first picture (1, image_channels, inner_height, inner_width) (see `Code.draw`)."""
         if picture is None:
-            raise ValueError("an Autoencoding code is drawn from a first picture; in a fit it is, of dip.SuperResolve")
+            raise ValueError("an Autoencoding code is drawn from a first picture; in a fit it is made by the task")
         return _beside_noise(self._scaled(picture, frame), self.noise, frame, generator)
 
     def renew(self, z: Tensor, frame: Frame, picture: Tensor) -> None:

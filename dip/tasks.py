@@ -194,8 +194,7 @@ class Inpaint(_ImageTask):
         super().__init__(image, data_range=data_range, channel_axis=channel_axis)
         self._mask = mask
         self.keep_known = bool(keep_known)
-        given = tuple(getattr(mask, "shape", ()))
-        size = (self.layout.height, self.layout.width)
+        given, size = tuple(getattr(mask, "shape", ())), (self.layout.height, self.layout.width)
         if given[-2:] != size:
             raise ValueError(
                 f"mask {f'has shape {given}' if given else f'is a {type(mask).__name__}'}; an array or tensor of shape "
@@ -224,18 +223,13 @@ class Inpaint(_ImageTask):
         return torch.lerp(x, self._observation.y, weight) if self.keep_known and weight is not None else x
 
     def consistent(self, x: Tensor | None, y: Tensor, times: int = 10) -> Tensor:
-        """Return x with the known pixels put back, mixed by weight; of None y with its holes filled in.
-
-        Once is enough: `times` does not matter. See `dip.guides.filled`.
-        """
-        weight = self._observation.weight
-        assert weight is not None  # which every mask comes to
+        """Return x with the known pixels put back, once; of None y with the others filled in (`guides.filled`)."""
+        weight: Any = self._observation.weight  # never None
         return guides.filled(y, weight) if x is None else torch.lerp(x, y, weight)
 
     def output(self, x: Tensor) -> Any:
         """Return x in the image's kind, dtype and range; known pixels bit by bit, which float32 cannot always hold."""
-        restored = super().output(x)
-        weight = self._observation.weight
+        restored, weight = super().output(x), self._observation.weight
         if not self.keep_known or weight is None:
             return restored
         shape = [size if axis in self.layout.row_and_column_axes else 1 for axis, size in enumerate(self.layout.shape)]

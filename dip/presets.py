@@ -7,7 +7,6 @@ elsewhere too; ``average=0`` turns it off.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -214,7 +213,7 @@ def listing(task: str) -> str:
         if p.task != task:
             continue
         further = {k: v for k, v in p.options.items() if k not in ("down", "up", "skip")}
-        code = "a picture, to be given" if p.code is None else re.sub(_FILLED_IN, "", repr(p.code))
+        code = "a picture, to be given" if p.code is None else repr(p.code)
         lines += [
             f"  {p.name:<16}  {p.about}",
             f"  {'':<16}  {p.iters} iterations, lr {p.lr:g}, jitter {p.jitter:.3g}"
@@ -225,9 +224,6 @@ def listing(task: str) -> str:
             + "".join(f", {k} {_short(v)}" for k, v in further.items()),
         ]
     return "\n".join(lines)
-
-
-_FILLED_IN = r", (image_channels|factor)=\d+"  # of a code, by a fit
 
 
 def _short(value: Any) -> str:

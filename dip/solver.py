@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -81,16 +80,13 @@ class Fit:
         observation = task.load()
         reference, init = options.get("reference"), options.get("init")
         clean = None if reference is None else task.clean(reference)
-        code, self._noise = s.code, 0.0
-        if isinstance(code, codes.Denoised):
-            self._noise = code.level or max(noise_level(observation.y), 1e-6)
-            code = replace(code, level=self._noise)
-        elif s.flips == AUTO:
-            self._noise = noise_level(observation.y)
-        first = observation.y
-        if isinstance(code, codes.Autoencoding) and isinstance(task, Correcting):
-            first = task.consistent(None, observation.y)
-        z = codes.draw(code, s.frame, s.code_seed, first)
+        self._code, first, level = s.code, observation.y, 0.0
+        if isinstance(self._code, codes.RENEWED):
+            self._code, first = self._code.begun(task, observation.y)
+        if s.flips == AUTO:
+            known = self._code.level if isinstance(self._code, codes.Denoised) else None
+            level = known or noise_level(observation.y)
+        z = codes.draw(self._code, s.frame, s.code_seed, first)
 
         self.device = s.device
         self.y = observation.y.to(self.device)
@@ -104,7 +100,7 @@ class Fit:
             self._warm_start(init)
         self.code.requires_grad_(s.optimize_code)
         self._jitter = Jitter(s.jitter, s.jitter_seed, self.device, s.dtype)
-        self._flips = Flips(begin_after(s.flips, task.shape, self._noise) * s.tiles, self.device)
+        self._flips = Flips(begin_after(s.flips, task.shape, level) * s.tiles, self.device)
         self._view = Whole(s.frame) if s.tile is None else self._crops(s.tile)
         self._part = self.code
         self._fitted = [p for p in self.network.parameters() if p.requires_grad] + [self.code] * s.optimize_code
@@ -153,17 +149,14 @@ class Fit:
             self._save_checkpoint()
 
     def _iterate(self) -> None:
-        code = self.settings.code
+        code = self._code
         if (
             isinstance(code, codes.RENEWED)
             and code.renews(self.iteration, self.settings.tiles)
             and not (self._view.settled or self.settings.optimize_code)
         ):
             self._watch.settle(self)  # what goes into the code cannot be taken back
-            if isinstance(code, codes.Denoised):
-                code.renew(self.code, self.settings.frame, self.current, self.y, self._noise)
-            elif isinstance(self.task, Correcting):
-                code.renew(self.code, self.settings.frame, self.task.consistent(self.current, self.y))
+            code.renew(self.code, self.settings.frame, self.task, self.y, self.current)
         if self._view.settles(self.iteration, self._goal):
             self._watch.settle(self)
             self._view.settle(self.network, self.code, self.settings.dtype, self.iteration)

@@ -148,7 +148,7 @@ def test_a_fit_draws_it_from_its_own_picture():
     noisy = picture((24, 24, 3))
     fit = dip.Fit(dip.Denoise(noisy), network=NET, code="denoised", seed=3)
     assert fit.network.in_channels == 17
-    expected = guides.denoised(as_tensor(noisy), fit._noise)[0]
+    expected = guides.denoised(as_tensor(noisy), fit._code.level)[0]
     scale = 0.03 / noise_level(as_tensor(noisy))
     assert 0.1 < scale < 1
     torch.testing.assert_close(fit.code[:, :3].cpu(), scale * (expected - expected.mean((2, 3), keepdim=True)))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ class _Renewed:
     scale: float | None = None
     noise: int = 8
     renewed: int = 100
-    image_channels: int = 0
+    image_channels: int = field(default=0, repr=False)
 
     def __post_init__(self) -> None:
         if self.scale is not None:
@@ -31,6 +32,14 @@ class _Renewed:
     def renews(self, iteration: int, tiles: int = 1) -> bool:
         """Tell whether there are new pictures after so many iterations, of a picture of so many tiles."""
         return iteration > 0 and self.renewed > 0 and iteration % (self.renewed * tiles) == 0
+
+    def begun(self, task: Any, y: Tensor) -> tuple[Self, Tensor]:
+        """Return the code of a fit, and the picture that it is drawn from, of what was observed."""
+        raise NotImplementedError
+
+    def renew(self, z: Tensor, frame: Frame, task: Any, y: Tensor, average: Tensor) -> None:
+        """Make the pictures in z anew, of what was observed and the average of the outputs."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -92,11 +101,16 @@ class Denoised(_Renewed):
         pictures = self.scaled(torch.cat(self.pictures(picture, level), dim=1), frame, level)
         return _beside_noise(pictures, self.noise, frame, generator)
 
-    def renew(self, z: Tensor, frame: Frame, average: Tensor, picture: Tensor, level: float) -> None:
+    def begun(self, task: Any, y: Tensor) -> tuple[Self, Tensor]:
+        """Return the code with the level of the noise, and the noisy picture itself."""
+        return replace(self, level=self.level or max(noise_level(y), 1e-6)), y
+
+    def renew(self, z: Tensor, frame: Frame, task: Any, y: Tensor, average: Tensor) -> None:
         """Make the pictures of the Wiener filter in z anew, with the average of the outputs as the pilot."""
-        filtered = torch.cat(guides.wiener(picture, average, level, _GAINS), dim=1)
+        assert self.level is not None  # see `begun`
+        filtered = torch.cat(guides.wiener(y, average, self.level, _GAINS), dim=1)
         with torch.no_grad():
-            z[:, self.image_channels : 3 * self.image_channels] = self.scaled(filtered, frame, level)
+            z[:, self.image_channels : 3 * self.image_channels] = self.scaled(filtered, frame, self.level)
 
     def pictures(self, picture: Tensor, level: float) -> list[Tensor]:
         """Return what goes into the code of a noisy picture whose noise has this standard deviation."""
@@ -144,7 +158,7 @@ class Autoencoding(_Renewed):
     """
 
     renewed: int = 25
-    factor: int = 1
+    factor: int = field(default=1, repr=False)
 
     @property
     def channels(self) -> int:
@@ -157,10 +171,14 @@ class Autoencoding(_Renewed):
             raise ValueError("an Autoencoding code is drawn from a first picture; in a fit it is made by the task")
         return _beside_noise(self._scaled(picture, frame), self.noise, frame, generator)
 
-    def renew(self, z: Tensor, frame: Frame, picture: Tensor) -> None:
-        """Put another picture into z."""
+    def begun(self, task: Any, y: Tensor) -> tuple[Self, Tensor]:
+        """Return the code, and the picture that the task makes of what was observed."""
+        return self, task.consistent(None, y)
+
+    def renew(self, z: Tensor, frame: Frame, task: Any, y: Tensor, average: Tensor) -> None:
+        """Put the average of the outputs into z, corrected."""
         with torch.no_grad():
-            z[:, : self.image_channels] = self._scaled(picture, frame)
+            z[:, : self.image_channels] = self._scaled(task.consistent(average, y), frame)
 
     def _scaled(self, picture: Tensor, frame: Frame) -> Tensor:
         return _about_zero(picture, frame, (4 / self.factor) ** 0.75 if self.scale is None else self.scale)

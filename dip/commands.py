@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib.metadata
 import os
 import traceback
@@ -105,7 +106,7 @@ def restore(args: argparse.Namespace, console: Console) -> int:
 
 
 # Options that do not change what becomes of a page.
-_ASIDE = {"input", "output", "reference", "json", "force", "quiet", "run", *place_arguments.PLACES}
+_ASIDE = {"input", "output", "reference", "json", "force", "quiet", "run", "traceback", *place_arguments.PLACES}
 
 
 def _restore_stack(args: argparse.Namespace, console: Console) -> int:
@@ -117,12 +118,16 @@ def _restore_stack(args: argparse.Namespace, console: Console) -> int:
     stack = stacks.Stack(args.input)
     if args.output.suffix.lower() not in (".tif", ".tiff"):
         raise ValueError(f"{args.input} has several pages, and {args.output} cannot hold them; name a .tif")
-    files.check_target(args.output, force=args.force)
+    mask = getattr(args, "mask", None)
+    _check_single(args, None if mask is None or mask.is_dir() else mask)
 
     def pages(given: Path, done: Path) -> int:
         return restore(argparse.Namespace(**{**vars(args), "input": given, "output": done, "force": False}), console)
 
     options = {name: str(value) for name, value in sorted(vars(args).items()) if name not in _ASIDE}
+    for path in (mask, Path(getattr(args, "model", None) or "")):
+        if path is not None and path.is_file():  # what is in it counts, too
+            options[str(path)] = hashlib.sha256(path.read_bytes()).hexdigest()
     return stacks.restored(stack, args.output, options, pages, console.say)
 
 

@@ -301,8 +301,8 @@ def _check_tiff(tiff: Any, file: BinaryIO, max_pixels: int) -> None:
         pass
     else:
         raise Refusal(
-            "has several pages, and here one picture is needed (commands restore each page of their IN): save one page "
-            "as a file"
+            "has several pages, and here one picture is needed: save one page as a file (a command whose IN is the "
+            "file itself restores each of them)"
         )
     if (page.sampleformat, page.bitspersample) not in ((1, 1), (1, 2), (1, 4), (1, 8), (1, 16), (3, 32)):
         allowed = "unsigned integers of up to 8 or of 16 bits, floats of 32 bits"

@@ -26,22 +26,23 @@ __all__ = ["Stack", "is_stack"]
 
 _DTYPES = ("uint8", "uint16", "float32")
 _LARGE = 2**32 - 2**25  # bytes, beyond which a TIFF needs wider offsets
-# What ImageJ says of a stack that is as true of the restored one.
-_IMAGEJ = ("Info", "LUTs", "Labels", "Ranges", "finterval", "fps", "loop", "mode", "spacing", "unit")
+# What ImageJ says of a stack that is written anew, and what is not true of one of another size.
+_COUNTED = ("ImageJ", "images", "channels", "slices", "frames", "order", "hyperstack")
+_PLACED = ("ROI", "Overlays", "Plot", "xorigin", "yorigin")
 _MANIFEST = "stack.json"
 
 
 def is_stack(path: Path) -> bool:
     """Tell whether a file is a TIFF of several pages; what cannot be read is none."""
-    import tifffile
-
     try:
+        if not path.is_file():  # a pipe would hang
+            return False
         with path.open("rb") as file:
             if kind_of(file.read(12)) != "TIFF":
                 return False
-            file.seek(0)
-            with quiet(), tifffile.TiffFile(file) as tiff:
-                return len(tiff.pages) > 1 or (tiff.is_imagej and math.prod(tiff.series[0].shape[:-2]) > 3)
+        with quiet(), _opened(path) as tiff:
+            # software that writes planes one after the other may describe the first only
+            return len(tiff.pages) > 1 or tiff.series[0].size > tiff.pages.first.size
     except Exception:  # whatever is wrong with it, who reads it says so
         return False
 
@@ -71,18 +72,31 @@ class Stack:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with quiet(), _opened(path) as tiff:
-            series = tiff.series[0]
-            self.axes, self.shape, self.dtype = str(series.axes), tuple(map(int, series.shape)), series.dtype
-            others = len(tiff.series) - 1
-        self.colour = self.axes.endswith("YXS")
-        if others:
+        try:
+            with quiet(), _opened(path) as tiff:
+                first, page = tiff.series[0], tiff.pages.first
+                self.axes, self.shape, self.dtype = str(first.axes), tuple(map(int, first.shape)), first.dtype
+                self._apart = len(tiff.series)
+                alike = all((one.shape, one.dtype) == (first.shape, first.dtype) for one in tiff.series)
+                whole, here = _is_whole(tiff, path.stat().st_size), not any(one.is_multifile for one in tiff.series)
+                plain = page.photometric in _PHOTOMETRIC and page.tags.valueof(274) in (None, 1)
+                plain = plain and (page.samplesperpixel == 1 or page.planarconfig == 1)
+        except Exception as error:  # a damaged file can make the library raise anything
+            raise ValueError(f"{path} is damaged or cut short ({_reason(error)}); get an intact copy") from error
+        if not alike or (self._apart > 1 and len(self.shape) > 2 + self.axes.endswith("YXS")):
             raise ValueError(f"{path} has pages of different sizes or kinds; save those that belong together as a file")
-        if not self.axes.endswith(("YX", "YXS")) or (self.colour and self.shape[-1] != 3):
-            sort = " x ".join(map(str, self.shape))
-            raise ValueError(f"{path} has axes {self.axes} ({sort}); pages are restored that are gray or RGB")
+        if self._apart > 1:  # written one by one
+            self.axes, self.shape = f"Q{self.axes}", (self._apart, *self.shape)
+        self.colour = self.axes.endswith("YXS")
+        sort = " x ".join(map(str, self.shape))
+        if not plain or not self.axes.endswith(("YX", "YXS")) or (self.colour and self.shape[-1] != 3):
+            raise ValueError(f"{path} has axes {self.axes} ({sort}); pages are restored that are gray or RGB, upright")
         if self.dtype.name not in _DTYPES:
             raise ValueError(f"{path} has {self.dtype.name} pixels; allowed: {', '.join(_DTYPES)}; convert it")
+        if not here:
+            raise ValueError(f"{path} names pages that are in other files; save all of them as one file")
+        if not whole:
+            raise ValueError(f"{path} is cut short: it tells of pages that are not in it; get an intact copy")
         self.page = self.shape[-3 if self.colour else -2 :]
         self.count = math.prod(self.shape) // math.prod(self.page)
 
@@ -112,10 +126,15 @@ class Stack:
             return
         try:
             with quiet(), _opened(self.path) as tiff:
-                pages = tiff.series[0].asarray().reshape(self.count, *self.page)
+                pages = np.stack([one.asarray() for one in tiff.series]).reshape(self.count, *self.page)
         except Exception as error:  # a damaged file can make the library raise anything
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise ValueError(f"{self.path} cannot be read ({reason}); save it without compression") from error
+            raise ValueError(
+                f"{self.path} cannot be read ({_reason(error)}); save it without compression, or get an intact copy"
+            ) from error
+        wrong = [number + 1 for number, page in enumerate(pages) if not np.isfinite(page).all()]
+        if wrong:
+            listed = ", ".join(map(str, wrong[:10])) + " and more" * (len(wrong) > 10)
+            raise ValueError(f"{self.path} has NaN or infinite pixels in page {listed}; set them to numbers")
         for number, path in missing:
             files.write(path, pages[number])
 
@@ -127,19 +146,38 @@ class Stack:
         ValueError, OSError
             A page cannot be read, or the file cannot be written.
         """
+        write_bytes(target, self._packed(np.stack([files.read(folder / name).pixels for name in self.names()])))
+
+    def check(self) -> None:
+        """Look whether pages like these can be put together again.
+
+        Raises
+        ------
+        ValueError
+            They cannot.
+        """
+        try:
+            self._packed(np.zeros((self.count, *self.page), self.dtype))
+        except Exception as error:
+            advice = "save it with another program, or its pages as files"
+            raise ValueError(f"{self.path} says of itself what cannot be kept ({_reason(error)}); {advice}") from error
+
+    def _packed(self, pages: np.ndarray) -> bytes:
+        """Return a TIFF of pages (count, H, W) or (count, H, W, 3)."""
         import tifffile
 
-        pages = np.stack([files.read(folder / name).pixels for name in self.names()])
         leading, size = self.shape[: len(self.shape) - len(self.page)], pages.shape[1:]
         with quiet(), _opened(self.path) as tiff:
-            whole = size == self.page and len(tiff.pages) == self.count
-            given = _told(tiff, self.axes, still_true=whole)
+            given = _told(tiff, self.axes, self.count, same_size=size == self.page)
             given |= _resolution(tiff.pages.first, size[1] / self.page[1], size[0] / self.page[0])
         out = io.BytesIO()
         kind = "rgb" if self.colour else "minisblack"
         wide = pages.nbytes > _LARGE and not given.get("imagej")
         tifffile.imwrite(out, pages.reshape(*leading, *size), photometric=kind, bigtiff=wide, **given)
-        write_bytes(target, out.getvalue())
+        return out.getvalue()
+
+
+_PHOTOMETRIC = (1, 2)  # gray of which 0 is black, and RGB
 
 
 def _opened(path: Path) -> Any:
@@ -148,22 +186,49 @@ def _opened(path: Path) -> Any:
     return tifffile.TiffFile(path)
 
 
-def _told(tiff: Any, axes: str, *, still_true: bool) -> dict[str, Any]:
-    """Return what a file tells of its axes, in the way in which it tells it.
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
-    What OME says names each page, so it is kept as it is where there are as many, as large ones.
-    """
-    if tiff.is_imagej:
-        kept = {name: value for name, value in (tiff.imagej_metadata or {}).items() if name in _IMAGEJ}
+
+def _is_whole(tiff: Any, size: int) -> bool:
+    """Tell whether all that a file of so many bytes tells of is in it."""
+    for one in tiff.series:
+        if one.dataoffset is not None:  # in one piece
+            if one.dataoffset + one.nbytes > size:
+                return False
+            continue
+        for page in one.pages:
+            if page is None or not page.databytecounts or min(page.databytecounts) < 1:
+                return False
+            if any(at + count > size for at, count in zip(page.dataoffsets, page.databytecounts, strict=True)):
+                return False
+    told = (tiff.imagej_metadata or {}).get("images") if tiff.is_imagej else None
+    return told is None or told == math.prod(tiff.series[0].shape) // math.prod(tiff.pages.first.shape)
+
+
+def _told(tiff: Any, axes: str, count: int, *, same_size: bool) -> dict[str, Any]:
+    """Return what a file tells of its axes and pages, in the way in which it tells it."""
+    page = tiff.pages.first
+    if tiff.is_imagej and all(axis in "TZCYXS" for axis in axes):
+        gone = _COUNTED if same_size else _COUNTED + _PLACED
+        kept = {name: _ascii(value) for name, value in (tiff.imagej_metadata or {}).items() if name not in gone}
         return {"imagej": True, "metadata": {**kept, "axes": axes}}
-    if tiff.is_ome and still_true:
-        own = re.sub(
-            r"<UUID\b.*?</UUID>", "", tiff.ome_metadata, flags=re.DOTALL
-        )  # the name of the file, which is another
+    if tiff.is_ome and same_size:
+        # the pages are in order now, in this file, which is another
+        own = re.sub(r"<UUID\b.*?</UUID>", "", tiff.ome_metadata, flags=re.DOTALL)
+        own = re.sub(r"<TiffData\b[^>]*?(/>|>.*?</TiffData>)", "", own, flags=re.DOTALL)
+        own = own.replace("</Pixels>", f'<TiffData IFD="0" PlaneCount="{count}"/></Pixels>', 1)
         return {"description": own.encode(), "metadata": None}
     if tiff.is_shaped or tiff.is_ome:
         return {"metadata": {"axes": axes}}
-    return {"metadata": None}
+    found = {"software": page.software or None, "datetime": page.datetime, "iccprofile": page.iccprofile}
+    described = None if tiff.is_imagej else page.description.encode(errors="replace") or None
+    return {"metadata": None, "description": described} | {k: v for k, v in found.items() if v is not None}
+
+
+def _ascii(value: Any) -> Any:
+    """Write a unit such as µm as ImageJ does."""
+    return value.encode("ascii", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def _resolution(page: Any, wider: float, taller: float) -> dict[str, Any]:
@@ -172,7 +237,7 @@ def _resolution(page: Any, wider: float, taller: float) -> dict[str, Any]:
     if not across or not down or not across[1] or not down[1]:
         return {}
     found: dict[str, Any] = {"resolution": (wider * across[0] / across[1], taller * down[0] / down[1])}
-    return found | ({} if unit is None else {"resolutionunit": unit})
+    return found | ({"resolutionunit": unit} if unit in (1, 2, 3) else {})
 
 
 def restored(
@@ -210,22 +275,24 @@ def restored(
     OSError
         Something cannot be written.
     """
-    folder = target.with_name(f"{target.stem}.pages")
+    stack.check()
+    folder = target.with_name(f"{target.name}.pages")
     given, done = folder / "given", folder / "done"
     manifest = {"source": hashlib.sha256(stack.path.read_bytes()).hexdigest(), "options": dict(options)}
     _claim(folder, manifest)
-    stack.split(given)
-    there = sum((done / name).exists() for name in stack.names())
-    say(f"{stack}; each by itself{f', {there} of which are in {done}' if there else ''}")
     status = 1
     try:
+        stack.split(given)
+        there = sum((done / name).exists() for name in stack.names())
+        say(f"{stack}; each by itself{f', {there} of which are in {done}' if there else ''}")
         status = restore(given, done)
     finally:
-        if status and not any((done / name).exists() for name in stack.names()):
+        if status and not (done.exists() and any(done.iterdir())):
             shutil.rmtree(folder, ignore_errors=True)
     if status:
         if folder.exists():
-            say(f"the pages that are done stay in {done}; repeat the command to go on")
+            then = "repeat the command to go on" if status == 130 else "repeated, the command tries the others again"
+            say(f"the pages that are done stay in {done}; {then}")
         return status
     stack.join(done, target)
     shutil.rmtree(folder, ignore_errors=True)

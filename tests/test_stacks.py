@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -94,7 +96,48 @@ def test_what_ome_says_is_of_this_file(tmp_path):
     (tmp_path / "in.tif").unlink()
     axes, shape, _, told_by_ome, *_ = told(tmp_path / "out.tif")
     assert (axes, shape) == ("TCYX", (3, 2, 20, 24))
-    assert told_by_ome == re.sub(r"(<TiffData[^>]*)/>", r"\1></TiffData>", found)
+    assert told_by_ome == found
+
+
+def test_pages_that_ome_has_in_another_order_stay_what_they_are(tmp_path):
+    written(tmp_path / "in.tif", ome=True, metadata={"axes": "TCYX"})
+    with tifffile.TiffFile(tmp_path / "in.tif") as tiff:
+        one = re.search(r"<TiffData[^>]*/>", tiff.ome_metadata)[0]
+        each = "".join(f'<TiffData IFD="{k}" FirstC="{k // 3}" FirstT="{k % 3}" PlaneCount="1"/>' for k in range(6))
+        described = tiff.ome_metadata.replace(one, each).encode()
+    written(tmp_path / "in.tif", pixels().reshape(6, 20, 24), description=described, metadata=None)
+    expected = tifffile.imread(tmp_path / "in.tif")
+    assert not np.array_equal(expected, pixels())
+    stacks.restored(Stack(tmp_path / "in.tif"), tmp_path / "out.tif", {}, copied, print)
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "out.tif"), expected)
+    assert told(tmp_path / "out.tif")[:2] == ("TCYX", (3, 2, 20, 24))
+
+
+def test_pages_that_were_written_one_by_one(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "in.tif") as tiff:
+        for page in pixels().reshape(6, 20, 24):
+            tiff.write(page, photometric="minisblack")
+    assert str(Stack(tmp_path / "in.tif")).endswith("6 pages of 20 x 24 pixels (height x width)")
+    stacks.restored(Stack(tmp_path / "in.tif"), tmp_path / "out.tif", {}, copied, print)
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "out.tif"), pixels().reshape(6, 20, 24))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "ImageJ=1.53t\nimages=6\nslices=6\nunit=\u00b5m\nspacing=0.5\nmin=3.0\nmax=4000.0\n",
+        "ImageJ=1.53t\nimages=6\nc0=-32768.0\nc1=1.0\n",
+    ],
+)
+def test_what_imagej_itself_writes(tmp_path, said):
+    written(tmp_path / "in.tif", pixels().reshape(6, 20, 24), description=said.encode("latin-1"), metadata=None)
+    stacks.restored(Stack(tmp_path / "in.tif"), tmp_path / "out.tif", {}, copied, print)
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "out.tif"), pixels().reshape(6, 20, 24))
+    with tifffile.TiffFile(tmp_path / "out.tif") as tiff:
+        found = tiff.imagej_metadata or {}
+    if "slices" in said:
+        assert (found["spacing"], found["min"], found["max"]) == (0.5, 3, 4000)
+        assert found["unit"].replace("\\xb5", "\u00b5") == "\u00b5m"
 
 
 def test_of_a_larger_picture_the_resolution_is_finer(tmp_path):
@@ -110,6 +153,7 @@ def test_of_a_larger_picture_the_resolution_is_finer(tmp_path):
 def test_what_is_no_stack(tmp_path):
     one, three = written(tmp_path / "one.tif", pixels((8, 9))), tmp_path / "rgb.tif"
     written(three, pixels((8, 9, 3)), photometric="rgb")
+    written(tmp_path / "colour.tif", pixels((8, 9, 3), np.uint8), photometric="rgb", imagej=True)
     (tmp_path / "cut.tif").write_bytes(one.read_bytes()[:10])
     (tmp_path / "text.tif").write_text("no picture")
     assert not any(map(is_stack, [one, three, *tmp_path.glob("[ct]*.tif"), tmp_path / "none.tif", tmp_path]))
@@ -121,9 +165,22 @@ def mixed(path):
         tiff.write(pixels((8, 8)))
 
 
+def cut(path, truncated):
+    written(path, metadata=None if not truncated else {}, truncate=truncated)
+    path.write_bytes(path.read_bytes()[: -SHAPE[-1]])
+
+
 @pytest.mark.parametrize(
     ("make", "why"),
     [
+        (lambda path: cut(path, True), "(cut short|damaged)"),
+        (
+            lambda path: written(
+                path, colormap=np.zeros((3, 256), np.uint16), array=pixels(dtype=np.uint8), photometric="palette"
+            ),
+            "gray or RGB, upright",
+        ),
+        (lambda path: written(path, photometric="miniswhite"), "gray or RGB, upright"),
         (mixed, "pages of different sizes or kinds; save those that belong together"),
         (lambda path: written(path, pixels((4, 8, 9), np.float64)), r"float64 pixels; allowed: uint8, uint16, float32"),
         (
@@ -155,16 +212,16 @@ def test_what_was_broken_off_goes_on(tmp_path):
     assert stacks.restored(Stack(source), target, {"iters": 3}, until(2), said.append) == 130
     assert not target.exists()
     assert said[-1].endswith("repeat the command to go on")
-    with pytest.raises(ValueError, match=r"out.pages holds pages of another stack, or restored with other options"):
+    with pytest.raises(ValueError, match=r"out.tif.pages holds pages of another stack, or restored with other options"):
         stacks.restored(Stack(source), target, {"iters": 4}, until(6), said.append)
     other = written(tmp_path / "other.tif", pixels()[::-1])
-    with pytest.raises(ValueError, match=r"out.pages holds pages of another stack"):
+    with pytest.raises(ValueError, match=r"out.tif.pages holds pages of another stack"):
         stacks.restored(Stack(other), target, {"iters": 3}, until(6), said.append)
     assert stacks.restored(Stack(source), target, {"iters": 3}, until(6), said.append) == 0
     assert "2 of which are in" in said[-2]
     assert seen == [f"{number:04}.tif" for number in range(1, 7)]
     np.testing.assert_array_equal(tifffile.imread(target), pixels())
-    assert not (tmp_path / "out.pages").exists()
+    assert not (tmp_path / "out.tif.pages").exists()
 
 
 @pytest.mark.parametrize("ends", [lambda: 1, lambda: 1 / 0])
@@ -175,13 +232,39 @@ def test_where_no_page_was_done_nothing_is_left(tmp_path, ends):
     assert [path.name for path in tmp_path.iterdir()] == ["in.tif"]
 
 
+def test_what_is_wrong_with_a_page_is_told_before_the_first_is_restored(tmp_path):
+    array = pixels(dtype=np.float32)
+    array[1, 0, 3, 4] = np.nan
+    with pytest.raises(ValueError, match="NaN or infinite pixels in page 3; set them to numbers"):
+        stacks.restored(Stack(written(tmp_path / "in.tif", array)), tmp_path / "out.tif", {}, None, print)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.tif"]
+
+
+def test_what_cannot_be_kept_is_told_before_the_first_is_restored(tmp_path, monkeypatch):
+    source = Stack(written(tmp_path / "in.tif"))
+    monkeypatch.setattr(stacks, "_told", lambda *_, **__: {"imagej": True, "metadata": {"axes": "QQYX"}})
+    with pytest.raises(
+        ValueError, match=r"in.tif says of itself what cannot be kept \(.*axes.*\); save it with another"
+    ):
+        stacks.restored(source, tmp_path / "out.tif", {}, None, print)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.tif"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such pipes")
+def test_a_pipe_is_none(tmp_path):
+    os.mkfifo(tmp_path / "pipe.tif")
+    assert not is_stack(tmp_path / "pipe.tif")
+
+
 def test_a_folder_of_that_name_is_left_alone(tmp_path):
     source = written(tmp_path / "in.tif")
-    (tmp_path / "out.pages").mkdir()
-    (tmp_path / "out.pages" / "mine").touch()
-    with pytest.raises(FileExistsError, match=r"out.pages, where the pages are to be, exists and holds something else"):
+    (tmp_path / "out.tif.pages").mkdir()
+    (tmp_path / "out.tif.pages" / "mine").touch()
+    with pytest.raises(
+        FileExistsError, match=r"out.tif.pages, where the pages are to be, exists and holds something else"
+    ):
         stacks.restored(Stack(source), tmp_path / "out.tif", {}, copied, print)
-    assert (tmp_path / "out.pages" / "mine").exists()
+    assert (tmp_path / "out.tif.pages" / "mine").exists()
 
 
 QUICK = ["--iters", "2", "--down", "8,8", "--skip", "4,4", "--quiet", "--device", "cpu"]
@@ -200,6 +283,22 @@ def test_commands_restore_every_page(tmp_path, capsys):
     assert cli.main(["super-resolve", source, "--factor", "2", "-o", str(tmp_path / "sr.tif"), *QUICK]) == 0
     assert tifffile.imread(tmp_path / "sr.tif").shape == (3, 2, 40, 48)
     capsys.readouterr()
+
+
+def test_a_mask_counts_by_what_is_in_it_and_is_not_written_over(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path / "in.tif")
+    mask = files.write(tmp_path / "mask.tif", np.uint8(255) * (pixels((20, 24)) > 20000))
+    given = ["inpaint", "in.tif", "--mask", "mask.tif", *QUICK]
+    before = mask.read_bytes()
+    assert cli.main([*given, "-o", "mask.tif", "--force"]) == 2
+    assert "OUT is the same file as --mask" in capsys.readouterr().err
+    assert mask.read_bytes() == before
+    monkeypatch.setattr(stacks.Stack, "join", lambda *_: (_ for _ in ()).throw(OSError("the disk is full")))
+    assert cli.main([*given, "-o", "out.tif"]) != 0
+    files.write(mask, np.uint8(255) * (pixels((20, 24)) > 30000), force=True)
+    assert cli.main([*given, "-o", "out.tif"]) == 2
+    assert "or restored with other options" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

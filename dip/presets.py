@@ -141,10 +141,9 @@ _PRESETS = (
         "inpaint",
         "fast",
         "single pixels missing at random, in a small part of the time",
-        3000,
-        _THIN,
-        code=Autoencoding(scale=1.0),
-        jitter=0.1,
+        2000,
+        _net((64,) * 5, (4,) * 5, upsampling="nearest"),
+        jitter=0.01,
     ),
     Preset(
         "inpaint",

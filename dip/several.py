@@ -17,7 +17,7 @@ import torch
 from dip import devices, replay
 from dip.callbacks import bar_class, interrupts, shows_progress
 from dip.company import Company
-from dip.errors import positive_int, shown
+from dip.errors import positive_int, shown, yes_or_no
 from dip.solver import Fit
 
 __all__ = ["run_all"]
@@ -94,7 +94,7 @@ def run_all(
         positive_int(iters, "iters")
     if at_once is not None:
         positive_int(at_once, "at_once")
-    return _run_all(fits, iters, at_once, merged)
+    return _run_all(fits, iters, at_once, yes_or_no(merged, "merged"))
 
 
 def _run_all(fits: Iterable[Fit], iters: int | None, at_once: int | None, merged: bool) -> Generator[Fit, None, None]:

@@ -229,6 +229,7 @@ def test_one_bar_counts_them(monkeypatch):
         ({"fits": "fit"}, TypeError, "give a list or a generator of fits"),
         ({"fits": [], "iters": 0}, ValueError, "iters must be"),
         ({"fits": [], "at_once": 0}, ValueError, "at_once must be"),
+        ({"fits": [], "merged": "no"}, TypeError, "merged"),
     ],
 )
 def test_what_is_wrong_is_said_at_once(given, error, words):

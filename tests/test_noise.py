@@ -133,10 +133,10 @@ def test_a_level_that_is_known_is_taken():
         return dip.fit(dip.Denoise(picture((24, 20, 3))), network=NET, iters=1, progress=False, seed=0, **given)
 
     found = fitted(code="denoised")
-    same = fitted(code=dip.codes.Denoised(level=found._noise))
-    other = fitted(code=dip.codes.Denoised(level=2 * found._noise), flips="auto")
+    same = fitted(code=dip.codes.Denoised(level=found._code.level))
+    other = fitted(code=dip.codes.Denoised(level=2 * found._code.level), flips="auto")
     assert torch.equal(found.code, same.code)
     assert not torch.equal(found.code, other.code)
-    assert other._flips.after == pytest.approx(0.4 * math.sqrt(24 * 20) / (2 * found._noise), abs=1)
+    assert other._flips.after == pytest.approx(0.4 * math.sqrt(24 * 20) / (2 * found._code.level), abs=1)
     with pytest.raises(ValueError, match="level"):
         dip.codes.Denoised(level=0)

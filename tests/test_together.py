@@ -308,7 +308,7 @@ def tape(monkeypatch, one_thread):
     return tape
 
 
-LONG = 130
+LONG = 75
 
 
 def several(count=3, **options):
@@ -387,7 +387,7 @@ def test_who_looks_at_other_times_goes_on_alone(tape, monkeypatch):
     fits[1].callbacks.append(look)
     fits = together(fits)
     assert_as_alone(fits)
-    assert tape.joint_replays < 4 * 5 + 2  # until that is seen, and in the comparison
+    assert tape.joint_replays < LONG // 2  # until that is seen, and once one has ended
 
 
 def test_to_stop_does_not_wait_for_those_that_never_come(tape, monkeypatch):
@@ -430,12 +430,12 @@ def test_one_that_waits_for_the_others_is_not_waited_for_long(tape, monkeypatch)
     later, waited = threading.Event(), []
 
     def wait(fit):
-        if fit.iteration == 50:
+        if fit.iteration == 30:
             waited.append(later.wait(60))
 
     fits = several()
-    fits[0].callbacks.append(dip.callbacks.Every(50, wait))
-    fits[1].callbacks.append(dip.callbacks.Every(50, lambda fit: later.set() if fit.iteration == 100 else None))
+    fits[0].callbacks.append(dip.callbacks.Every(30, wait))
+    fits[1].callbacks.append(dip.callbacks.Every(30, lambda fit: later.set() if fit.iteration == 60 else None))
     fits = together(fits)
     assert waited == [True]
     assert_as_alone(fits)
@@ -443,11 +443,11 @@ def test_one_that_waits_for_the_others_is_not_waited_for_long(tape, monkeypatch)
 
 def test_a_recording_that_is_given_up_is_not_replayed_with_others(tape):
     def replace(fit):
-        if fit.iteration == 100:
+        if fit.iteration == 30:
             fit.network.out.weight.data = fit.network.out.weight.data.clone()
 
-    options = {"callbacks": [dip.callbacks.Every(50, replace)]}
-    iters = LONG + 120
+    options = {"callbacks": [dip.callbacks.Every(30, replace)]}
+    iters = LONG + 30
     fits = together(several(**options), iters)
     for seed, fit in enumerate(fits):
         assert_same_fit(fit, new_fit(seed=seed, engine="plain", **options).run(iters))

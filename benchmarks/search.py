@@ -119,8 +119,12 @@ def missing(words: str, channels: dict[str, Any], lr: float, jitter: float, upsa
 
 
 # The code that "fast" has for super-resolution.
-OWN = {"preset": "fast", **net(16, 32, 64, 64, 64, skip=WIDE), "code": dip.codes.Autoencoding(scale=1.0), "jitter": 0.1}
-OWN["network"] |= {"upsampling": "bilinear"}
+OWN = {
+    "preset": "fast",
+    "network": {**net(16, 32, 64, 64, 64, skip=WIDE)["network"], "upsampling": "bilinear"},
+    "code": dip.codes.Autoencoding(scale=1.0),
+    "jitter": 0.1,
+}
 
 INPAINT: Variants = {
     "paper-half": {"preset": "paper-half"},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import importlib.metadata
 import os
 import traceback
@@ -127,7 +126,7 @@ def _restore_stack(args: argparse.Namespace, console: Console) -> int:
     options = {name: str(value) for name, value in sorted(vars(args).items()) if name not in _ASIDE}
     for path in (mask, Path(getattr(args, "model", None) or "")):
         if path is not None and path.is_file():  # what is in it counts, too
-            options[str(path)] = hashlib.sha256(path.read_bytes()).hexdigest()
+            options[str(path)] = stacks.digest(path)
     return stacks.restored(stack, args.output, options, pages, console.say)
 
 

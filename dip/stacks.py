@@ -22,7 +22,7 @@ from dip import files
 from dip.decoding import kind_of, quiet
 from dip.storage import write_bytes
 
-__all__ = ["Stack", "is_stack"]
+__all__ = ["Stack", "digest", "is_stack", "restored"]
 
 _DTYPES = ("uint8", "uint16", "float32")
 _LARGE = 2**32 - 2**25  # bytes, beyond which a TIFF needs wider offsets
@@ -45,6 +45,12 @@ def is_stack(path: Path) -> bool:
             return len(tiff.pages) > 1 or tiff.series[0].size > tiff.pages.first.size
     except Exception:  # whatever is wrong with it, who reads it says so
         return False
+
+
+def digest(path: Path) -> str:
+    """Return what tells a file from another with other content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Stack:
@@ -146,7 +152,8 @@ class Stack:
         ValueError, OSError
             A page cannot be read, or the file cannot be written.
         """
-        write_bytes(target, self._packed(np.stack([files.read(folder / name).pixels for name in self.names()])))
+        pages = np.stack([files.read(folder / name).pixels for name in self.names()])
+        write_bytes(target, self._packed(pages, pages.shape[1:]))
 
     def check(self) -> None:
         """Look whether pages like these can be put together again.
@@ -157,23 +164,23 @@ class Stack:
             They cannot.
         """
         try:
-            self._packed(np.zeros((self.count, *self.page), self.dtype))
+            self._packed(np.zeros((self.count, 1, 1, *self.page[2:]), self.dtype), self.page)  # what is told is tried
         except Exception as error:
             advice = "save it with another program, or its pages as files"
             raise ValueError(f"{self.path} says of itself what cannot be kept ({_reason(error)}); {advice}") from error
 
-    def _packed(self, pages: np.ndarray) -> bytes:
-        """Return a TIFF of pages (count, H, W) or (count, H, W, 3)."""
+    def _packed(self, pages: np.ndarray, size: tuple[int, ...]) -> bytes:
+        """Return a TIFF of pages (count, H, W) or (count, H, W, 3), with what is told of pages of a size."""
         import tifffile
 
-        leading, size = self.shape[: len(self.shape) - len(self.page)], pages.shape[1:]
+        leading = self.shape[: len(self.shape) - len(self.page)]
         with quiet(), _opened(self.path) as tiff:
             given = _told(tiff, self.axes, self.count, same_size=size == self.page)
             given |= _resolution(tiff.pages.first, size[1] / self.page[1], size[0] / self.page[0])
         out = io.BytesIO()
         kind = "rgb" if self.colour else "minisblack"
         wide = pages.nbytes > _LARGE and not given.get("imagej")
-        tifffile.imwrite(out, pages.reshape(*leading, *size), photometric=kind, bigtiff=wide, **given)
+        tifffile.imwrite(out, pages.reshape(*leading, *pages.shape[1:]), photometric=kind, bigtiff=wide, **given)
         return out.getvalue()
 
 
@@ -278,7 +285,7 @@ def restored(
     stack.check()
     folder = target.with_name(f"{target.name}.pages")
     given, done = folder / "given", folder / "done"
-    manifest = {"source": hashlib.sha256(stack.path.read_bytes()).hexdigest(), "options": dict(options)}
+    manifest = {"source": digest(stack.path), "options": dict(options)}
     _claim(folder, manifest)
     status = 1
     try:

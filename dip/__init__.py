@@ -20,10 +20,11 @@ from dip import (
 from dip._version import __version__
 from dip.checkpoint import CheckpointError
 from dip.guard import DivergenceError
+from dip.reconstruction import Reconstruct
 from dip.restore import denoise, fit, inpaint, reconstruct, super_resolve
 from dip.several import run_all
 from dip.solver import Fit
-from dip.tasks import Denoise, Inpaint, Reconstruct, SuperResolve
+from dip.tasks import Denoise, Inpaint, SuperResolve
 
 __all__ = [
     "CheckpointError",

@@ -124,6 +124,12 @@ def add_factor(group: argparse._ArgumentGroup) -> None:
         help="how the small picture came from the large one: lanczos2 (the default), lanczos3, box or gaussian",
     )
     group.add_argument(
+        "--kernel-sigma",
+        type=float,
+        metavar="X",
+        help="standard deviation of --kernel gaussian, in pixels of IN; default 0.5",
+    )
+    group.add_argument(
         "--phase",
         type=float,
         default=0.5,

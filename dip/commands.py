@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import json
 import os
 import traceback
 import warnings
@@ -127,7 +128,21 @@ def _restore_stack(args: argparse.Namespace, console: Console) -> int:
     for path in (mask, Path(getattr(args, "model", None) or "")):
         if path is not None and path.is_file():  # what is in it counts, too
             options[str(path)] = stacks.digest(path)
-    return stacks.restored(stack, args.output, options, pages, console.say)
+    status = stacks.restored(stack, args.output, options, pages, console.say)
+    if args.json is not None and not status:
+        with failing():
+            _name_pages(args.json, stack, args)
+    return status
+
+
+def _name_pages(path: Path, stack: stacks.Stack, args: argparse.Namespace) -> None:
+    """Let a report of pages, whose own files are gone, name the stack and their numbers in it."""
+    entries = json.loads(path.read_text(encoding="utf-8"))
+    fresh = [one for one in entries if one["input"] != str(args.input)]  # not of a run before
+    of_pages = {Path(one["input"]).name: one for one in fresh}
+    named = {"input": str(args.input), "output": str(args.output)}
+    numbered = [(number, of_pages[name]) for number, name in enumerate(stack.names(), 1) if name in of_pages]
+    write_report(path, [{**one, **named, "page": number} for number, one in numbered])
 
 
 def restore_one(args: argparse.Namespace, weights: tuple[Path, bytes] | None, parcel: Parcel) -> batch.Outcome:
@@ -288,7 +303,8 @@ def _order(args: argparse.Namespace) -> FitOrder:
         if command == "inpaint":
             return Inpaint(pixels, mask, keep_known=args.keep_known, data_range=data_range)
         if command == "super-resolve":
-            return SuperResolve(pixels, args.factor, kernel=args.kernel, phase=args.phase, data_range=data_range)
+            how = {"kernel": args.kernel, "kernel_sigma": args.kernel_sigma, "phase": args.phase}
+            return SuperResolve(pixels, args.factor, **how, data_range=data_range)
         return Denoise(pixels, data_range=data_range)
 
     network: dict[str, Any] = {
@@ -346,6 +362,8 @@ def _stop(args: argparse.Namespace) -> stopping.Rule | None:
     if args.stop == "discrepancy":
         if args.sigma is None:
             raise ValueError("--stop discrepancy needs the noise level: add --sigma 25, on the scale of 0 to 255")
+        if args.sigma >= 255:
+            raise ValueError(f"--sigma {args.sigma:g}: noise is weaker than white, which is 255 here")
         return stopping.Discrepancy(args.sigma / 255, **given)
     return None
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import logging
 import math
+import re
 import struct
 import threading
 import warnings
@@ -277,7 +278,25 @@ def _decode_tiff(file: BinaryIO, kind: str, max_pixels: int) -> _Parts:
         directory.load_from_fp(file)
         return directory
 
-    return array, orientation, bytes(profile) if profile else None, _exif(read)[1]
+    resolution = _ome_resolution(str(page.description)) if tiff.is_ome else None
+    return array, orientation, bytes(profile) if profile else None, _exif(read, resolution)[1]
+
+
+def _ome_resolution(xml: str) -> tuple[float, float] | None:
+    """The pixels per inch that OME's words tell: a pixel has a size, in micrometres where nothing else is said."""
+    found = []
+    for axis in "XY":
+        size = re.search(rf'\bPhysicalSize{axis}="([^"]+)"', xml)
+        unit = re.search(rf'\bPhysicalSize{axis}Unit="([^"]+)"', xml)
+        metres = _METRES.get(unit[1] if unit else "µm")
+        try:
+            found.append(0.0254 / (float(size[1]) * metres) if size and metres else 0.0)
+        except (ValueError, ZeroDivisionError):
+            return None
+    return (found[0], found[1]) if all(0 < one < 2**31 for one in found) else None
+
+
+_METRES = {"m": 1.0, "cm": 1e-2, "mm": 1e-3, "µm": 1e-6, "μm": 1e-6, "um": 1e-6, "nm": 1e-9, "pm": 1e-12}
 
 
 def _tiff_by_pillow(file: BinaryIO, page: Any) -> np.ndarray:
@@ -335,7 +354,7 @@ def _check_tiff(tiff: Any, file: BinaryIO, max_pixels: int) -> None:
 def _exif(read: Callable[[], Any], resolution: tuple[float, float] | None = None) -> tuple[Any, bytes | None]:
     """Orientation, and what is worth keeping; damaged EXIF counts as none: the picture can still be read.
 
-    A resolution that is told elsewhere in the file is added where EXIF has none.
+    A resolution that is told elsewhere in the file is added where EXIF has none, or one without a unit.
     """
     from PIL import Image
 
@@ -347,7 +366,7 @@ def _exif(read: Callable[[], Any], resolution: tuple[float, float] | None = None
             value = _caption(str(given[tag])) if tag == _CAPTION and tag in given else given.get(tag)
             if value is not None:
                 kept[tag] = value
-        if resolution is not None and X_RESOLUTION not in kept:
+        if resolution is not None and (X_RESOLUTION not in kept or kept.get(RESOLUTION_UNIT) == 1):
             kept[X_RESOLUTION], kept[Y_RESOLUTION], kept[RESOLUTION_UNIT] = *resolution, PER_INCH
         for directory in (EXIF_IFD, GPS_IFD):
             entries = {tag: value for tag, value in given.get_ifd(directory).items() if tag not in _STALE}
@@ -359,11 +378,11 @@ def _exif(read: Callable[[], Any], resolution: tuple[float, float] | None = None
 
 
 def _caption(text: str) -> str | None:
-    """What is still true of a caption: of what ImageJ and tifffile say there of the old pixels, the unit."""
+    """What is still true of a caption: of what ImageJ, OME and tifffile say there of the old pixels, ImageJ's unit."""
     if text.startswith("ImageJ="):
         lines = [line for line in text.splitlines() if line.startswith(("ImageJ=", "unit="))]
         return "\n".join(lines) if len(lines) > 1 else None
-    return None if text.startswith("{") else text
+    return None if text.startswith("{") or "<OME " in text else text
 
 
 def _upright(array: np.ndarray, orientation: Any) -> np.ndarray:

@@ -285,7 +285,8 @@ def dry_run(
         if shapes and "meta" not in text and "device" not in text:
             raise ValueError(
                 f"the network fails on a code of shape {code_shape}: {error}; give it as many input channels as the "
-                "code has (code=dip.codes.Uniform(32) has 32), or a code of as many as it takes"
+                "code has (code=dip.codes.Uniform(32) has 32), or a code of as many as it takes; and where not every "
+                "size suits it, a method padded_size(height, width), which returns the next size up that does"
             ) from error
         return None
     weights = {tensor.untyped_storage()._cdata for tensor in on_meta.values()}

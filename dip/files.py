@@ -234,7 +234,7 @@ def write(
         The picture whose ICC profile and EXIF are kept; where it has another size, the resolution in its EXIF is
         scaled.
     alpha : numpy.ndarray, optional
-        (H, W) opacity, dtype of `pixels`.
+        (H, W) opacity, dtype of `pixels`; by default that of `like`.
     force : bool, optional
         Replace an existing file.
 
@@ -246,8 +246,8 @@ def write(
     Raises
     ------
     ValueError
-        If the pixels make no picture, or the format cannot hold them: it is never done by losing depth or
-        alpha.
+        If the pixels make no picture, the alpha of `like` is of another size or dtype, or the format cannot hold
+        them: it is never done by losing depth or alpha.
     OSError
         If the file exists and `force` is False (FileExistsError), or cannot be written; an old file is then
         as it was.
@@ -255,11 +255,11 @@ def write(
     Examples
     --------
     >>> picture = read("photo.png")  # doctest: +SKIP
-    >>> write("restored.png", picture.pixels, like=picture, alpha=picture.alpha)  # doctest: +SKIP
+    >>> write("restored.png", picture.pixels, like=picture)  # doctest: +SKIP
     """
     path = Path(path)
     kind = _writable_kind(path)
-    array = _stacked(pixels, alpha)
+    array = _stacked(pixels, _alpha_of(like, pixels) if alpha is None else alpha)
     reason = unfit(kind, array.dtype, array.shape[2])
     if reason:
         raise ValueError(f"{path} {reason}")
@@ -269,6 +269,23 @@ def write(
         exif = rescaled(exif, *(new / old for new, old in zip(array.shape, like.pixels.shape[:2], strict=False)))
     data = encode(array, kind, like.icc if like else None, exif)
     return write_bytes(path, data)
+
+
+def _alpha_of(like: Picture | None, pixels: np.ndarray) -> np.ndarray | None:
+    """Return the alpha that pixels without one of their own get."""
+    shape: tuple[int, ...] = getattr(pixels, "shape", ())
+    if like is None or like.alpha is None or len(shape) not in (2, 3) or shape[2:] == (4,):
+        return None
+    if like.alpha.shape != shape[:2] or like.alpha.dtype != pixels.dtype:
+        raise ValueError(
+            f"like has an alpha of {_size(like.alpha)} in {like.alpha.dtype}, the pixels are {_size(pixels)} in "
+            f"{pixels.dtype}; give alpha= that suits them, or like=dataclasses.replace(like, alpha=None) to go without"
+        )
+    return like.alpha
+
+
+def _size(array: np.ndarray) -> str:
+    return f"{array.shape[1]} x {array.shape[0]}"
 
 
 def find(

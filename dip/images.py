@@ -29,8 +29,8 @@ _NUMBERS = (*_RANGED_INTEGERS, *_OTHER_INTEGERS, *_FLOATS)
 
 # An observation may overshoot the clean range, as unclipped noise does; with a value more than FAR spans
 # outside, or more than SHARE of them beyond one span, it is far more likely that another range was meant.
-_FAR = 4.0
-_SHARE = 0.01
+_FAR, _SHARE = 4.0, 0.01
+_EACH = "of several pictures each is a fit (dip.run_all)"
 
 _Array = np.ndarray | torch.Tensor
 
@@ -361,7 +361,7 @@ def _channels(kind: str, shape: tuple[int, ...], channel_axis: Any, name: str) -
         raise ValueError(f"{name} of shape {shape} is a batch of {shape[0]}; one image a fit: pass {name}[0]")
     allowed = "(H, W), (C, H, W) or (1, C, H, W)" if kind == "torch" else "(H, W), (H, W, 3) or (H, W, 4)"
     if len(shape) not in (2, 3) and not batched:
-        raise ValueError(f"{name} has shape {shape}; allowed: {allowed}, or 3 axes with channel_axis")
+        raise ValueError(f"{name} has shape {shape}; allowed: {allowed}, or 3 axes with channel_axis; {_EACH}")
     if channel_axis is None:
         if len(shape) == 2:
             return None, False
@@ -371,8 +371,9 @@ def _channels(kind: str, shape: tuple[int, ...], channel_axis: Any, name: str) -
                 raise ValueError(f"{name} is a tensor {shape}, which looks like (H, W, C); {advice}")
             return len(shape) - 3, False
         if shape[2] not in (3, 4):
-            advice = f"pass channel_axis={0 if shape[0] <= 4 < shape[2] else -1} or wherever the channels are"
-            raise ValueError(f"{name} has shape {shape}; allowed: {allowed}; {advice}")
+            first = shape[0] <= 4 < shape[2]
+            advice = f"pass channel_axis={0 if first else -1} if the {'first' if first else 'last'} axis holds channels"
+            raise ValueError(f"{name} has shape {shape}; allowed: {allowed}; {advice}; {_EACH}")
         return 2, shape[2] == 4
     if len(shape) == 2:
         raise ValueError(f"{name} of shape {shape} is gray and has no channel axis; leave channel_axis out")

@@ -10,6 +10,7 @@ frozen dataclass, so two of them can be compared and ``repr`` tells exactly whic
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
@@ -20,7 +21,7 @@ import torch.nn.functional as F
 from dip.errors import positive_float, shown, unknown
 from dip.networks import squares
 
-__all__ = ["L1", "MSE", "Huber", "Loss", "Penalty", "TotalVariation", "check_weight", "checked", "create"]
+__all__ = ["L1", "MSE", "Huber", "Loss", "Penalty", "TotalVariation", "check_weight", "checked", "create", "gain"]
 
 Loss = Callable[..., torch.Tensor]
 """A data loss: ``loss(prediction, observation, weight=None)``, or without weight, returning a real scalar."""
@@ -218,6 +219,30 @@ def create(loss: str | Loss) -> Loss:
             f"not {shown(loss)}"
         )
     return loss
+
+
+def gain(observation: torch.Tensor) -> torch.Tensor | None:
+    """Return by what the gradient is multiplied where the observation is small in its own units, or None.
+
+    The gradient of a squared error is as small as the observation squared; below Adam's epsilon (1e-8) it would say
+    nothing any more. Adam asks for its direction only, so a factor, here about 1 / mean(abs(y)^2), changes nothing
+    else.
+
+    Parameters
+    ----------
+    observation : Tensor
+        y, real or complex; zeros in it do not count (they may stand for what was not measured).
+
+    Returns
+    -------
+    Tensor or None
+        A power of two (so that nothing is rounded), float32, on y's device; None from a root mean square of 0.01 on.
+    """
+    seen = observation[observation != 0].abs().double()
+    power = float(seen.square().mean()) if seen.numel() else 0.0
+    if not 0 < power < 1e-4:
+        return None
+    return torch.tensor(2.0 ** min(round(-math.log2(power)), 60), device=observation.device)
 
 
 def check_weight(weight: torch.Tensor, shape: tuple[int, ...]) -> None:

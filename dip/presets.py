@@ -168,9 +168,13 @@ _PRESETS = (
     Preset("reconstruct", "paper", "any forward operator", 2000, _PAPER),
 )
 
+_TASKS = tuple(dict.fromkeys(p.task for p in _PRESETS))
+
 
 def names(task: str | None = None) -> list[str]:
     """Return the names of a task's presets, or of all tasks as "task/name"."""
+    if task is not None and task not in _TASKS:
+        raise unknown("task", task, _TASKS)
     if task is None:
         return [f"{p.task}/{p.name}" for p in _PRESETS]
     return [p.name for p in _PRESETS if p.task == task]
@@ -194,6 +198,8 @@ def get(task: str, name: str) -> Preset:
     for preset in _PRESETS:
         if (preset.task, preset.name) == (task, name):
             return preset
+    if task not in _TASKS:
+        raise unknown("task", task, _TASKS)
     others = [p.task.replace("_", "-") for p in _PRESETS if p.name == name]
     if others:
         raise ValueError(f"preset {name!r} is one for {' and '.join(others)}; for {task}: {', '.join(names(task))}")

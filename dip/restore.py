@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, Unpack
@@ -18,10 +19,11 @@ from dip import trained
 from dip.checkpoint import check_free
 from dip.errors import positive_int, unknown, warn
 from dip.problem import Problem
+from dip.reconstruction import Reconstruct
 from dip.settings import Options, check_names
 from dip.solver import Fit
 from dip.stopping import warn_if_blind, warn_if_past
-from dip.tasks import DataRange, Denoise, Inpaint, Reconstruct, SuperResolve
+from dip.tasks import DataRange, Denoise, Inpaint, SuperResolve
 
 Array = TypeVar("Array", np.ndarray, Tensor)
 
@@ -71,6 +73,9 @@ def fit(
     >>> fit = dip.fit(dip.Denoise(noisy), iters=1800, seed=0)  # doctest: +SKIP
     >>> restored = fit.image  # doctest: +SKIP
     """
+    for name in set(options) - set(Options.__annotations__):
+        if name in _own(task.__init__):  # type: ignore[misc]
+            raise TypeError(f"{name} belongs to the task: {type(task).__name__}(..., {name}=...)")
     check_names(dict(options), also=("iters", "resume"))
     total = None if iters is None else positive_int(iters, "iters")
     check_free(options.get("checkpoint"), resume)
@@ -125,6 +130,7 @@ def denoise(
     --------
     >>> restored = dip.denoise(noisy, iters=1800)  # doctest: +SKIP
     """
+    check_names(dict(options), also=_own(denoise))
     if backend == "trained":
         one = _trained(model, {"iters": iters, "resume": resume, **options})
         return one(image, data_range=data_range, channel_axis=channel_axis)
@@ -168,6 +174,7 @@ def inpaint(
     --------
     >>> restored = dip.inpaint(photo, mask=scratches == 0, iters=3000)  # doctest: +SKIP
     """
+    check_names(dict(options), also=_own(inpaint))
 
     def task(one: Any) -> Problem:
         return Inpaint(one, mask, keep_known=keep_known, data_range=data_range, channel_axis=channel_axis)
@@ -182,6 +189,7 @@ def super_resolve(
     iters: int | None = None,
     resume: str | os.PathLike[str] | None = None,
     kernel: str = "lanczos2",
+    kernel_sigma: float | None = None,
     phase: float = 0.5,
     data_range: DataRange = None,
     channel_axis: int | None = None,
@@ -191,7 +199,7 @@ def super_resolve(
 
     Parameters
     ----------
-    image, factor, kernel, phase, data_range, channel_axis
+    image, factor, kernel, kernel_sigma, phase, data_range, channel_axis
         See `SuperResolve`.
     iters, resume, **options
         See `denoise`; 2000 iterations by default, 4000 from a factor of 6 on.
@@ -205,9 +213,18 @@ def super_resolve(
     --------
     >>> large = dip.super_resolve(small, factor=4)  # doctest: +SKIP
     """
+    check_names(dict(options), also=_own(super_resolve))
 
     def task(one: Any) -> Problem:
-        return SuperResolve(one, factor, kernel=kernel, phase=phase, data_range=data_range, channel_axis=channel_axis)
+        return SuperResolve(
+            one,
+            factor,
+            kernel=kernel,
+            kernel_sigma=kernel_sigma,
+            phase=phase,
+            data_range=data_range,
+            channel_axis=channel_axis,
+        )
 
     return _restore(image, task, channel_axis, iters, resume, options)
 
@@ -241,12 +258,17 @@ def reconstruct(
     --------
     >>> image = dip.reconstruct(sinogram, forward=radon, shape=(1, 256, 256))  # doctest: +SKIP
     """
+    check_names(dict(options), also=_own(reconstruct))
     return _image(Reconstruct(y, forward, shape, weight=weight, data_range=data_range), iters, resume, options)
+
+
+def _own(function: Callable[..., Any]) -> set[str]:
+    """Return the names of a function's own arguments."""
+    return {p.name for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD}
 
 
 def _trained(model: str | os.PathLike[str] | None, options: dict[str, Any]) -> trained.Denoiser:
     """The trained model, after a look at the options, all but one of which are those of a fit."""
-    check_names(options, also=("iters", "resume"))
     device = options.pop("device", "auto")
     given = sorted(name for name, value in options.items() if value is not None)
     if given:

@@ -40,7 +40,8 @@ class Options(TypedDict, total=False):
     network : dict, str or Module
         A dict changes options of the preset's network, as in ``network={"down": [64] * 5, "up": [64] * 5}``; a
         name takes another network; a module that maps a code of `code.channels` to the image's channels is used as
-        it is, with the weights it has, and is fitted in place.
+        it is, with the weights it has, and is fitted in place. If not every size suits it, give it a method
+        ``padded_size(height, width)``, which returns the next size up that does: the fit is cut back to the image's.
     code : str or Code
         The code z (`dip.codes`).
     jitter : float
@@ -244,7 +245,7 @@ def resolve(task: Problem, options: Options) -> Settings:
     optimizer = optimizers.check(given.get("optimizer", preset.optimizer))
     lr = positive_float(given.get("lr", preset.lr if optimizer == preset.optimizer else optimizers.LR[optimizer]), "lr")
     average = ExponentialAverage(given.get("average", preset.average)).decay  # which checks it
-    stop = _stop(given.get("stop"), loss)
+    stop = _stop(given.get("stop"), loss, task.task)
     checkpoint, every = checkpoints.place(given.get("checkpoint"), given.get("checkpoint_every"))
     code = given.get("code", preset.code)
     if code is None:
@@ -385,13 +386,13 @@ def _seen(frame: codes.Frame, tile: int | None) -> tuple[int, int]:
     return min(tile, frame.height), min(tile, frame.width)
 
 
-def _stop(stop: Any, loss: losses.Loss) -> Rule | None:
+def _stop(stop: Any, loss: losses.Loss, task: str) -> Rule | None:
     if stop is None:
         return None
     if not isinstance(stop, Rule):
         raise TypeError(f"stop={shown(stop)}: give a rule such as dip.stopping.WindowedVariance(), or iters=")
-    if isinstance(stop, Discrepancy) and not isinstance(loss, losses.MSE):
-        raise ValueError(f"stop=Discrepancy compares squared residuals with the noise; it cannot go with loss={loss!r}")
+    if isinstance(stop, Discrepancy):
+        stop.check(loss, task)
     # A rule remembers what it has seen; the caller's stays fresh for the next fit.
     return copy.deepcopy(stop)
 
@@ -420,5 +421,6 @@ def _check_shape(made: tuple[int, ...], needed: tuple[int, ...], code_channels: 
     if made != needed:
         raise ValueError(
             f"the network makes {made} of a code of shape {(1, code_channels, *needed[2:])}; the task needs {needed}: "
-            "give it as many output channels as the image has, and the size of its code"
+            "give it as many output channels as the image has, and the size of its code (one that halves its size "
+            "needs a method padded_size(height, width), which returns the next size up that suits it)"
         )

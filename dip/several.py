@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sized
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
@@ -19,6 +20,7 @@ from dip.callbacks import bar_class, interrupts, shows_progress
 from dip.company import Company
 from dip.errors import positive_int, shown, yes_or_no
 from dip.solver import Fit
+from dip.stopping import warn_if_blind
 
 __all__ = ["run_all"]
 
@@ -64,7 +66,8 @@ def run_all(
     Raises
     ------
     TypeError, ValueError
-        `fits` holds something else, a fit twice, or two that train one network; a number is not a count.
+        `fits` holds something else, a fit twice, or two that train one network or have one checkpoint; a
+        number is not a count.
     KeyboardInterrupt
         After Ctrl-C while the next fit is waited for: first those that were running are yielded, stopped after the
         iteration at hand, with "interrupted" as their `stop_reason`; the others are not begun.
@@ -163,6 +166,7 @@ class _Group:
         self._threads, self._share = torch.get_num_threads(), threads(at_once)
         self._begun: deque[tuple[Fit, Future[None]]] = deque()
         self._seen: WeakSet[Fit] = WeakSet()
+        self._checkpoints: set[Path | None] = set()
         self._more, self.interrupted = True, False
         self._own, self._numbers = threading.local(), itertools.count()
         self._pool = ThreadPoolExecutor(at_once, "dip", self._begin)
@@ -219,6 +223,13 @@ class _Group:
                 raise ValueError(f"fits holds one fit twice: {fit!r}; make one for each run")
             if any(fit.network is one.network for one, _ in self._begun):
                 raise ValueError(f"fits holds two fits that train one network, the second {fit!r}; give each its own")
+            place = fit.settings.checkpoint and fit.settings.checkpoint.resolve()
+            if place in self._checkpoints:
+                raise ValueError(
+                    f"fits holds two fits with checkpoint={str(place)!r}, the second {fit!r}; give each its own"
+                )
+            self._checkpoints |= {place} - {None}
+            warn_if_blind(fit.settings.stop, fit.iteration + (self._iters or fit.settings.iters))
             self._seen.add(fit)
             theirs = torch.cuda.current_stream(fit.device) if fit.device.type == "cuda" else None
             self._begun.append((fit, self._pool.submit(self._run, fit, theirs)))

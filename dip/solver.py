@@ -103,6 +103,7 @@ class Fit:
         self._flips = Flips(begin_after(s.flips, task.shape, level) * s.tiles, self.device)
         self._view = Whole(s.frame) if s.tile is None else self._crops(s.tile)
         self._part = self.code
+        self._gain = losses.gain(self.y)
         self._fitted = [p for p in self.network.parameters() if p.requires_grad] + [self.code] * s.optimize_code
         self._optimizer = optimizers.create(s.optimizer, self._fitted, s.lr)
         if init is not None:
@@ -192,7 +193,8 @@ class Fit:
 
         def again() -> Any:
             """Evaluate the loss as often as LBFGS likes; the first time it is the one at hand."""
-            return known.pop() if known else self._evaluate()[0]
+            value = known.pop() if known else self._evaluate()[0]
+            return value if self._gain is None else value * self._gain
 
         self._optimizer.step(again)
         if not self._in_crops:
@@ -215,7 +217,7 @@ class Fit:
         loss = data_loss
         for penalty in self.settings.penalties:
             loss = loss + losses.checked("the penalty", penalty, x)
-        loss.backward(inputs=self._fitted)  # and of nothing else: an operator may have weights of its own
+        loss.backward(self._gain, inputs=self._fitted)  # and of nothing else: an operator may have weights of its own
         return loss.detach(), data_loss.detach(), x.detach()
 
     def _crops(self, tile: int) -> Crops:

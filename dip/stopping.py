@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dip.errors import positive_float, positive_int, warn
+from dip.losses import MSE
 
 
 class Rule:
@@ -82,6 +83,11 @@ class Rule:
         return True
 
     @property
+    def first(self) -> int:
+        """The first iteration that it looks at."""
+        return self.earliest
+
+    @property
     def reason(self) -> str:
         """Why the fit was stopped, in words."""
         first = ", the first that it looked at (it may have been lower before: give a smaller earliest)"
@@ -111,10 +117,11 @@ def warn_if_past(path: str | os.PathLike[str] | None, done: int, iters: int) -> 
 
 def warn_if_blind(rule: Rule | None, iters: int) -> None:
     """Warn where a rule would look at nothing in so many iterations."""
-    if rule is not None and iters < rule.earliest:
+    first = 0 if rule is None else rule.first
+    if iters < first:
         warn(
-            f"{type(rule).__name__} looks at nothing before iteration {rule.earliest}, so with iters={iters} it does "
-            "nothing; give more iterations, or a rule with a smaller earliest=",
+            f"{type(rule).__name__} looks at nothing before iteration {first}, so with {iters} iterations it does "
+            "nothing; give more of them, or a rule with a smaller earliest (and window, where it has one)",
         )
 
 
@@ -150,6 +157,11 @@ class WindowedVariance(Rule):
         self.pixels = positive_int(pixels, "pixels")
         self._frames: Tensor | None = None
         self._count = 0
+
+    @property
+    def first(self) -> int:
+        """The first iteration that it looks at: the window has to be full."""
+        return max(self.earliest, self.window)
 
     def __repr__(self) -> str:
         return f"WindowedVariance({self.window}, {self.patience}, earliest={self.earliest}, pixels={self.pixels})"
@@ -237,7 +249,9 @@ class Discrepancy(Rule):
     Parameters
     ----------
     sigma : float
-        Standard deviation of the noise, below 1, with the image in [0, 1]: 25 / 255 for the usual "sigma 25".
+        Standard deviation of the noise, below 1, with the image in [0, 1]: 25 / 255 for the usual "sigma 25". For
+        `dip.Reconstruct` it is that of the noise in y, in y's own unit (of complex noise: the root of its mean squared
+        magnitude).
     tau : float, default 1
         Safety factor τ.
     earliest : int, default 200
@@ -247,12 +261,19 @@ class Discrepancy(Rule):
     def __init__(self, sigma: float, *, tau: float = 1.0, earliest: int = 200) -> None:
         super().__init__(patience=1, earliest=earliest)
         self.sigma = positive_float(sigma, "sigma")
-        if sigma >= 1:
-            raise ValueError(
-                f"sigma={sigma}: white is 1 here, and noise has a standard deviation below that; of values from "
-                f"0 to 255 it is {sigma:g} / 255"
-            )
         self.tau = positive_float(tau, "tau")
+
+    def check(self, loss: Any, task: str) -> None:
+        """Refuse what it cannot be compared with: another loss, or noise of a picture that is larger than its white."""
+        if not isinstance(loss, MSE):
+            raise ValueError(
+                f"stop=Discrepancy compares squared residuals with the noise; it cannot go with loss={loss!r}"
+            )
+        if self.sigma >= 1 and task != "reconstruct":
+            raise ValueError(
+                f"stop=Discrepancy({self.sigma:g}): white is 1 here, and noise has a standard deviation below that; of "
+                f"values from 0 to 255 it is {self.sigma:g} / 255"
+            )
 
     def __repr__(self) -> str:
         return f"Discrepancy({self.sigma}, tau={self.tau}, earliest={self.earliest})"

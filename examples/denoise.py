@@ -23,6 +23,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import skimage.data
+from skimage.util import img_as_float32
 
 import dip
 
@@ -33,7 +34,7 @@ parser.add_argument("--out", type=Path, default="denoise.png", help="where the f
 options = parser.parse_args([] if "ipykernel" in sys.modules else None)  # a notebook takes the defaults
 
 if options.image:
-    clean, noisy = None, dip.files.read(options.image).pixels
+    clean, noisy = None, img_as_float32(dip.files.read(options.image).pixels)  # what matplotlib shows
 else:
     clean = skimage.data.astronaut()[30:158, 150:278]
     noisy = dip.degradations.gaussian(clean, sigma=25, seed=0)

@@ -27,6 +27,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import skimage.data
 from skimage.restoration import inpaint_biharmonic
+from skimage.util import img_as_float32
 
 import dip
 
@@ -37,7 +38,9 @@ parser.add_argument("--out", type=Path, default="inpaint.png", help="the figure 
 options = parser.parse_args([] if "ipykernel" in sys.modules else None)  # a notebook takes the defaults
 
 SIZE = 192
-picture = dip.files.read(options.image).pixels if options.image else skimage.data.coffee()[60:252, 200:392]
+picture = skimage.data.coffee()[60:252, 200:392]
+if options.image:
+    picture = img_as_float32(dip.files.read(options.image).pixels)  # what matplotlib shows
 top, left = (max(0, n - SIZE) // 2 for n in picture.shape[:2])
 original = picture[top : top + SIZE, left : left + SIZE]
 

@@ -23,6 +23,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import skimage.data
 from PIL import Image
+from skimage.util import img_as_ubyte
 
 import dip
 
@@ -33,7 +34,9 @@ parser.add_argument("--out", type=Path, default="super_resolve.png", help="the f
 options = parser.parse_args([] if "ipykernel" in sys.modules else None)  # a notebook takes the defaults
 
 FACTOR, SIZE = 4, 192
-picture = dip.files.read(options.image).pixels if options.image else skimage.data.coffee()[60:252, 200:392]
+picture = skimage.data.coffee()[60:252, 200:392]
+if options.image:
+    picture = img_as_ubyte(dip.files.read(options.image).pixels)  # what Pillow makes small
 top, left = (max(0, n - SIZE) // 2 for n in picture.shape[:2])
 original = picture[top : top + SIZE, left : left + SIZE]
 original = original[: len(original) // FACTOR * FACTOR, : original.shape[1] // FACTOR * FACTOR]

@@ -21,8 +21,8 @@ import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import numpy as np
 import skimage.data
+from skimage.util import img_as_float32
 
 import dip
 
@@ -34,12 +34,11 @@ parser.add_argument("--out", type=Path, default="trained.png", help="where the f
 options = parser.parse_args([] if "ipykernel" in sys.modules else None)  # a notebook takes the defaults
 
 if options.image:
-    photo = dip.files.read(options.image).pixels
+    photo = img_as_float32(dip.files.read(options.image).pixels)
     top, left = (max(0, (side - 128) // 2) for side in photo.shape[:2])
     clean = photo[top : top + 128, left : left + 128]
 else:
-    clean = skimage.data.astronaut()[30:158, 150:278]
-clean = (clean / np.iinfo(clean.dtype).max).astype(np.float32)
+    clean = img_as_float32(skimage.data.astronaut()[30:158, 150:278])
 
 # %% [markdown]
 # ## Three kinds of noise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import dataclasses
 import io
 import logging
 import os
@@ -968,3 +969,32 @@ def test_real_pictures(data_dir: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(picture.pixels, np.asarray(image))
     known = files.read_mask(data_dir / "dip_paper" / "inpainting" / "kate_mask.png")
     assert 1 - known.mean() == pytest.approx(0.043, abs=0.001)
+
+
+@pytest.mark.parametrize(("unit", "per_inch"), [("µm", 50_800.0), ("nm", 50_800_000.0), (None, 50_800.0)])
+def test_pixel_size_of_ome_becomes_a_resolution(tmp_path: Path, unit: str | None, per_inch: float) -> None:
+    sizes = {f"PhysicalSize{axis}": 0.5 for axis in "XY"} | {f"PhysicalSize{axis}Unit": unit for axis in "XY" if unit}
+    pixels = np.arange(60, dtype=np.uint16).reshape(6, 10)
+    tifffile.imwrite(tmp_path / "in.ome.tif", pixels, metadata={"axes": "YX", **sizes})
+    given = files.read(tmp_path / "in.ome.tif")
+    written = files.write(tmp_path / "out.ome.tif", np.kron(given.pixels, np.ones((2, 2), np.uint16)), like=given)
+    with tifffile.TiffFile(written) as tiff:
+        assert not tiff.is_ome  # what it said of the size is no longer true
+        assert tiff.pages[0].tags["ResolutionUnit"].value == 2
+        for tag in ("XResolution", "YResolution"):
+            above, below = tiff.pages[0].tags[tag].value
+            assert above / below == pytest.approx(2 * per_inch, rel=1e-5)
+
+
+def test_alpha_goes_with_the_picture_that_it_is_like(tmp_path: Path) -> None:
+    rgba = np.random.default_rng(0).integers(0, 256, (6, 8, 4), np.uint8)
+    given = files.read(files.write(tmp_path / "in.png", rgba))
+    assert given.alpha is not None
+    written = files.read(files.write(tmp_path / "out.png", 255 - given.pixels, like=given))
+    np.testing.assert_array_equal(written.alpha, rgba[..., 3])
+    np.testing.assert_array_equal(written.pixels, 255 - rgba[..., :3])
+    larger = np.kron(given.pixels, np.ones((2, 2, 1), np.uint8))
+    with pytest.raises(ValueError, match=r"like has an alpha of 8 x 6 in uint8, the pixels are 16 x 12.*give alpha="):
+        files.write(tmp_path / "larger.png", larger, like=given)
+    opaque = files.read(files.write(tmp_path / "opaque.png", larger, like=dataclasses.replace(given, alpha=None)))
+    assert opaque.alpha is None

@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import ctypes
 import importlib.metadata
+import os
 import shutil
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
+import filelock
 import numpy as np
 import pytest
 import scipy.stats
@@ -29,20 +31,21 @@ on_cuda = torch.cuda.is_available()
 def made(folder, dtype, width):
     """Return the kernels compiled for this processor, and what the driver does with them."""
     library = folder / f"{width}-{dtype}.so"
-    if not library.exists():
-        given = [f"-DV={width}", f"-DBFLOAT16={int(dtype == torch.bfloat16)}", f"-I{Path(cuda.__file__).parent}"]
-        command = [
-            COMPILER,
-            "-std=c++17",
-            "-O2",
-            "-fno-strict-aliasing",
-            "-w",
-            "-shared",
-            "-fPIC",
-            *given,
-            str(HERE / "emulated.cpp"),
-        ]
-        subprocess.run([*command, "-o", str(library)], check=True, capture_output=True)
+    with filelock.FileLock(f"{library}.lock"):  # tests in another process want it, too
+        if not library.exists():
+            given = [f"-DV={width}", f"-DBFLOAT16={int(dtype == torch.bfloat16)}", f"-I{Path(cuda.__file__).parent}"]
+            command = [
+                COMPILER,
+                "-std=c++17",
+                "-O2",
+                "-fno-strict-aliasing",
+                "-w",
+                "-shared",
+                "-fPIC",
+                *given,
+                str(HERE / "emulated.cpp"),
+            ]
+            subprocess.run([*command, "-o", str(library)], check=True, capture_output=True)
     return ctypes.CDLL(str(library))
 
 
@@ -65,7 +68,9 @@ class Emulated:
 
 @pytest.fixture(scope="session")
 def compiled(tmp_path_factory):
-    folder = tmp_path_factory.getbasetemp() / "kernels"  # which other modules' tests find again
+    root = tmp_path_factory.getbasetemp()
+    # which other modules' tests find again, those in pytest-xdist's other processes, too
+    folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "kernels"
     folder.mkdir(exist_ok=True)
     return folder
 

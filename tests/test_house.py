@@ -75,7 +75,7 @@ FLOORS = [
     {"presets"},
     {"stopping", "averaging", "history", "guard", "optimizers", "problem", "callbacks", "checkpoint"},
     {"settings", "solver", "ahead", "replay", "kept", "recorder", "merged", "compared", "company", "crops", "trained"},
-    {"tasks"},
+    {"tasks", "reconstruction"},
     {"restore", "several"},
     {"plot", "batch", "benchmark"},
     {"demo", "arguments", "cli", "commands", "comparison", "console", "folder", "job", "order", "work"}

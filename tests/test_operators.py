@@ -308,7 +308,7 @@ def test_as_operator_leaves_a_callable_alone() -> None:
 
 @pytest.mark.parametrize(
     ("forward", "words"),
-    [(np.eye(3), "M @ x"), ("blur", "method A"), (None, "callable"), (Physics, r"Physics\(\.\.\.\)")],
+    [(np.eye(3), r"from_numpy\(M\)"), ("blur", "method A"), (None, "callable"), (Physics, r"Physics\(\.\.\.\)")],
 )
 def test_as_operator_refuses(forward: object, words: str) -> None:
     with pytest.raises(TypeError, match=words):

@@ -142,3 +142,11 @@ def test_listing_shows_every_preset_of_a_task():
     at = presets.names("inpaint").index("paper-hole-large") * 3
     assert lines[at + 1].strip() == "3001 iterations, lr 0.01, jitter 0, code Uniform(channels=1, scale=0.1)"
     assert "down = up 16,32,64,128,128,128, skip 0x6, kernel_down 5, upsampling nearest" in lines[at + 2]
+
+
+@pytest.mark.parametrize(
+    "asked", [lambda: dip.presets.names("super-resolve"), lambda: dip.presets.get("denois", "fast")]
+)
+def test_a_task_that_is_none_is_refused(asked):
+    with pytest.raises(ValueError, match=r"unknown task .*; did you mean '(super_resolve|denoise)'"):
+        asked()

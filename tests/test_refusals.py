@@ -18,6 +18,18 @@ NAN_ALPHA[1, 1, 3] = np.nan
 Y = torch.rand(1, 1, 8, 9)
 
 
+class Halving(torch.nn.Module):
+    """A network for even sizes only."""
+
+    def __init__(self):
+        super().__init__()
+        self.down = torch.nn.Conv2d(32, 8, 2, stride=2)
+        self.up = torch.nn.ConvTranspose2d(8, 3, 2, stride=2)
+
+    def forward(self, z):
+        return torch.sigmoid(self.up(self.down(z)))
+
+
 @pytest.fixture(autouse=True)
 def no_iteration(monkeypatch):
     def step(self):
@@ -134,7 +146,12 @@ RECONSTRUCTIONS = {
         ["complex64", "float32", "both"]),
     "real against complex": (reconstruct(Y * 1j), ValueError, ["complex64", "float32", "both"]),
     "no operator": (reconstruct(forward=None), TypeError, ["forward must be a callable", "method A"]),
-    "a matrix": (reconstruct(forward=np.eye(72)), TypeError, ["forward must be", "lambda x: M @ x.flatten()"]),
+    "a matrix": (reconstruct(forward=np.eye(72)), TypeError,
+        ["forward must be", "torch.from_numpy(M).float() @ x.flatten()"]),
+    "a matrix of NumPy": (reconstruct(forward=lambda x: np.eye(72) @ x.flatten()), TypeError,
+        ["forward fails on x, a torch tensor", "torch.from_numpy(A)"]),
+    "axes of length 1": (reconstruct(Y[None], forward=lambda x: x), ValueError,
+        [f"but y has shape {(1, *Y.shape)}", f"give y.reshape({', '.join(map(str, (1, 1, 8, 9)))})"]),
     "a class": (reconstruct(forward=torch.nn.Identity), TypeError, ["forward is the class Identity itself"]),
     "NaN in y": (reconstruct(Y * np.nan), ValueError, ["y has NaN or infinite", "weight="]),
     "empty y": (reconstruct(Y[..., :0]), ValueError, ["y is empty"]),
@@ -247,6 +264,12 @@ OPTIONS = {
     "stop for another loss": (denoise(stop=dip.stopping.Discrepancy(0.1), loss="huber"), ValueError,
         ["Discrepancy", "Huber"]),
     "negative seed": (denoise(seed=-1), ValueError, ["seed must be a whole number from 0 up", "-1"]),
+    "misspelt argument of the function": (denoise(data_rnge=1), TypeError,
+        ["unknown option 'data_rnge'", "did you mean 'data_range'"]),
+    "argument of the task": (lambda: dip.fit(dip.Denoise(RGB), data_range=1), TypeError,
+        ["data_range belongs to the task", "Denoise(..., data_range=...)"]),
+    "network for even sizes": (lambda: dip.fit(dip.Denoise(RGB), network=Halving(), iters=1), ValueError,
+        ["padded_size(height, width)"]),
     "seed as float": (denoise(seed=1.5), TypeError, ["seed must be", "1.5"]),
     "device": (denoise(device="cdua"), ValueError, ["unknown device 'cdua'", "did you mean 'cuda'"]),
     "device that is not there": (denoise(device="cuda:77"), ValueError,

@@ -256,6 +256,17 @@ def test_two_that_train_one_network_are_refused():
         list(dip.run_all(fits(2, network=network), 2, at_once=2))
 
 
+def test_two_with_one_checkpoint_are_refused(tmp_path):
+    place = tmp_path / "fit.ckpt"
+    with pytest.raises(ValueError, match=r"two fits with checkpoint='.*fit.ckpt'.*give each its own"):
+        list(dip.run_all(fits(2, checkpoint=place, checkpoint_every=1), 2, at_once=2))
+
+
+def test_a_rule_that_looks_at_nothing_is_told():
+    with pytest.warns(RuntimeWarning, match="WindowedVariance looks at nothing before iteration 400"):
+        list(dip.run_all(fits(1, stop=dip.stopping.WindowedVariance()), 2))
+
+
 def test_a_short_list_gets_all_cores(monkeypatch):
     monkeypatch.setattr(devices, "cores", lambda: 8)
     before, seen = torch.get_num_threads(), []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import sys
@@ -279,7 +280,11 @@ def test_commands_restore_every_page(tmp_path, capsys):
     assert told(tmp_path / "out.tif") == told(source)
     known = files.read_mask(tmp_path / "mask.png")
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "out.tif")[..., known], pixels()[..., known])
-    assert report.read_text().count('"done"') == 6
+    entries = json.loads(report.read_text())
+    assert [one["page"] for one in entries] == [1, 2, 3, 4, 5, 6]
+    assert {(one["status"], one["input"], one["output"]) for one in entries} == {
+        ("done", source, str(tmp_path / "out.tif"))
+    }
     assert cli.main(["super-resolve", source, "--factor", "2", "-o", str(tmp_path / "sr.tif"), *QUICK]) == 0
     assert tifffile.imread(tmp_path / "sr.tif").shape == (3, 2, 40, 48)
     capsys.readouterr()

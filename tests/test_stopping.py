@@ -147,7 +147,7 @@ def test_discrepancy_stops_when_the_residual_is_the_noise():
         (lambda: MovingVariance(0), "alpha must be .* above 0"),
         (lambda: MovingVariance(patience=True), "patience must be"),
         (lambda: Discrepancy(0), "sigma must be .* above 0"),
-        (lambda: Discrepancy(25), "sigma=25: white is 1 here.* it is 25 / 255"),
+        (lambda: quick_fit(stop=Discrepancy(25)), r"Discrepancy\(25\): white is 1 here.* it is 25 / 255"),
         (lambda: Discrepancy(0.1, tau=-1), "tau must be"),
         (lambda: quick_fit(stop="wmv"), "stop='wmv': give a rule such as"),
         (lambda: quick_fit(stop=Discrepancy(0.1), loss="l1"), "Discrepancy compares squared residuals.*L1"),
@@ -269,7 +269,18 @@ def test_a_rule_of_ones_own_sees_the_data_loss_of_good_iterations_only():
 
 
 def test_a_fit_too_short_for_its_rule_is_told():
-    with pytest.warns(RuntimeWarning, match="WindowedVariance looks at nothing before iteration 400, so with iters=2"):
+    with pytest.warns(RuntimeWarning, match="WindowedVariance looks at nothing before iteration 400, so with 2 iter"):
         quick_fit(iters=2, stop=WindowedVariance())
-    quick_fit(iters=2, stop=WindowedVariance(earliest=2))  # a warning is an error here
+    with pytest.warns(RuntimeWarning, match="WindowedVariance looks at nothing before iteration 9, .* and window"):
+        quick_fit(iters=8, stop=WindowedVariance(9, earliest=2))
+    quick_fit(iters=2, stop=WindowedVariance(2, earliest=2))  # a warning is an error here
     quick_fit(iters=1, stop=Discrepancy(0.1, earliest=1))
+
+
+def test_discrepancy_of_a_measurement_is_in_its_own_unit():
+    clean = 255 * torch.from_numpy(picture((16, 18)))[None, None]
+    y = clean + 40 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    task = dip.Reconstruct(y, lambda x: x, (16, 18), data_range=255)
+    fit = quick_fit(task, stop=Discrepancy(60.0, earliest=2), iters=300)
+    assert fit.stop_reason.startswith("Discrepancy: the residual reached the noise level 60")
+    assert fit.history["loss"][-1] <= 60**2 < fit.history["loss"][0]

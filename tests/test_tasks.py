@@ -253,6 +253,16 @@ def test_the_result_reduced_is_the_picture_given(kernel, method):
     assert np.asarray(reduced).std() > 0.1
 
 
+def test_the_width_of_a_gaussian_reaches_the_operator():
+    small = picture((6, 8))
+    task = dip.SuperResolve(small, 2, kernel="gaussian", kernel_sigma=0.8)
+    x = torch.rand(1, 1, 12, 16)
+    assert torch.equal(task.forward(x), dip.operators.Downsample(2, "gaussian", sigma=0.8)(x))
+    assert dip.super_resolve(small, 2, kernel="gaussian", kernel_sigma=0.8, iters=1, **QUICK).shape == (12, 16)
+    with pytest.raises(ValueError, match=r"sigma=0\.8 means nothing to the box kernel"):
+        dip.SuperResolve(small, 2, kernel="box", kernel_sigma=0.8)
+
+
 def test_downsampler_options_reach_the_operator():
     x = torch.rand(1, 3, 12, 12)
     for kernel in ("lanczos2", "lanczos3", "box", "gaussian"):
@@ -452,6 +462,20 @@ def test_bits_to_spare_are_told(white, bits):
         dip.Inpaint(image, np.eye(9, 8)).load()
 
 
+def test_dark_floats_are_told():
+    dark = picture() / 20
+    with pytest.warns(RuntimeWarning, match="end at 0.0[45].*, and the white of floats is 1.*give data_range="):
+        quick_fit(dip.Denoise(dark), iters=1)
+    quick_fit(dip.Denoise(dark, data_range=1.0), iters=1)  # a warning is an error here
+
+
+def test_a_reference_of_another_scale_is_told():
+    clean = 255 * picture()
+    with pytest.warns(RuntimeWarning, match=r"reference is next to black.*bring both to one scale"):
+        quick_fit(dip.Denoise(clean, data_range=255), reference=clean / 255, iters=1)
+    quick_fit(dip.Denoise(clean, data_range=255), reference=clean, iters=1)  # a warning is an error here
+
+
 def test_nothing_is_told_of_full_ranges_and_ranges_that_are_given():  # a warning is an error here
     dip.Denoise(picture((9, 8), "uint16")).load()
     dip.Denoise(picture((9, 8), "uint16", white=4000), data_range=65535).load()
@@ -462,6 +486,25 @@ def test_nothing_is_told_of_full_ranges_and_ranges_that_are_given():  # a warnin
 def test_a_mask_without_missing_pixels_is_told():
     with pytest.warns(RuntimeWarning, match="marks every pixel as known"):
         dip.Inpaint(picture((9, 8)), np.ones((9, 8))).load()
+
+
+@pytest.mark.parametrize("scale", [1000.0, 1e-4])
+def test_measurements_of_another_scale_than_the_operators_are_told(scale):
+    y = torch.from_numpy(picture((9, 14)))[None, None]
+    with pytest.warns(RuntimeWarning, match=r"y is .* times as large as what forward makes .*give data_range="):
+        quick_fit(dip.Reconstruct(scale * y, lambda x: x, (9, 14)), iters=1)
+    quick_fit(dip.Reconstruct(scale * y, lambda x: x, (9, 14), data_range=scale), iters=1)  # a warning is an error
+
+
+def test_a_fit_is_the_same_in_any_unit_of_a_small_measurement():
+    y, restored = torch.from_numpy(picture((9, 14)))[None, None], []
+    for scale in (2.0**-10, 2.0**-20, 2.0**-28):  # powers of two: nothing is rounded another way
+        task = dip.Reconstruct(scale * y, lambda x, scale=scale: scale * x, (9, 14))
+        restored.append(quick_fit(task, iters=20).image)
+    assert torch.equal(restored[0], restored[1])
+    assert torch.equal(restored[0], restored[2])
+    usual = quick_fit(dip.Reconstruct(y, lambda x: x, (9, 14)), iters=20).image
+    torch.testing.assert_close(restored[0], usual, atol=2e-3, rtol=0)
 
 
 def test_forward_operators_in_numpy_are_refused_with_advice():

@@ -20,7 +20,8 @@ from dip import degradations, metrics
 from dip.batch import digest
 from dip.errors import non_negative_int, positive_float, positive_int, unknown
 from dip.problem import Problem
-from dip.tasks import Denoise, Inpaint, Reconstruct, SuperResolve
+from dip.reconstruction import Reconstruct
+from dip.tasks import Denoise, Inpaint, SuperResolve
 
 __all__ = ["Case", "Protocol", "Task", "bicubic", "get", "names", "register"]
 

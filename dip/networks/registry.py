@@ -1,4 +1,4 @@
-"""Networks by name, for presets and the command line."""
+"""Networks by name, for presets and options."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def register(name: str, network: Callable[..., torch.nn.Module]) -> None:
     Parameters
     ----------
     name : str
-        The name that presets, `dip.fit(network=...)` and the command line will use.
+        The name that presets and `dip.fit(network=...)` will use.
     network : callable
         ``network(in_channels, out_channels, *, generator, **options)`` returns a `torch.nn.Module` that maps
         a code (1, in_channels, H, W) to an image (1, out_channels, H, W). All its weights have to be drawn

@@ -124,7 +124,8 @@ def as_operator(forward: object) -> Operator:
         return forward
     raise TypeError(
         f"forward must be a callable (a function, a torch.nn.Module) or an object with a method A, "
-        f"not {shown(forward)}; for a matrix M, write forward=lambda x: M @ x.flatten()"
+        f"not {shown(forward)}; for a matrix M, write "
+        "forward=lambda x: torch.from_numpy(M).float() @ x.flatten()"
     )
 
 

@@ -44,10 +44,11 @@ def try_out(operator: Operator, shape: tuple[int, ...], y: Tensor) -> None:
     if not isinstance(prediction, Tensor):
         raise TypeError(f"forward returned {shown(prediction)}; a tensor is needed")
     if prediction.shape != y.shape:
-        raise ValueError(
-            f"forward turned an image of shape {shape} into {tuple(prediction.shape)}, but y has "
-            f"shape {tuple(y.shape)}; change shape= or the operator until they agree"
-        )
+        made, given = tuple(prediction.shape), tuple(y.shape)
+        advice = "change shape= or the operator until they agree"
+        if [n for n in made if n > 1] == [n for n in given if n > 1]:
+            advice = f"give y.reshape({', '.join(map(str, made))}), or let forward end with .reshape({list(given)})"
+        raise ValueError(f"forward turned an image of shape {shape} into {made}, but y has shape {given}; {advice}")
     if prediction.is_complex() != y.is_complex():
         raise ValueError(f"forward returned {prediction.dtype}, but y is {y.dtype}; let both be complex or both real")
     if not prediction.requires_grad:
@@ -64,6 +65,10 @@ def _translated(action: Callable[[], Any], x: Tensor) -> Any:
     """Do it, and say PyTorch's errors in words that name the operator."""
     try:
         return action()
+    except TypeError as error:
+        if "Tensor" not in str(error):
+            raise
+        raise TypeError(f"forward fails on x, a torch tensor: {error}; {_TORCH_ONLY}") from error
     except RuntimeError as error:
         if "numpy() on Tensor" in str(error):
             raise TypeError(

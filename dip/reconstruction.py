@@ -1,0 +1,180 @@
+"""The task of any forward operator: y = A x + noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dip import images
+from dip.errors import positive_int, shown, warn
+from dip.losses import check_weight
+from dip.operators import as_operator
+from dip.operators.stacked import Stacked, end_to_end, parts
+from dip.operators.trial import response, try_out
+from dip.problem import Observation
+from dip.tasks import DataRange, check_size
+
+
+class Reconstruct:
+    """Reconstruction through any forward operator: y = A x + noise.
+
+    Parameters
+    ----------
+    y : Tensor or ndarray, or a sequence of one of them
+        What was measured, in any unit, of any shape, real or complex: a sinogram, k-space, a blurred picture. It is
+        passed to the loss unchanged (but for its precision: float32 or complex64). Several measurements of one image,
+        whose A returns as many tensors, are laid end to end, so that each element counts alike.
+    forward : callable or object
+        A: takes x, a float32 tensor (1, C, H, W) on the fit's device, and returns a prediction of y's shape, by
+        operations that PyTorch can differentiate. An object with a method ``A`` will do (such as deepinv's physics).
+    shape : tuple of int
+        (C, H, W) or (H, W) of the image.
+    weight : Tensor or ndarray (for a sequence y, a sequence of them), optional
+        Weights of y's elements in the loss, broadcastable to its shape: 0 for what was not measured (y may hold NaN
+        there), inverse variances for unequal noise.
+    data_range : float or (float, float), default 1
+        Range of the image x that A expects: white, or (black, white).
+
+    Raises
+    ------
+    TypeError, ValueError
+        `y`, `forward`, `weight` or `shape` is not of that kind; or, before the first iteration, A x has not y's
+        shape, is not finite or cannot be differentiated.
+    """
+
+    task = "reconstruct"
+    default_preset = "paper"
+    support: int | None = None  # an operator of the user's may look anywhere
+    factor = 1
+
+    def __init__(
+        self,
+        y: Any,
+        forward: Any,
+        shape: Sequence[int],
+        *,
+        weight: Any = None,
+        data_range: DataRange = 1.0,
+    ) -> None:
+        operator, several = as_operator(forward), parts(y)
+        if several is not None:
+            shapes = [tuple(getattr(one, "shape", ())) for one in several]
+            y, operator = end_to_end(several, shapes, "y"), Stacked(operator, shapes)
+            weights = parts(weight)
+            weight = weight if weights is None else end_to_end(weights, shapes, "weight")
+        if not isinstance(y, (np.ndarray, Tensor)):
+            raise TypeError(f"y={shown(y)}: give an array or a tensor, or a list of them")
+        if not (np.issubdtype(y.dtype, np.number) if isinstance(y, np.ndarray) else y.dtype != torch.bool):
+            raise TypeError(f"y has dtype {y.dtype}; numbers are needed, real or complex")
+        if not hasattr(shape, "__iter__"):
+            raise TypeError(f"shape={shown(shape)}: give (C, H, W) or (H, W) of the image")
+        sizes = tuple(positive_int(n, "shape") for n in shape)
+        if len(sizes) not in (2, 3):
+            raise ValueError(f"shape={tuple(shape)}: give (C, H, W) or (H, W) of the image")
+        if 0 in y.shape:
+            raise ValueError(f"y is empty: its shape is {tuple(y.shape)}")
+        if weight is not None and not isinstance(weight, (np.ndarray, Tensor)):
+            raise TypeError(f"weight={shown(weight)}: give an array or a tensor")
+        self._y, self._weight = y, weight
+        self._forward = forward
+        self._response: list[float] = []
+        self._operator = operator
+        # Looked at for its layout only: it has the shape and takes no memory.
+        one = np.ones((), np.float32)
+        template = np.broadcast_to(one, sizes) if isinstance(y, np.ndarray) else torch.ones(()).expand(sizes)
+        self.layout = images.describe(
+            template,
+            channel_axis=None if len(sizes) == 2 else 0,
+            data_range=1.0 if data_range is None else data_range,
+            name="shape",
+        )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the image."""
+        return self.layout.channels, self.layout.height, self.layout.width
+
+    @property
+    def device(self) -> torch.device | None:
+        """The device of y, where that is a tensor: the operator is taken to live there too."""
+        return self._y.device if isinstance(self._y, Tensor) else None
+
+    def load(self) -> Observation:
+        """Return y as float32 or complex64, and its weights; refuse NaN and infinity where the weight is not 0."""
+        y = _on_cpu(self._y)
+        weight = None
+        if self._weight is not None:
+            weight = _on_cpu(self._weight)
+            check_weight(weight, tuple(y.shape))
+            y = torch.where(weight > 0, y, torch.zeros_like(y))
+        if not torch.isfinite(y).all():
+            raise ValueError(
+                "y has NaN or infinite values; give weight=, an array that is 0 where they are and 1 elsewhere, so "
+                "that they do not count"
+            )
+        return Observation(y, weight)
+
+    def place(self, observation: Observation) -> None:
+        """Try the operator, on a gray image and on noise."""
+        if isinstance(self._forward, torch.nn.Module):
+            self._forward.to(observation.y.device)
+        shape = (1, *self.shape)
+        try_out(self.forward, shape, observation.y)
+        self._response = response(self.forward, shape, observation.y.device)
+        if self._response:
+            self._warn_of_scale(float(observation.y.abs().double().norm()), self._response[0])
+
+    def _warn_of_scale(self, ours: float, made: float) -> None:
+        """Warn where y is of another size than what A makes of values that fill the range of x."""
+        times = ours / made if made else 1.0
+        if not 1e-3 < times < 10 and times:
+            low, high = self.layout.low, self.layout.high
+            warn(
+                f"y is {times:.2g} times as large as what forward makes of random values in [{low:g}, {high:g}], in "
+                "which the image will lie; give data_range=, the image's range, or bring y and forward to one scale"
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return A x, with x in the operator's range."""
+        low, high = self.layout.low, self.layout.high
+        return self._operator(x if (low, high) == (0.0, 1.0) else low + (high - low) * x)
+
+    def compose(self, x: Tensor) -> Tensor:
+        """Return x itself."""
+        return x
+
+    def output(self, x: Tensor) -> Any:
+        """Return the image as float32 of `shape`: an array where y is one, a tensor on y's device otherwise."""
+        image = images.from_tensor(x, self.layout)
+        return image.to(self._y.device) if isinstance(image, Tensor) else image
+
+    def clean(self, reference: Any) -> Tensor:
+        """Return a reference of `shape` as x."""
+        layout = images.describe(
+            reference,
+            channel_axis=self.layout.channel_axis,
+            data_range=(self.layout.low, self.layout.high),
+            name="reference",
+        )
+        check_size(layout, self.shape)
+        return images.to_tensor(reference, layout, name="reference")
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return shape and operator: what it makes of noise, or its name if it is random itself."""
+        name = getattr(self._forward, "__qualname__", type(self._forward).__qualname__)
+        return {
+            "shape": list(self.shape),
+            "data_range": [self.layout.low, self.layout.high],
+            **({"response": self._response} if self._response else {"operator": name}),
+        }
+
+
+def _on_cpu(values: Any) -> Tensor:
+    """Return an array or tensor of any byte order as a float32 or complex64 tensor in memory of its own."""
+    if isinstance(values, Tensor):
+        return values.detach().to("cpu", torch.complex64 if values.is_complex() else torch.float32, copy=True)
+    return torch.from_numpy(np.array(values, np.complex64 if np.iscomplexobj(values) else np.float32, order="C"))

@@ -157,7 +157,8 @@ class Fit:
             and not (self._view.settled or self.settings.optimize_code)
         ):
             self._watch.settle(self)  # what goes into the code cannot be taken back
-            code.renew(self.code, self.settings.frame, self.task, self.y, self.current)
+            passed = self.iteration // self.settings.tiles
+            code.renew(self.code, self.settings.frame, self.task, self.y, self.current, passed)
         if self._view.settles(self.iteration, self._goal):
             self._watch.settle(self)
             self._view.settle(self.network, self.code, self.settings.dtype, self.iteration)

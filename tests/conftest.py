@@ -1,4 +1,4 @@
-"""What several test files share. Nothing here changes a global setting (threads, seeds, flags)."""
+"""What several test files share. Nothing here changes a global setting (seeds, flags)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import skimage.data
+import torch
+
+from dip import devices
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each of pytest-xdist's processes its share of the cores: threads that wait for each other take long."""
+    count = os.environ.get("PYTEST_XDIST_WORKER_COUNT")
+    if count is not None:
+        torch.set_num_threads(max(1, devices.cores() // int(count)))
 
 
 @pytest.fixture(scope="session", autouse=True)

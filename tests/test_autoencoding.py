@@ -116,15 +116,32 @@ def test_of_missing_pixels_it_is_the_average_with_the_known_ones_put_back(shape)
     assert torch.equal(fit.code[:, channels:], noise)
 
 
+@pytest.mark.parametrize("tile", [None, 32])
+def test_a_picture_that_grows_has_its_scale_after_so_many_iterations(tile):
+    task, weight = holes((40, 36))
+    code = Autoencoding(scale=0.5, noise=2, renewed=2, grown=4)
+    fit = dip.Fit(task, **{**SMALL, "code": code, "tile": tile})
+    frame, channels, tiles = fit.settings.frame, fit.y.shape[1], fit.settings.tiles
+    assert (tiles > 1) == bool(tile)
+    assert not fit.code[:, :channels].any()
+    for scale in (0.25, 0.5, 0.5):  # it stops growing
+        while fit.iteration % (2 * tiles) or not fit.iteration:
+            fit.step()
+        mixed = weight * fit.y + (1 - weight) * fit.current
+        fit.step()
+        torch.testing.assert_close(fit.code[:, :channels], scale * frame.extend(about_zero(mixed)))
+
+
 def test_the_code_has_the_known_pixels_also_where_the_result_has_not():
     codes = [dip.fit(holes(keep_known=keep)[0], iters=4, **SMALL).code for keep in (True, False)]
     assert torch.equal(*codes)
 
 
 def test_a_resumed_fit_of_missing_pixels_goes_on_bit_for_bit(tmp_path):
-    whole = dip.fit(holes()[0], iters=6, **SMALL)
-    dip.fit(holes()[0], iters=2, checkpoint=tmp_path / "a.ckpt", **SMALL)
-    resumed = dip.fit(holes()[0], iters=6, resume=tmp_path / "a.ckpt", **SMALL)
+    options = {**SMALL, "code": Autoencoding(noise=2, renewed=2, grown=6)}
+    whole = dip.fit(holes()[0], iters=9, **options)
+    dip.fit(holes()[0], iters=3, checkpoint=tmp_path / "a.ckpt", **options)
+    resumed = dip.fit(holes()[0], iters=9, resume=tmp_path / "a.ckpt", **options)
     assert torch.equal(whole.picture, resumed.picture)
 
 
@@ -231,7 +248,9 @@ def test_both_are_refused_where_they_mean_nothing():
         dip.Fit(enlarging(), **QUICK, consistent="yes")
     with pytest.raises(ValueError, match="drawn from a first picture"):
         Autoencoding().draw(Frame.around((8, 8), (8, 8)), torch.Generator())
-    for wrong in ({"scale": 0}, {"noise": -1}, {"renewed": 2.5}):
+    with pytest.raises(ValueError, match=r"grown=9: .*never renewed"):
+        Autoencoding(renewed=0, grown=9)
+    for wrong in ({"scale": 0}, {"noise": -1}, {"renewed": 2.5}, {"grown": -1}):
         with pytest.raises((ValueError, TypeError), match=f"{next(iter(wrong))} must be"):
             Autoencoding(**wrong)
 

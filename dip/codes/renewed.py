@@ -37,8 +37,8 @@ class _Renewed:
         """Return the code of a fit, and the picture that it is drawn from, of what was observed."""
         raise NotImplementedError
 
-    def renew(self, z: Tensor, frame: Frame, task: Any, y: Tensor, average: Tensor) -> None:
-        """Make the pictures in z anew, of what was observed and the average of the outputs."""
+    def renew(self, z: Tensor, frame: Frame, task: Any, y: Tensor, average: Tensor, iteration: int) -> None:
+        """Make the pictures in z anew, of what was observed and the average of the outputs after so many iterations."""
         raise NotImplementedError
 
 
@@ -105,7 +105,7 @@ class Denoised(_Renewed):
         """Return the code with the level of the noise, and the noisy picture itself."""
         return replace(self, level=self.level or max(noise_level(y), 1e-6)), y
 
-    def renew(self, z: Tensor, frame: Frame, task: Any, y: Tensor, average: Tensor) -> None:
+    def renew(self, z: Tensor, frame: Frame, task: Any, y: Tensor, average: Tensor, iteration: int) -> None:
         """Make the pictures of the Wiener filter in z anew, with the average of the outputs as the pilot."""
         assert self.level is not None  # see `begun`
         filtered = torch.cat(guides.wiener(y, average, self.level, _GAINS), dim=1)
@@ -143,6 +143,10 @@ class Autoencoding(_Renewed):
     renewed : int, default 25
         After how many iterations the picture is made anew, again and again (in a fit in crops: of each tile, and not
         after its statistics are frozen); 0 = never.
+    grown : int, default 0
+        After how many iterations (of each tile) the picture has its scale. It begins with nothing and becomes stronger
+        with each renewal: what is finer than the first picture can tell, such as thin letters half of which is missing,
+        is found from the noise beside it, as from a code of noise, and the picture comes when it is worth it.
     image_channels, factor : int, optional
         Channels of the picture, and how many times larger it is than what was observed; a fit fills them in.
 
@@ -158,7 +162,14 @@ class Autoencoding(_Renewed):
     """
 
     renewed: int = 25
+    grown: int = 0
     factor: int = field(default=1, repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        non_negative_int(self.grown, "grown")
+        if self.grown and not self.renewed:
+            raise ValueError(f"grown={self.grown}: a picture that is never renewed (renewed=0) cannot grow")
 
     @property
     def channels(self) -> int:
@@ -169,19 +180,20 @@ class Autoencoding(_Renewed):
         """Return z of a first picture (1, image_channels, inner_height, inner_width) (see `Code.draw`)."""
         if picture is None:
             raise ValueError("an Autoencoding code is drawn from a first picture; in a fit it is made by the task")
-        return _beside_noise(self._scaled(picture, frame), self.noise, frame, generator)
+        return _beside_noise(self._scaled(picture, frame, 0), self.noise, frame, generator)
 
     def begun(self, task: Any, y: Tensor) -> tuple[Self, Tensor]:
         """Return the code, and the picture that the task makes of what was observed."""
         return self, task.consistent(None, y)
 
-    def renew(self, z: Tensor, frame: Frame, task: Any, y: Tensor, average: Tensor) -> None:
+    def renew(self, z: Tensor, frame: Frame, task: Any, y: Tensor, average: Tensor, iteration: int) -> None:
         """Put the average of the outputs into z, corrected."""
         with torch.no_grad():
-            z[:, : self.image_channels] = self._scaled(task.consistent(average, y), frame)
+            z[:, : self.image_channels] = self._scaled(task.consistent(average, y), frame, iteration)
 
-    def _scaled(self, picture: Tensor, frame: Frame) -> Tensor:
-        return _about_zero(picture, frame, (4 / self.factor) ** 0.75 if self.scale is None else self.scale)
+    def _scaled(self, picture: Tensor, frame: Frame, iteration: int) -> Tensor:
+        scale = (4 / self.factor) ** 0.75 if self.scale is None else self.scale
+        return _about_zero(picture, frame, scale * min(1.0, iteration / self.grown) if self.grown else scale)
 
 
 _GAINS = (0.5, 1.0)  # of the light and of the full filter

@@ -103,11 +103,19 @@ def save(figure: Any, path: Path) -> None:
     figure.savefig(path, dpi=90)
 
 
+def _short(label: str) -> str:
+    """Return a label that leaves room for the bars, such as that of a method which has a path in its name."""
+    return label if len(label) <= _LONGEST else f"{label[: _LONGEST // 2]}…{label[-_LONGEST // 2 :]}"
+
+
+_LONGEST = 60
+
+
 def chart(path: Path, title: str, groups: dict[str, dict[str, float | None]], label: str) -> None:
     """Draw horizontal bars: of each group its entries, with their values beside them."""
     from matplotlib.figure import Figure
 
-    entries = [(f"{group}: {name}", value) for group, each in groups.items() for name, value in each.items()]
+    entries = [(_short(f"{group}: {name}"), value) for group, each in groups.items() for name, value in each.items()]
     figure = Figure(figsize=(8, 1.2 + 0.3 * len(entries)), layout="constrained")
     axis = figure.subplots()
     values = [value or 0.0 for _, value in entries]

@@ -16,7 +16,9 @@ from dip.trained import Recipe
 __all__ = ["Console", "one_line"]
 
 # Messages of the package name options as Python does; here they are those of the command line.
-_NAMES = "|".join([*Options.__annotations__, "iters", "resume", "data_range", *Recipe.__annotations__, "backend"])
+_NAMES = "|".join(
+    [*Options.__annotations__, "iters", "resume", "data_range", "earliest", *Recipe.__annotations__, "backend"]
+)
 _CALL = r"[A-Za-z_]\w*\([^()]*\)"  # as in Denoised(noise=8): stays as it is
 _OPTION = re.compile(rf"{_CALL}|(?<![\w/\\.-])({_NAMES})=(?:\"([\w.:-]+)\"|'([\w.:-]+)'| )?")
 _CHANNELS = re.compile(r'network=\{"down": \[(\d+)\] \* (\d), "up": \[\d+\] \* \d\}')

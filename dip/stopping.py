@@ -117,11 +117,11 @@ def warn_if_past(path: str | os.PathLike[str] | None, done: int, iters: int) -> 
 
 def warn_if_blind(rule: Rule | None, iters: int) -> None:
     """Warn where a rule would look at nothing in so many iterations."""
-    first = 0 if rule is None else rule.first
-    if iters < first:
+    if rule is not None and iters < rule.first:
+        cause = "earliest" if rule.first == rule.earliest else "window"
         warn(
-            f"{type(rule).__name__} looks at nothing before iteration {first}, so with {iters} iterations it does "
-            "nothing; give more of them, or a rule with a smaller earliest (and window, where it has one)",
+            f"{type(rule).__name__} looks at nothing before iteration {rule.first}, so with iters={iters} it does "
+            f"nothing; give more iterations, or a rule with a smaller {cause}=",
         )
 
 

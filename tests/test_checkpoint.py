@@ -359,7 +359,7 @@ def test_a_fit_made_directly_keeps_the_checkpoint_of_another(tmp_path):
     [
         (lambda x: x * 1, lambda x: x.flip(-1)),
         (lambda x: x * 1, lambda x: x * 1.1),
-        (lambda x: torch.fft.fft2(x), lambda x: torch.fft.ifft2(x)),
+        (lambda x: torch.fft.fft2(x, norm="ortho"), lambda x: torch.fft.ifft2(x, norm="ortho")),
     ],
 )
 def test_refused_for_another_operator_of_the_same_name(tmp_path, forward, other):

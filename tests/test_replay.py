@@ -778,6 +778,7 @@ class StandIn:
         monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stand_in.current[-1])
         monkeypatch.setattr(torch.cuda, "default_stream", lambda device: "default")
         monkeypatch.setattr(devices, "_streams", {})
+        monkeypatch.setattr(devices, "_for_threads", {})
         monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
         monkeypatch.setattr(torch.cuda, "graph", Capture)
         return recorder.CudaGraphs(torch.device("cuda:1"))

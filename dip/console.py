@@ -16,9 +16,8 @@ from dip.trained import Recipe
 __all__ = ["Console", "one_line"]
 
 # Messages of the package name options as Python does; here they are those of the command line.
-_NAMES = "|".join(
-    [*Options.__annotations__, "iters", "resume", "data_range", "earliest", *Recipe.__annotations__, "backend"]
-)
+_OTHERS = ("iters", "resume", "data_range", "earliest", "backend")
+_NAMES = "|".join([*Options.__annotations__, *_OTHERS, *Recipe.__annotations__])
 _CALL = r"[A-Za-z_]\w*\([^()]*\)"  # as in Denoised(noise=8): stays as it is
 _OPTION = re.compile(rf"{_CALL}|(?<![\w/\\.-])({_NAMES})=(?:\"([\w.:-]+)\"|'([\w.:-]+)'| )?")
 _CHANNELS = re.compile(r'network=\{"down": \[(\d+)\] \* (\d), "up": \[\d+\] \* \d\}')
@@ -108,7 +107,7 @@ def one_line(message: object) -> str:
     text = text.replace("code=dip.codes.Image(picture)", "--code-image FILE")
     text = text.replace("; raise max_pixels if you trust the file", "; make it smaller, or restore a crop of it")
     text = text.replace("(False) in the mask of dip.inpaint", "(black) in the --mask of dip inpaint")
-    return _OPTION.sub(_as_option, text)
+    return _OPTION.sub(_as_option, text).rstrip()
 
 
 def _as_option(found: re.Match[str]) -> str:

@@ -269,12 +269,10 @@ def test_a_rule_of_ones_own_sees_the_data_loss_of_good_iterations_only():
 
 
 def test_a_fit_too_short_for_its_rule_is_told():
-    with pytest.warns(
-        RuntimeWarning,
-        match="WindowedVariance looks at nothing before iteration 400, so with iters=2 .* smaller earliest=",
-    ):
+    said = "WindowedVariance looks at nothing before iteration"
+    with pytest.warns(RuntimeWarning, match=f"{said} 400, so with iters=2 .* smaller earliest="):
         quick_fit(iters=2, stop=WindowedVariance())
-    with pytest.warns(RuntimeWarning, match="WindowedVariance looks at nothing before iteration 9, .* smaller window="):
+    with pytest.warns(RuntimeWarning, match=f"{said} 9, .* smaller window="):
         quick_fit(iters=8, stop=WindowedVariance(9, earliest=2))
     quick_fit(iters=2, stop=WindowedVariance(2, earliest=2))  # a warning is an error here
     quick_fit(iters=1, stop=Discrepancy(0.1, earliest=1))

@@ -238,7 +238,8 @@ def gain(observation: torch.Tensor) -> torch.Tensor | None:
     Tensor or None
         A power of two (so that nothing is rounded), float32, on y's device; None from a root mean square of 0.01 on.
     """
-    seen = observation[observation != 0].abs().double()
+    size = observation.detach().abs().cpu().double()  # not every device has float64
+    seen = size[size != 0]
     power = float(seen.square().mean()) if seen.numel() else 0.0
     if not 0 < power < 1e-4:
         return None

@@ -143,6 +143,7 @@ _PRESETS = (
         "single pixels missing at random, in a small part of the time",
         2000,
         _net((64,) * 5, (4,) * 5, upsampling="nearest"),
+        code=Autoencoding(scale=0.2, grown=1000),
         jitter=0.01,
     ),
     Preset(

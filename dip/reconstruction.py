@@ -126,7 +126,7 @@ class Reconstruct:
         try_out(self.forward, shape, observation.y)
         self._response = response(self.forward, shape, observation.y.device)
         if self._response:
-            self._warn_of_scale(float(observation.y.abs().double().norm()), self._response[0])
+            self._warn_of_scale(float(observation.y.abs().cpu().double().norm()), self._response[0])
 
     def _warn_of_scale(self, ours: float, made: float) -> None:
         """Warn where y is of another size than what A makes of values that fill the range of x."""

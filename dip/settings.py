@@ -399,6 +399,9 @@ def _stop(stop: Any, loss: losses.Loss, task: str) -> Rule | None:
 
 def _network(network: Any, preset: presets.Preset, inputs: int, outputs: int, seed: int) -> nn.Module:
     if isinstance(network, nn.Module):
+        wrong = {p.dtype for p in network.parameters()} & {torch.float64, torch.float16}
+        if wrong:
+            raise TypeError(f"the network's weights are in {wrong.pop()}; a fit is in float32: pass network.float()")
         return network
     name, options = preset.network, dict(preset.options)
     if isinstance(network, str):

@@ -268,6 +268,8 @@ OPTIONS = {
         ["unknown option 'data_rnge'", "did you mean 'data_range'"]),
     "argument of the task": (lambda: dip.fit(dip.Denoise(RGB), data_range=1), TypeError,
         ["data_range belongs to the task", "Denoise(..., data_range=...)"]),
+    "network in another precision": (lambda: dip.fit(dip.Denoise(RGB), network=Halving().double(), iters=1), TypeError,
+        ["weights are in torch.float64", "network.float()"]),
     "network for even sizes": (lambda: dip.fit(dip.Denoise(RGB), network=Halving(), iters=1), ValueError,
         ["padded_size(height, width)"]),
     "seed as float": (denoise(seed=1.5), TypeError, ["seed must be", "1.5"]),

@@ -16,7 +16,7 @@ from dip.trained import Recipe
 __all__ = ["Console", "one_line"]
 
 # Messages of the package name options as Python does; here they are those of the command line.
-_OTHERS = ("iters", "resume", "data_range", "earliest", "backend")
+_OTHERS = ("iters", "resume", "data_range", "earliest", "kernel_sigma", "backend")
 _NAMES = "|".join([*Options.__annotations__, *_OTHERS, *Recipe.__annotations__])
 _CALL = r"[A-Za-z_]\w*\([^()]*\)"  # as in Denoised(noise=8): stays as it is
 _OPTION = re.compile(rf"{_CALL}|(?<![\w/\\.-])({_NAMES})=(?:\"([\w.:-]+)\"|'([\w.:-]+)'| )?")

@@ -293,6 +293,8 @@ class SuperResolve(_ImageTask):
     ) -> None:
         super().__init__(image, data_range=data_range, channel_axis=channel_axis)
         self.factor = positive_int(factor, "factor")
+        if kernel_sigma is not None and kernel != "gaussian":
+            raise ValueError(f"kernel_sigma={kernel_sigma} is for the kernel gaussian, not for {kernel}; leave it out")
         self._operator = self._downsample = Downsample(self.factor, kernel=kernel, phase=phase, sigma=kernel_sigma)
 
     @property

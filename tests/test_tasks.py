@@ -259,7 +259,7 @@ def test_the_width_of_a_gaussian_reaches_the_operator():
     x = torch.rand(1, 1, 12, 16)
     assert torch.equal(task.forward(x), dip.operators.Downsample(2, "gaussian", sigma=0.8)(x))
     assert dip.super_resolve(small, 2, kernel="gaussian", kernel_sigma=0.8, iters=1, **QUICK).shape == (12, 16)
-    with pytest.raises(ValueError, match=r"sigma=0\.8 means nothing to the box kernel"):
+    with pytest.raises(ValueError, match=r"kernel_sigma=0\.8 is for the kernel gaussian, not for box"):
         dip.SuperResolve(small, 2, kernel="box", kernel_sigma=0.8)
 
 

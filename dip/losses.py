@@ -21,7 +21,19 @@ import torch.nn.functional as F
 from dip.errors import positive_float, shown, unknown
 from dip.networks import squares
 
-__all__ = ["L1", "MSE", "Huber", "Loss", "Penalty", "TotalVariation", "check_weight", "checked", "create", "gain"]
+__all__ = [
+    "L1",
+    "MSE",
+    "Huber",
+    "Loss",
+    "Penalty",
+    "TotalVariation",
+    "check_weight",
+    "checked",
+    "create",
+    "gain",
+    "norm",
+]
 
 Loss = Callable[..., torch.Tensor]
 """A data loss: ``loss(prediction, observation, weight=None)``, or without weight, returning a real scalar."""
@@ -238,12 +250,16 @@ def gain(observation: torch.Tensor) -> torch.Tensor | None:
     Tensor or None
         A power of two (so that nothing is rounded), float32, on y's device; None from a root mean square of 0.01 on.
     """
-    size = observation.detach().abs().cpu().double()  # not every device has float64
-    seen = size[size != 0]
-    power = float(seen.square().mean()) if seen.numel() else 0.0
+    power = norm(observation) ** 2 / max(1, int(observation.count_nonzero()))
     if not 0 < power < 1e-4:
         return None
     return torch.tensor(2.0 ** min(round(-math.log2(power)), 60), device=observation.device)
+
+
+def norm(values: torch.Tensor) -> float:
+    """Return the Euclidean norm of real or complex values, added up in float64."""
+    values = values.detach().cpu()  # not every device has float64
+    return float(torch.linalg.vector_norm(values, dtype=torch.promote_types(values.dtype, torch.float64)))
 
 
 def check_weight(weight: torch.Tensor, shape: tuple[int, ...]) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dip import images
 from dip.errors import positive_int, shown, warn
-from dip.losses import check_weight
+from dip.losses import check_weight, norm
 from dip.operators import as_operator
 from dip.operators.stacked import Stacked, end_to_end, parts
 from dip.operators.trial import response, try_out
@@ -126,7 +126,7 @@ class Reconstruct:
         try_out(self.forward, shape, observation.y)
         self._response = response(self.forward, shape, observation.y.device)
         if self._response:
-            self._warn_of_scale(float(observation.y.abs().cpu().double().norm()), self._response[0])
+            self._warn_of_scale(norm(observation.y), self._response[0])
 
     def _warn_of_scale(self, ours: float, made: float) -> None:
         """Warn where y is of another size than what A makes of values that fill the range of x."""

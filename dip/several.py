@@ -166,7 +166,7 @@ class _Group:
         self._threads, self._share = torch.get_num_threads(), threads(at_once)
         self._begun: deque[tuple[Fit, Future[None]]] = deque()
         self._seen: WeakSet[Fit] = WeakSet()
-        self._checkpoints: set[Path | None] = set()
+        self._checkpoints: set[Path] = set()
         self._more, self.interrupted = True, False
         self._own, self._numbers = threading.local(), itertools.count()
         self._pool = ThreadPoolExecutor(at_once, "dip", self._begin)
@@ -223,12 +223,12 @@ class _Group:
                 raise ValueError(f"fits holds one fit twice: {fit!r}; make one for each run")
             if any(fit.network is one.network for one, _ in self._begun):
                 raise ValueError(f"fits holds two fits that train one network, the second {fit!r}; give each its own")
-            place = fit.settings.checkpoint and fit.settings.checkpoint.resolve()
-            if place in self._checkpoints:
-                raise ValueError(
-                    f"fits holds two fits with checkpoint={str(place)!r}, the second {fit!r}; give each its own"
-                )
-            self._checkpoints |= {place} - {None}
+            if fit.settings.checkpoint is not None:
+                place = fit.settings.checkpoint.resolve()
+                if place in self._checkpoints:
+                    said = f"fits holds two fits with checkpoint={str(place)!r}, the second {fit!r}; give each its own"
+                    raise ValueError(said)
+                self._checkpoints.add(place)
             warn_if_blind(fit.settings.stop, fit.iteration + (self._iters or fit.settings.iters))
             self._seen.add(fit)
             theirs = torch.cuda.current_stream(fit.device) if fit.device.type == "cuda" else None

@@ -77,7 +77,7 @@ class _ImageTask:
         if _same_type(reference, self.layout):
             x = self._as_x(reference, ours)
             highest = float(x.max())
-            if "float" in images.dtype_name(self.layout.dtype) and 0 < highest < 0.02:
+            if _holds_floats(self.layout) and 0 < highest < 0.02:
                 warn(
                     f"the reference is next to black: it ends at {highest:.2g} of the image's range, {ours}; floats "
                     "are compared as they are, so bring both to one scale"
@@ -100,9 +100,10 @@ class _ImageTask:
 
 def _warn_of_range(y: Tensor, layout: images.Layout) -> None:
     """Warn where the values suggest another clean range than the one that is taken."""
+    highest = float(y.max())
     if images.dtype_name(layout.dtype) == "uint16":
         # 8, 10, 12 or 14 bits in 16 are too dark to be fitted in the usual time
-        value = round(float(y.max()) * layout.high)
+        value = round(highest * layout.high)
         bits = next((bits for bits in (8, 10, 12, 14) if 0 < value < 2**bits), None)
         if bits is not None and not layout.range_given:
             warn(
@@ -110,8 +111,7 @@ def _warn_of_range(y: Tensor, layout: images.Layout) -> None:
                 f"bits), give data_range={2**bits - 1}: as it is, it is taken for a very dark picture"
             )
         return
-    highest = float(y.max())
-    if "float" in images.dtype_name(layout.dtype) and 0 < highest < 0.1 and not layout.range_given:
+    if _holds_floats(layout) and 0 < highest < 0.1 and not layout.range_given:
         warn(
             f"the image's values end at {highest:.3g}, and the white of floats is 1; if its white is another, give "
             "data_range=: as it is, it is taken for a very dark picture"
@@ -124,6 +124,10 @@ def _warn_of_range(y: Tensor, layout: images.Layout) -> None:
             f"in which the result will lie; they go from {low:.3g} to {high:.3g}: if that is not noise, give "
             "data_range=(black, white) of the clean image"
         )
+
+
+def _holds_floats(layout: images.Layout) -> bool:
+    return "float" in images.dtype_name(layout.dtype)
 
 
 def _copied(image: Any) -> Any:

@@ -101,6 +101,13 @@ FIGURES = {
     "set5-x8-bicubic": _enlarged("set5", 8, 24.37, 25.89, "bicubic"),
     "set14-x8": _enlarged("set14", 8, 23.10, 24.15),
     "set14-x8-bicubic": _enlarged("set14", 8, 23.10, 24.15, "bicubic"),
+    "set5-deblur-256": Figure(
+        "Set5, the middle 256 x 256, blurred by a Gaussian of 1.6 pixels, noise of sigma 2",
+        "set5",
+        "deblur",
+        ("fast", "paper", "richardson-lucy", "wiener"),
+        size=256,
+    ),
     "set11-50": _missing(0.5, 33.48),
     "set11-70": _missing(0.7, 28.50),
     "set11-90": _missing(0.9, 24.34),

@@ -21,13 +21,14 @@ from dip._version import __version__
 from dip.checkpoint import CheckpointError
 from dip.guard import DivergenceError
 from dip.reconstruction import Reconstruct
-from dip.restore import denoise, fit, inpaint, reconstruct, super_resolve
+from dip.restore import deblur, denoise, fit, inpaint, reconstruct, super_resolve
 from dip.several import run_all
 from dip.solver import Fit
-from dip.tasks import Denoise, Inpaint, SuperResolve
+from dip.tasks import Deblur, Denoise, Inpaint, SuperResolve
 
 __all__ = [
     "CheckpointError",
+    "Deblur",
     "Denoise",
     "DivergenceError",
     "Fit",
@@ -39,6 +40,7 @@ __all__ = [
     "callbacks",
     "codes",
     "datasets",
+    "deblur",
     "degradations",
     "denoise",
     "devices",

@@ -1,4 +1,4 @@
-"""The command line: `dip denoise`, `inpaint`, `super-resolve`, `train`, `models`, `benchmark`, `presets`, ..."""
+"""The command line: `dip denoise`, `inpaint`, `super-resolve`, `deblur`, `train`, `models`, `benchmark`, ..."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from dip import arguments, commands, comparison, demo, place_arguments, train_arguments, train_command
+from dip import (
+    arguments,
+    benchmark_arguments,
+    commands,
+    comparison,
+    demo,
+    place_arguments,
+    train_arguments,
+    train_command,
+)
 from dip._version import __version__
 from dip.console import Console
 from dip.errors import unknown
@@ -25,7 +34,8 @@ examples:
   dip demo                                              see what it does, in about a minute
   dip denoise photo.png -o restored.png
   dip inpaint photo.png --mask known.png -o restored.png
-  dip super-resolve small.png --factor 4 -o large.png"""
+  dip super-resolve small.png --factor 4 -o large.png
+  dip deblur cells.tif --psf psf.tif -o sharp.tif --preset fast"""
 
 _STATUS = """\
 exit status: 0; 1 if a picture failed; 2 if the command was wrong; 130 after Ctrl-C (the picture so far is
@@ -82,6 +92,18 @@ examples:
   dip super-resolve small.png --factor 4 -o large.png
   dip super-resolve small.png --factor 4 -o large.png --preset fast    better, and in a small part of the time
   dip super-resolve small.png --factor 2 --kernel box -o large.png"""
+
+_DEBLUR = f"""\
+Deconvolve a picture, or every picture in a folder, whose point spread function (PSF) is known: the image of a point,
+measured or a Gaussian.
+
+{_FILES}"""
+
+_DEBLUR_EXAMPLES = """\
+examples:
+  dip deblur cells.tif --psf psf.tif -o sharp.tif
+  dip deblur cells.tif --psf psf.tif -o sharp.tif --preset fast        better, and in a small part of the time
+  dip deblur photo.png --psf-sigma 1.6 -o sharp.png --preset fast"""
 
 _TRAIN = """\
 Train a denoiser on pictures, for comparison with a fit (dip denoise --backend trained). OUT is a folder that gets the
@@ -250,7 +272,16 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
         _SUPER_RESOLVE_EXAMPLES,
         _STATUS,
     )
-    for one in (denoise, inpaint, enlarge):
+    sharpen = command(
+        "deblur",
+        commands.restore,
+        "deconvolve, with a known blur",
+        "IN (--psf FILE | --psf-sigma X) -o OUT [options]",
+        _DEBLUR,
+        _DEBLUR_EXAMPLES,
+        _STATUS,
+    )
+    for one in (denoise, inpaint, enlarge, sharpen):
         group = arguments.add_files(one)
         if one is denoise:
             arguments.add_backend(one)
@@ -258,6 +289,9 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
             arguments.add_mask(group)
         if one is enlarge:
             arguments.add_factor(group)
+        if one is sharpen:
+            arguments.add_psf(group)
+            arguments.add_consistent(group)
         arguments.add_fit(one)
         arguments.add_stop(one)
         arguments.add_long(one)
@@ -279,7 +313,7 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
     command("models", commands.show_models, "list the trained models", "", text)
     text = "List the settings by task and name: the experiments of the paper."
     one = command("presets", commands.show_presets, "list the settings by name", "[TASK]", text)
-    one.add_argument("task", nargs="?", metavar="TASK", help="denoise, inpaint, super-resolve or reconstruct")
+    one.add_argument("task", nargs="?", metavar="TASK", help="denoise, inpaint, super-resolve, deblur or reconstruct")
     text = "Print versions, devices with their precision and free memory, and the number of threads."
     one = command("info", commands.info, "versions, devices, threads, memory", "[--size HxW]", text)
     one.add_argument(
@@ -296,7 +330,7 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
         _BENCHMARK_EXAMPLES,
         _BENCHMARK_STATUS,
     )
-    arguments.add_benchmark(one)
+    benchmark_arguments.add(one)
     place_arguments.add(one)
     for one in found.choices.values():
         one.add_argument("--traceback", action="store_true", help="show where in the program an error arose")

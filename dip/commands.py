@@ -33,15 +33,16 @@ from dip import (
 from dip.checkpoint import check_free
 from dip.codes import Image
 from dip.console import Console, one_line
-from dip.errors import unknown
+from dip.errors import positive_float, unknown
 from dip.folder import Folder
 from dip.job import Restoration
+from dip.operators import gaussian_psf
 from dip.order import EXPECTED, Failure, FitOrder, Job, Order, failing
 from dip.parcels import Parcel
 from dip.problem import Problem
 from dip.settings import Options
 from dip.storage import check_place, same
-from dip.tasks import Denoise, Inpaint, SuperResolve
+from dip.tasks import Deblur, Denoise, Inpaint, SuperResolve
 from dip.trained_job import Application, TrainedOrder
 from dip.work import Work, summary, write_report
 
@@ -51,9 +52,9 @@ _PACKAGES = ("scikit-image", "pillow", "imageio", "tifffile", "scipy", "safetens
 
 
 def restore(args: argparse.Namespace, console: Console) -> int:
-    """Denoise, inpaint or super-resolve a picture or a folder of them."""
-    mask = getattr(args, "mask", None)
-    for path in (args.input, mask, args.reference, args.resume, args.code_image):
+    """Denoise, inpaint, super-resolve or deblur a picture or a folder of them."""
+    mask, psf = getattr(args, "mask", None), getattr(args, "psf", None)
+    for path in (args.input, mask, psf, args.reference, args.resume, args.code_image):
         if path is not None and not path.exists():
             raise FileNotFoundError(f"{path} does not exist; check the name and the folder")
     whole_folder = args.input.is_dir()
@@ -72,6 +73,8 @@ def restore(args: argparse.Namespace, console: Console) -> int:
         for name in place_arguments.PLACES:
             if getattr(args, name):
                 raise ValueError(f"--{name} is for a folder and {args.input} is one picture; leave it out")
+    if args.command == "deblur":
+        args.blurred_by = _psf(args)  # the pixels, as workers need not see the file
     order, begin = _backend(_checked_here(args))
     if isinstance(order, FitOrder):
         settings = order.check()
@@ -107,6 +110,7 @@ def restore(args: argparse.Namespace, console: Console) -> int:
 
 # Options that do not change what becomes of a page.
 _ASIDE = {"input", "output", "reference", "json", "force", "quiet", "run", "traceback", *place_arguments.PLACES}
+_FILES = ("mask", "psf", "model")  # options that may name a file, of which the content counts
 
 
 def _restore_stack(args: argparse.Namespace, console: Console) -> int:
@@ -125,8 +129,8 @@ def _restore_stack(args: argparse.Namespace, console: Console) -> int:
         return restore(argparse.Namespace(**{**vars(args), "input": given, "output": done, "force": False}), console)
 
     options = {name: str(value) for name, value in sorted(vars(args).items()) if name not in _ASIDE}
-    for path in (mask, Path(getattr(args, "model", None) or "")):
-        if path is not None and path.is_file():  # what is in it counts, too
+    for path in (Path(getattr(args, name, None) or "") for name in _FILES):
+        if path.is_file():
             options[str(path)] = stacks.digest(path)
     status = stacks.restored(stack, args.output, options, pages, console.say)
     if args.json is not None and not status:
@@ -295,6 +299,16 @@ def try_out(args: argparse.Namespace, console: Console) -> int:
     return 0 if finished else 130
 
 
+def _psf(args: argparse.Namespace) -> np.ndarray:
+    """Return the point spread function, (h, w), or (C, h, w) where its file has colours."""
+    if args.psf is None:
+        return gaussian_psf(positive_float(args.psf_sigma, "--psf-sigma"))
+    pixels = files.read(args.psf).pixels
+    if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():  # gray, saved in colour
+        pixels = pixels[..., 0]
+    return np.moveaxis(pixels, -1, 0) if pixels.ndim == 3 else pixels
+
+
 def _order(args: argparse.Namespace) -> FitOrder:
     """What the options come to."""
     command, data_range = args.command, args.data_range
@@ -305,6 +319,8 @@ def _order(args: argparse.Namespace) -> FitOrder:
         if command == "super-resolve":
             how = {"kernel": args.kernel, "kernel_sigma": args.kernel_sigma, "phase": args.phase}
             return SuperResolve(pixels, args.factor, **how, data_range=data_range)
+        if command == "deblur":
+            return Deblur(pixels, args.blurred_by, boundary=args.boundary, data_range=data_range)
         return Denoise(pixels, data_range=data_range)
 
     network: dict[str, Any] = {

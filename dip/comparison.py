@@ -18,7 +18,7 @@ __all__ = ["compare", "tell"]
 _DEFAULTS = {
     "denoise": ["fast", "nlm", "tv", "local-wiener"],
     "inpaint": ["paper", "biharmonic", "interpolation"],
-    "deblur": ["paper", "richardson-lucy", "wiener"],
+    "deblur": ["fast", "richardson-lucy", "wiener"],
 }
 _BUNDLED, _SIZE = "photographs", 128  # pixels: a first look is not to take long
 _LEAST = 16

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from dip.networks import squares
 __all__ = [
     "L1",
     "MSE",
+    "BackProjection",
     "Huber",
     "Loss",
     "Penalty",
@@ -140,6 +141,62 @@ class Huber:
 
 
 @dataclass(frozen=True)
+class BackProjection:
+    r"""Mean squared error after the operator has been undone, as far as it can be.
+
+    .. math:: E = \frac{1}{n} \left\| (A A^T + λ I)^{-1/2} (A x - y) \right\|^2
+
+    What A weakens, the fine of a blurred image, weighs as much as the rest, down to where λ says that y is noise: a fit
+    finds it in far fewer iterations than by the squared error of A x.
+
+    Parameters
+    ----------
+    damping : float, optional
+        λ > 0, beside the squared gain of A, which for a blur is 1 at most. By default it follows from the noise that is
+        found in y.
+    task : object, optional
+        Where A is; a fit fills it in. It has a method ``whitened(residual, damping)``: `dip.Deblur` has.
+
+    References
+    ----------
+    Tirer and Giryes, "Back-projection based fidelity term for ill-posed linear inverse problems", IEEE Transactions on
+    Image Processing 2020; in a deep image prior: Zukerman, Tirer, Giryes, "BP-DIP: a backprojection based deep image
+    prior", EUSIPCO 2020.
+    """
+
+    damping: float | None = None
+    task: Any = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.damping is not None:
+            object.__setattr__(self, "damping", positive_float(self.damping, "damping"))
+
+    def of(self, task: Any) -> BackProjection:
+        """Return the loss of a task.
+
+        Raises
+        ------
+        ValueError
+            The task cannot undo its operator.
+        """
+        if not hasattr(task, "whitened"):
+            raise ValueError(f"loss={self!r} undoes a blur: it is for dip.Deblur, not for {task.task}")
+        return replace(self, task=task)
+
+    def __call__(
+        self, prediction: torch.Tensor, observation: torch.Tensor, weight: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return the loss, parameters as for `MSE`, but without weights."""
+        if self.task is None:
+            raise RuntimeError(f"{self!r} belongs to no task; give it to dip.fit as loss=")
+        if weight is not None:
+            raise ValueError("the back-projection loss takes no weights; take another loss")
+        residual = _residual(prediction, observation)
+        whitened = self.task.whitened(residual, self.damping)
+        return whitened.square().mean()
+
+
+@dataclass(frozen=True)
 class TotalVariation:
     r"""Total variation as a penalty: weight times the mean length of the image's gradient.
 
@@ -195,7 +252,12 @@ class TotalVariation:
         return self.weight * length.mean()
 
 
-_LOSSES: dict[str, Callable[[], Loss]] = {"mse": MSE, "l1": L1, "huber": Huber}
+_LOSSES: dict[str, Callable[[], Loss]] = {
+    "mse": MSE,
+    "l1": L1,
+    "huber": Huber,
+    "back-projection": BackProjection,
+}
 
 
 def create(loss: str | Loss) -> Loss:
@@ -203,7 +265,7 @@ def create(loss: str | Loss) -> Loss:
 
     Parameters
     ----------
-    loss : {"mse", "l1", "huber"} or callable
+    loss : {"mse", "l1", "huber", "back-projection"} or callable
         A callable must accept ``(prediction, observation)``, and ``weight=`` where the task has weights
         (inpainting).
 

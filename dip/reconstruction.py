@@ -13,6 +13,7 @@ from dip import images
 from dip.errors import positive_int, shown, warn
 from dip.losses import check_weight, norm
 from dip.operators import as_operator
+from dip.operators.linear import Linear
 from dip.operators.stacked import Stacked, end_to_end, parts
 from dip.operators.trial import response, try_out
 from dip.problem import Observation
@@ -82,6 +83,8 @@ class Reconstruct:
         self._y, self._weight = y, weight
         self._forward = forward
         self._response: list[float] = []
+        self._linear: Linear | None = None
+        self._place = torch.device("cpu")
         self._operator = operator
         # Looked at for its layout only: it has the shape and takes no memory.
         one = np.ones((), np.float32)
@@ -123,6 +126,7 @@ class Reconstruct:
         if isinstance(self._forward, torch.nn.Module):
             self._forward.to(observation.y.device)
         shape = (1, *self.shape)
+        self._place, self._weights, self._linear = observation.y.device, observation.weight, None
         try_out(self.forward, shape, observation.y)
         self._response = response(self.forward, shape, observation.y.device)
         if self._response:
@@ -142,6 +146,28 @@ class Reconstruct:
         """Return A x, with x in the operator's range."""
         low, high = self.layout.low, self.layout.high
         return self._operator(x if (low, high) == (0.0, 1.0) else low + (high - low) * x)
+
+    def consistent(self, x: Tensor | None, y: Tensor, times: int = 10) -> Tensor:
+        """Return x, corrected by so many steps of least squares (`Linear.least_squares`); None is an image of 0.
+
+        Raises
+        ------
+        ValueError
+            A is not linear.
+        """
+        if self._linear is None:
+            try:
+                self._linear = Linear(self.forward, (1, *self.shape), self._place, self._weights)
+            except ValueError as error:
+                raise ValueError(
+                    f"{error}, and neither code=dip.codes.Autoencoding, which the preset fast has, nor consistent=True "
+                    "suits it; give code=dip.codes.Uniform(32), or leave consistent out"
+                ) from None
+        there = torch.zeros(1, *self.shape, device=self._place) if x is None else x.to(self._place)
+        with torch.no_grad():
+            rest = y.to(self._place) - self.forward(there)
+            made = there + self._linear.least_squares(rest, damping=_DAMPING, steps=times)
+        return made.to(y.device)
 
     def compose(self, x: Tensor) -> Tensor:
         """Return x itself."""
@@ -171,6 +197,9 @@ class Reconstruct:
             "data_range": [self.layout.low, self.layout.high],
             **({"response": self._response} if self._response else {"operator": name}),
         }
+
+
+_DAMPING = 0.01  # beside the largest eigenvalue
 
 
 def _on_cpu(values: Any) -> Tensor:

@@ -23,7 +23,7 @@ from dip.reconstruction import Reconstruct
 from dip.settings import Options, check_names
 from dip.solver import Fit
 from dip.stopping import warn_if_blind, warn_if_past
-from dip.tasks import DataRange, Denoise, Inpaint, SuperResolve
+from dip.tasks import DataRange, Deblur, Denoise, Inpaint, SuperResolve
 
 Array = TypeVar("Array", np.ndarray, Tensor)
 
@@ -40,7 +40,7 @@ def fit(
     Parameters
     ----------
     task : Problem
-        `dip.Denoise`, `dip.Inpaint`, `dip.SuperResolve` or `dip.Reconstruct`.
+        `dip.Denoise`, `dip.Inpaint`, `dip.SuperResolve`, `dip.Deblur` or `dip.Reconstruct`.
     iters : int, optional
         Iterations in all, those before a resumed checkpoint included; the preset's by default.
     resume : path, optional
@@ -225,6 +225,43 @@ def super_resolve(
             data_range=data_range,
             channel_axis=channel_axis,
         )
+
+    return _restore(image, task, channel_axis, iters, resume, options)
+
+
+def deblur(
+    image: Array,
+    psf: Any,
+    *,
+    iters: int | None = None,
+    resume: str | os.PathLike[str] | None = None,
+    boundary: str = "mirror",
+    data_range: DataRange = None,
+    channel_axis: int | None = None,
+    **options: Unpack[Options],
+) -> Array:
+    """Deconvolve one image whose point spread function is known, without training data.
+
+    Parameters
+    ----------
+    image, psf, boundary, data_range, channel_axis
+        See `Deblur`.
+    iters, resume, **options
+        See `denoise`; 2000 iterations by default.
+
+    Returns
+    -------
+    array
+        The restored image: same kind, shape, dtype and range.
+
+    Examples
+    --------
+    >>> sharp = dip.deblur(image, psf, preset="fast")  # doctest: +SKIP
+    """
+    check_names(dict(options), also=_own(deblur))
+
+    def task(one: Any) -> Problem:
+        return Deblur(one, psf, boundary=boundary, data_range=data_range, channel_axis=channel_axis)
 
     return _restore(image, task, channel_axis, iters, resume, options)
 

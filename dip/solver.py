@@ -35,7 +35,7 @@ class Fit:
     Parameters
     ----------
     task : Problem
-        `dip.Denoise`, `dip.Inpaint`, `dip.SuperResolve` or `dip.Reconstruct`.
+        `dip.Denoise`, `dip.Inpaint`, `dip.SuperResolve`, `dip.Deblur` or `dip.Reconstruct`.
     **options
         See `dip.settings.Options`.
 
@@ -80,6 +80,10 @@ class Fit:
         observation = task.load()
         reference, init = options.get("reference"), options.get("init")
         clean = None if reference is None else task.clean(reference)
+        self.device = s.device
+        self.y = observation.y.to(self.device)
+        self.weight = None if observation.weight is None else observation.weight.to(self.device)
+        task.place(Observation(self.y, self.weight))
         self._code, first, level = s.code, observation.y, 0.0
         if isinstance(self._code, codes.RENEWED):
             self._code, first = self._code.begun(task, observation.y)
@@ -88,10 +92,6 @@ class Fit:
             level = known or noise_level(observation.y)
         z = codes.draw(self._code, s.frame, s.code_seed, first)
 
-        self.device = s.device
-        self.y = observation.y.to(self.device)
-        self.weight = None if observation.weight is None else observation.weight.to(self.device)
-        task.place(Observation(self.y, self.weight))
         # Channels-last suits convolutions; LBFGS flattens the weights and needs them in the plain order.
         order = torch.contiguous_format if s.optimizer == "lbfgs" else torch.channels_last
         self.network = s.network.to(self.device, memory_format=order).train()  # type: ignore[call-overload]

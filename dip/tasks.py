@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from dip import guides, images, presets
+from dip.checkpoint import digest
 from dip.errors import positive_int, warn
-from dip.operators import Downsample, Identity
+from dip.noise import noise_level
+from dip.operators import Blur, Downsample, Identity
 from dip.problem import Observation
 
 DataRange = float | Sequence[float] | None
@@ -239,7 +241,7 @@ class Inpaint(_ImageTask):
 
     def consistent(self, x: Tensor | None, y: Tensor, times: int = 10) -> Tensor:
         """Return x with the known pixels put back, once; of None y with the others filled in (`guides.filled`)."""
-        weight: Any = self._observation.weight  # never None
+        weight = self._observation.weight.to(y.device)  # type: ignore[union-attr]  # never None
         return guides.filled(y, weight) if x is None else torch.lerp(x, y, weight)
 
     def output(self, x: Tensor) -> Any:
@@ -318,3 +320,78 @@ class SuperResolve(_ImageTask):
     def fingerprint(self) -> dict[str, Any]:
         """Return the size and the downsampler."""
         return {**super().fingerprint(), "operator": str(self._operator)}
+
+
+class Deblur(_ImageTask):
+    """Deconvolution: A = convolution with a known point spread function (PSF), y = A x + noise.
+
+    Parameters
+    ----------
+    image : ndarray or Tensor
+        The blurred image, as for `Denoise`.
+    psf : ndarray or Tensor, (h, w) or (C, h, w)
+        The image of a point, with its middle at pixel (h // 2, w // 2), for all channels or one for each: measured, or
+        such as `dip.operators.gaussian_psf(1.6)`. Its sum does not matter.
+    boundary : {"mirror", "nearest", "wrap", "zero"}, default "mirror"
+        What lies beyond the border of the image (see `dip.operators.Blur`).
+    data_range, channel_axis
+        As for `Denoise`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The image or the PSF is not of that kind, or the PSF is larger than the image.
+    """
+
+    task = "deblur"
+
+    def __init__(
+        self,
+        image: Any,
+        psf: Any,
+        *,
+        boundary: str = "mirror",
+        data_range: DataRange = None,
+        channel_axis: int | None = None,
+    ) -> None:
+        super().__init__(image, data_range=data_range, channel_axis=channel_axis)
+        self._operator = self._blur = Blur(psf, boundary=boundary)
+        given = self._blur.psf.shape
+        if len(given) == 3 and given[0] != self.layout.channels:
+            raise ValueError(
+                f"psf has {given[0]} channels and the image {self.layout.channels}; give (h, w), or as many"
+            )
+
+    @property
+    def support(self) -> int:  # type: ignore[override]
+        """How far the PSF reaches, in pixels."""
+        return self._blur.reach
+
+    def load(self) -> Observation:
+        """Return the observation as float32 in [0, 1], having found how strong its noise is."""
+        size, given = self.shape[1:], self._blur.psf.shape[-2:]
+        if any(ours < theirs for ours, theirs in zip(size, given, strict=True)):
+            raise ValueError(
+                f"psf is {given[0]} x {given[1]} and the image {size[0]} x {size[1]} (height x width); crop the PSF to "
+                "where it is more than its background"
+            )
+        observation = super().load()
+        self._damping = Blur.damping(noise_level(observation.y))
+        return observation
+
+    def consistent(self, x: Tensor | None, y: Tensor, times: int = 10) -> Tensor:
+        """Return x, corrected once by the regularised deconvolution of y - A x; of None that of y."""
+        rest = y if x is None else y - self._blur(x)
+        added = self._blur.back_projected(rest, _FIRMER * self._damping)
+        return added if x is None else x + added
+
+    def whitened(self, residual: Tensor, damping: float | None) -> Tensor:
+        """Return a residual as `dip.losses.BackProjection` measures it (`dip.operators.Blur.whitened`)."""
+        return self._blur.whitened(residual, self._damping if damping is None else damping)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the size and the blur."""
+        return {**super().fingerprint(), "operator": str(self._operator), "psf": digest(self._blur.psf)}
+
+
+_FIRMER = 3  # times the damping of the loss: what goes into the code, and out, is to be less noisy than what is fitted

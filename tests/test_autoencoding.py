@@ -238,9 +238,17 @@ def test_what_is_recorded_is_of_the_corrected_picture_and_the_fit_is_the_same():
 def test_both_are_refused_where_they_mean_nothing():
     noisy, holes = dip.Denoise(picture()), dip.Inpaint(picture(), np.eye(16, dtype=bool))
     for task, option, words in (
-        (noisy, {"code": "autoencoding"}, r"Autoencoding\(.* is for dip.SuperResolve and dip.Inpaint.*is denoise"),
-        (noisy, {"consistent": True}, "consistent=True is for dip.SuperResolve; this is denoise$"),
-        (holes, {"consistent": True}, "consistent=True is for dip.SuperResolve; this is inpaint, .* put back anyway"),
+        (noisy, {"code": "autoencoding"}, r"Autoencoding\(.* is for tasks that can correct a picture, all but denoise"),
+        (
+            noisy,
+            {"consistent": True},
+            "consistent=True is for dip.SuperResolve, dip.Deblur and dip.Reconstruct; this is denoise$",
+        ),
+        (
+            holes,
+            {"consistent": True},
+            "consistent=True is for dip.SuperResolve, .*; this is inpaint, .* put back anyway",
+        ),
     ):
         with pytest.raises(ValueError, match=words):
             dip.Fit(task, **{**QUICK, **option})

@@ -29,6 +29,10 @@ TASKS = {
     "denoise": (lambda: dip.Denoise(picture((9, 14, 3), "uint8")), {}),
     "inpaint": (lambda: dip.Inpaint(picture((9, 14)), MASK), {}),
     "super-resolve": (lambda: dip.SuperResolve(picture((5, 6, 3)), 2), {}),
+    "deblur": (
+        lambda: dip.Deblur(picture((9, 14, 3)), dip.operators.gaussian_psf(0.8)),
+        {"code": dip.codes.Autoencoding(scale=1.0, renewed=4), "loss": "back-projection", "consistent": True},
+    ),
     "reconstruct": (lambda: dip.Reconstruct(picture((9, 14))[None, None, ::2], lambda x: x[..., ::2, :], (9, 14)), {}),
     "optimised code": (lambda: dip.Denoise(picture()), {"optimize_code": True}),
     "no jitter": (lambda: dip.Denoise(picture()), {"jitter": 0}),

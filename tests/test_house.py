@@ -25,6 +25,7 @@ LONGEST = 450  # lines: what can be read in one sitting
 
 PUBLIC_NAMES = [
     "CheckpointError",
+    "Deblur",
     "Denoise",
     "DivergenceError",
     "Fit",
@@ -36,6 +37,7 @@ PUBLIC_NAMES = [
     "callbacks",
     "codes",
     "datasets",
+    "deblur",
     "degradations",
     "denoise",
     "devices",
@@ -79,7 +81,15 @@ FLOORS = [
     {"restore", "several"},
     {"plot", "batch", "benchmark"},
     {"demo", "arguments", "cli", "commands", "comparison", "console", "folder", "job", "order", "work"}
-    | {"place_arguments", "parcels", "train_arguments", "train_command", "trained_job", "__main__"},
+    | {
+        "benchmark_arguments",
+        "place_arguments",
+        "parcels",
+        "train_arguments",
+        "train_command",
+        "trained_job",
+        "__main__",
+    },
     {"__init__"},  # the roof: it exports, and nothing inside imports it
 ]
 FLOOR = {name: height for height, floor in enumerate(FLOORS) for name in floor}

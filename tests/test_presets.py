@@ -31,6 +31,7 @@ PUBLISHED = {
     ("inpaint", "paper-sparse"): (1000, WIDE, (0,) * 5, codes.Uniform(32, 0.1), 0, 0.01, {"downsampling": "average"}),
     ("super_resolve", "paper"): (2000, FIVE, (4,) * 5, codes.Uniform(32, 0.1), 0.03, 0.01, {}),
     ("super_resolve", "paper-x8"): (4000, FIVE, (4,) * 5, codes.Uniform(32, 0.1), 0.05, 0.01, {}),
+    ("deblur", "paper"): (2000, FIVE, (4,) * 5, codes.Uniform(32, 0.1), 0.03, 0.01, {}),
     ("reconstruct", "paper"): (2000, FIVE, (4,) * 5, codes.Uniform(32, 0.1), 0.03, 0.01, {}),
 }  # fmt: skip
 

@@ -18,7 +18,7 @@ from dip.solver import Fit
 
 __all__ = ["deep"]
 
-_TASKS = {"denoise": "denoise", "inpaint": "inpaint", "super_resolve": "super-resolve", "reconstruct": "deblur"}
+_TASKS = {"denoise": "denoise", "inpaint": "inpaint", "super_resolve": "super-resolve", "deblur": "deblur"}
 _POINTS = 100  # of a curve
 _LONGEST = 5000  # iterations that the variance rules were published with
 
@@ -139,7 +139,7 @@ def _enter() -> None:
     by_name: dict[str, list[presets.Preset]] = {}
     for full in presets.names():
         one = presets.get(*full.split("/"))
-        if one.code is not None:  # else it needs a second picture
+        if one.task in _TASKS and one.code is not None:  # else it needs a second picture
             by_name.setdefault(one.name, []).append(one)
     for name, found in by_name.items():
         register(

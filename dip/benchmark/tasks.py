@@ -20,8 +20,7 @@ from dip import degradations, metrics
 from dip.batch import digest
 from dip.errors import non_negative_int, positive_float, positive_int, unknown
 from dip.problem import Problem
-from dip.reconstruction import Reconstruct
-from dip.tasks import Denoise, Inpaint, SuperResolve
+from dip.tasks import Deblur, Denoise, Inpaint, SuperResolve
 
 __all__ = ["Case", "Protocol", "Task", "bicubic", "get", "names", "register"]
 
@@ -374,25 +373,8 @@ def bicubic(picture: np.ndarray, factor: int) -> np.ndarray:
     return made[0] if picture.ndim == 2 else np.stack(made, axis=-1)
 
 
-class Blur(torch.nn.Module):
-    """Correlate each channel with a point spread function, the picture reflected at its border."""
-
-    def __init__(self, psf: np.ndarray) -> None:
-        super().__init__()
-        self.register_buffer("psf", torch.from_numpy(np.asarray(psf, np.float32))[None, None])
-
-    def forward(self, x: Tensor) -> Tensor:
-        psf: Tensor = self.psf  # type: ignore[assignment]
-        half = [n // 2 for n in psf.shape[2:]]
-        padded = torch.nn.functional.pad(x.transpose(0, 1), (half[1], half[1], half[0], half[0]), mode="reflect")
-        return torch.nn.functional.conv2d(padded, psf).transpose(0, 1)
-
-
 def _deblur(case: Case) -> Problem:
-    if case.psf is None:
-        raise ValueError("the case has no point spread function")
-    planes = case.y[None] if case.y.ndim == 2 else np.ascontiguousarray(np.moveaxis(case.y, -1, 0))
-    return Reconstruct(planes[None], Blur(case.psf), planes.shape)
+    return Deblur(case.y, case.psf)
 
 
 @register(
@@ -407,7 +389,7 @@ def deblur(clean: np.ndarray, mask: np.ndarray | None, seed: int, *, blur: float
     psf = np.outer(line, line) / line.sum() ** 2
     if reach >= min(clean.shape[:2]):
         raise ValueError(f"blur={blur:g} reaches over {reach} pixels, and a picture has only {min(clean.shape[:2])}")
-    y = degradations.gaussian(_apply(Blur(psf), clean), sigma, clip=False, seed=seed)
+    y = degradations.gaussian(_apply(Deblur(clean, psf).forward, clean), sigma, clip=False, seed=seed)
     return Case(y=y, clean=clean.astype(np.float32), problem=_deblur, sigma=sigma / 255, psf=psf)
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dip.operators.basic import Identity, Mask, Operator, as_operator
+from dip.operators.blur import Blur, gaussian_psf
 from dip.operators.downsample import Downsample
+from dip.operators.fourier import Fourier
+from dip.operators.radon import Radon
 
-__all__ = ["Downsample", "Identity", "Mask", "Operator", "as_operator"]
+__all__ = ["Blur", "Downsample", "Fourier", "Identity", "Mask", "Operator", "Radon", "as_operator", "gaussian_psf"]

@@ -1,0 +1,217 @@
+"""Blur: convolution with a point spread function, as in a picture out of focus or of a microscope."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dip.errors import positive_float, shown, unknown
+
+__all__ = ["BOUNDARIES", "Blur", "gaussian_psf"]
+
+BOUNDARIES = ("mirror", "nearest", "wrap", "zero")  # scipy's words, but for the last
+_DAMPING = 160  # times the variance of the noise
+_WIDER = 3  # times as far as the PSF an image is continued for filters that undo it: they reach further
+
+
+class Blur(torch.nn.Module):
+    r"""Convolve each channel of the image with a point spread function (PSF).
+
+    .. math:: y_{ij} = \sum_{ab} h_{ab} \, x_{i - a + c,\, j - b + d}, \qquad \sum_{ab} h_{ab} = 1,
+
+    with the PSF's middle (c, d) at its pixel (height // 2, width // 2), as `scipy.ndimage.convolve` has it.
+
+    Parameters
+    ----------
+    psf : ndarray or Tensor, (h, w) or (C, h, w)
+        The image of a point, for all channels or one for each; no value below 0. It is divided by its sum, so that
+        the brightness stays.
+    boundary : {"mirror", "nearest", "wrap", "zero"}, default "mirror"
+        What lies beyond the border of the image, in scipy's words: its mirror image about the outermost pixels'
+        centres, the outermost pixels, the opposite side, or nothing (scipy's "constant").
+
+    Raises
+    ------
+    TypeError, ValueError
+        The PSF is no such array, or the boundary is unknown.
+
+    Notes
+    -----
+    By the fast Fourier transform, in float32 (float64 for float64 input) also under autocast, so that the time hardly
+    depends on the PSF's size. The transform of the PSF is kept for every size, dtype and device met.
+
+    Examples
+    --------
+    >>> x = torch.zeros(1, 1, 3, 3)
+    >>> x[..., 1, 1] = 4
+    >>> Blur(np.array([[1.0, 2.0, 1.0]]))(x).round()[0, 0, 1]
+    tensor([1., 2., 1.])
+    """
+
+    def __init__(self, psf: Any, *, boundary: str = "mirror") -> None:
+        super().__init__()
+        self.psf = _checked(psf)
+        if boundary not in BOUNDARIES:
+            raise unknown("boundary", boundary, BOUNDARIES)
+        self.boundary = boundary
+        self._spectra: dict[tuple[Any, ...], Tensor] = {}
+
+    @property
+    def reach(self) -> int:
+        """How many pixels about its own a pixel of y sees."""
+        return max(size // 2 for size in self.psf.shape[-2:])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Blur `x`, (..., C, H, W) or, with one PSF for all, (..., H, W).
+
+        Raises
+        ------
+        TypeError, ValueError
+            `x` is not real, has other channels than the PSF, or is too small to be mirrored about its border.
+        """
+        if not x.is_floating_point():
+            raise TypeError(f"a real floating-point tensor is needed, got {x.dtype}; use x.float()")
+        if self.psf.ndim == 3 and (x.ndim < 3 or x.shape[-3] != len(self.psf)):
+            raise ValueError(f"a PSF for {len(self.psf)} channels does not fit an image of shape {tuple(x.shape)}")
+        return self._filtered(x, lambda spectrum: spectrum)
+
+    @staticmethod
+    def damping(level: float) -> float:
+        """Return the λ of `back_projected` and `whitened` for noise of a standard deviation (white is 1)."""
+        return min(max(_DAMPING * level**2, 1e-4), 1.0)
+
+    def back_projected(self, y: Tensor, damping: float) -> Tensor:
+        r"""Return the regularised deconvolution :math:`A^T (A A^T + λ)^{-1} y`, of y's shape.
+
+        Parameters
+        ----------
+        y : Tensor
+            As what `forward` returns.
+        damping : float
+            λ > 0, beside the squared gain of the blur, which is 1 for a constant image. (For a boundary other than
+            "wrap" this holds but for some pixels near the border.)
+        """
+        return self._filtered(y, lambda spectrum: spectrum.conj() / (spectrum.abs().square() + damping), _WIDER)
+
+    def whitened(self, residual: Tensor, damping: float) -> Tensor:
+        r"""Return :math:`(A A^T + λ)^{-1/2} r`: what the blur has weakened comes to be as strong as the rest.
+
+        Parameters as for `back_projected`.
+        """
+        return self._filtered(residual, lambda spectrum: (spectrum.abs().square() + damping).rsqrt(), _WIDER)
+
+    def _filtered(self, x: Tensor, gain: Callable[[Tensor], Tensor], wider: int = 1) -> Tensor:
+        """Return x, continued beyond its border, after a filter that is made of the PSF's spectrum."""
+        x = x if x.dtype == torch.float64 else x.float()
+        rim = [0, 0]
+        if self.boundary != "wrap":
+            half = [size // 2 for size in self.psf.shape[-2:]]
+            rim = [max(n, min(wider * n, size - 1)) for n, size in zip(half, x.shape[-2:], strict=True)]
+            for axis, width in zip((-2, -1), rim, strict=True):
+                x = _continued(x, axis, width, self.boundary)
+        elif any(size < width for size, width in zip(x.shape[-2:], self.psf.shape[-2:], strict=True)):
+            raise ValueError(
+                f'an image of {x.shape[-2]} x {x.shape[-1]} is smaller than the PSF, and boundary="wrap" would lay it '
+                'about the image more than once; crop the PSF, or take boundary="nearest" or "zero"'
+            )
+        size = x.shape[-2:] if self.boundary == "wrap" else [_fast(n) for n in x.shape[-2:]]
+        made = torch.fft.irfft2(torch.fft.rfft2(x, s=size) * gain(self._spectrum(size, x)), s=size)
+        for axis, width, length in zip((-2, -1), rim, x.shape[-2:], strict=True):
+            made = made.narrow(axis, width, length - 2 * width)
+        return made
+
+    def extra_repr(self) -> str:
+        """Return what ``repr`` shows between the brackets."""
+        return f"{' x '.join(map(str, self.psf.shape))}, boundary={self.boundary!r}"
+
+    def _spectrum(self, size: Sequence[int], like: Tensor) -> Tensor:
+        """Return the transform of the PSF with its middle at the origin, for images of that size."""
+        key = *size, like.dtype, like.device
+        if key not in self._spectra:
+            with torch.inference_mode(False):
+                around = torch.zeros(*self.psf.shape[:-2], *size, dtype=torch.float64)
+                height, width = self.psf.shape[-2:]
+                around[..., :height, :width] = self.psf
+                around = around.roll((-(height // 2), -(width // 2)), dims=(-2, -1))
+                dtype = torch.complex128 if like.dtype == torch.float64 else torch.complex64
+                self._spectra[key] = torch.fft.rfft2(around).to(dtype).to(like.device)
+        return self._spectra[key]
+
+
+def gaussian_psf(sigma: float) -> np.ndarray:
+    r"""Return a Gaussian PSF, :math:`h(r) \propto \exp(-r^2 / 2 σ^2)`.
+
+    Parameters
+    ----------
+    sigma : float
+        Standard deviation in pixels.
+
+    Returns
+    -------
+    ndarray
+        float64 (2 r + 1, 2 r + 1) of sum 1, that of `scipy.ndimage.gaussian_filter`: r is 4 σ, rounded.
+    """
+    radius = int(4 * positive_float(sigma, "sigma") + 0.5)
+    line = np.exp(-np.square(np.arange(-radius, radius + 1) / sigma) / 2)
+    line /= line.sum()
+    return np.outer(line, line)
+
+
+def _checked(psf: Any) -> Tensor:
+    """Return a PSF as a float64 tensor of sum 1 in each channel."""
+    if isinstance(psf, Tensor):
+        psf = psf.detach().cpu().numpy()
+    if not isinstance(psf, np.ndarray) or not (np.issubdtype(psf.dtype, np.floating) or psf.dtype.kind in "ui"):
+        raise TypeError(f"psf={shown(psf)}: give a real array or tensor, (h, w), the image of a point")
+    if psf.ndim not in (2, 3) or 0 in psf.shape:
+        raise ValueError(f"psf has shape {psf.shape}; (h, w) is needed, or (C, h, w) for an image of C channels")
+    psf = psf.astype(np.float64)
+    if not np.isfinite(psf).all() or psf.min() < 0:
+        raise ValueError("psf has values that are negative, NaN or infinite; take off its background, and clip at 0")
+    sums = psf.sum(axis=(-2, -1), keepdims=True)
+    if sums.min() <= 0:
+        raise ValueError("psf is 0 everywhere; the image of a point is needed")
+    return torch.from_numpy(psf / sums)
+
+
+def _continued(x: Tensor, axis: int, width: int, boundary: str) -> Tensor:
+    """Return x with so many pixels more at both ends of an axis.
+
+    Of slices, whose gradients are sums in a fixed order on every device.
+    """
+    size = x.shape[axis]
+    if not width:
+        return x
+    if boundary == "zero":
+        shape = list(x.shape)
+        shape[axis] = width
+        rim = x.new_zeros(shape)
+        return torch.cat([rim, x, rim], dim=axis)
+    if boundary == "nearest":
+        repeats = [1] * x.ndim
+        repeats[axis] = width
+        first, last = x.narrow(axis, 0, 1).repeat(repeats), x.narrow(axis, size - 1, 1).repeat(repeats)
+        return torch.cat([first, x, last], dim=axis)
+    if width > size - 1:
+        raise ValueError(
+            f"an image of {size} pixels cannot be mirrored to {width} more; crop the PSF, or take "
+            'boundary="nearest" or "zero"'
+        )
+    before, after = x.narrow(axis, 1, width).flip(axis), x.narrow(axis, size - 1 - width, width).flip(axis)
+    return torch.cat([before, x, after], dim=axis)
+
+
+def _fast(size: int) -> int:
+    """Return the next size up without a prime factor above 5, which Fourier transforms are quick with."""
+    while True:
+        rest = size
+        for prime in (2, 3, 5):
+            while rest % prime == 0:
+                rest //= prime
+        if rest == 1:
+            return size
+        size += 1

@@ -1,0 +1,369 @@
+"""The operators of measurements (blur, Fourier, Radon), against scipy, numpy, scikit-image and hand-worked numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+from skimage.transform import radon
+
+import dip
+from dip.operators import Blur, Fourier, Radon, gaussian_psf
+from dip.operators.linear import Linear
+
+SCIPY = {"mirror": "mirror", "nearest": "nearest", "wrap": "wrap", "zero": "constant"}
+
+
+def picture(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).random(shape)).to(dtype)
+
+
+def transposed(operator: Any, shape: tuple[int, ...], y: torch.Tensor) -> torch.Tensor:
+    """What the gradient says is the transpose of an operator, applied to y."""
+    x = torch.zeros(shape, dtype=torch.float64 if y.dtype == torch.float64 else torch.float32, requires_grad=True)
+    (gradient,) = torch.autograd.grad(operator(x), x, y)
+    return gradient
+
+
+# ---------------------------------------------------------------------- blur
+
+
+@pytest.mark.parametrize("boundary", SCIPY)
+@pytest.mark.parametrize("psf", [(1, 1), (5, 9), (4, 6), (1, 2), (7, 4)])
+@pytest.mark.parametrize("size", [(37, 24), (9, 10)])
+def test_blur_equals_scipy(boundary: str, psf: tuple[int, int], size: tuple[int, int]) -> None:
+    x, weights = picture(1, 3, *size), picture(*psf, seed=1).numpy()
+    expected = [ndimage.convolve(c, weights / weights.sum(), mode=SCIPY[boundary]) for c in x[0].numpy()]
+    found = Blur(weights, boundary=boundary)(x)
+    np.testing.assert_allclose(found[0].numpy(), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("sigma", [0.3, 1.0, 2.5])
+def test_a_gaussian_psf_is_that_of_scipy(sigma: float) -> None:
+    x = picture(40, 31)
+    found = Blur(gaussian_psf(sigma))(x)
+    np.testing.assert_allclose(found.numpy(), ndimage.gaussian_filter(x.numpy(), sigma, mode="mirror"), atol=1e-12)
+
+
+def test_each_channel_has_its_own_psf() -> None:
+    x, psf = picture(1, 3, 12, 13), picture(3, 3, 3, seed=1)
+    found = Blur(psf)(x)
+    for channel in range(3):
+        torch.testing.assert_close(found[:, channel], Blur(psf[channel])(x)[:, channel])
+    with pytest.raises(ValueError, match="PSF for 3 channels"):
+        Blur(psf)(x[:, :2])
+
+
+@pytest.mark.parametrize("boundary", SCIPY)
+def test_the_gradient_of_a_blur_is_its_transpose(boundary: str) -> None:
+    operator = Blur(picture(5, 4, seed=1), boundary=boundary)
+    x, y = picture(1, 2, 11, 9), picture(1, 2, 11, 9, seed=2)
+    torch.testing.assert_close((operator(x) * y).sum(), (x * transposed(operator, x.shape, y)).sum())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_precision_of_a_blur(dtype: torch.dtype) -> None:
+    operator, x = Blur(gaussian_psf(1.0)), picture(1, 1, 16, 20).to(dtype)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = operator(x)
+    assert y.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    torch.testing.assert_close(y, operator(x.double()).to(y.dtype), atol=1e-6, rtol=0)
+
+
+def test_undoing_a_blur_that_wraps_is_exact() -> None:
+    """With periodic borders A is diagonal in Fourier space: the filters are compared with the matrix itself."""
+    operator = Blur(picture(3, 3, seed=1), boundary="wrap")
+    size, damping = (5, 6), 0.03
+    basis = torch.eye(30, dtype=torch.float64).reshape(30, 1, *size)
+    matrix = operator(basis).reshape(30, 30).T
+    gram = matrix @ matrix.T + damping * torch.eye(30, dtype=torch.float64)
+    values, vectors = torch.linalg.eigh(gram)
+    y = picture(1, 1, *size, seed=2)
+    whitened = vectors @ (values.rsqrt() * (vectors.T @ y.flatten()))
+    torch.testing.assert_close(operator.whitened(y, damping).flatten(), whitened)
+    undone = matrix.T @ torch.linalg.solve(gram, y.flatten())
+    torch.testing.assert_close(operator.back_projected(y, damping).flatten(), undone)
+
+
+@pytest.mark.parametrize("width", [1.0, 2.5])
+def test_undoing_a_blur_leaves_no_rim(width: float) -> None:
+    """A smooth picture comes back, at its border too; a constant one but for the damping."""
+    operator = Blur(gaussian_psf(width))
+    smooth = torch.from_numpy(ndimage.gaussian_filter(picture(48, 40).numpy(), 4, mode="mirror"))
+    back = operator.back_projected(operator(smooth), 1e-4)
+    assert (back - smooth).abs().max() < 0.02 * (smooth.max() - smooth.min())
+    gray = torch.full((30, 30), 0.4, dtype=torch.float64)
+    torch.testing.assert_close(operator.back_projected(gray, 0.01), gray / 1.01, atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("psf", "options", "error", "words"),
+    [
+        ("gauss", {}, TypeError, "psf='gauss'"),
+        (np.ones((3, 3), complex), {}, TypeError, "give a real array"),
+        (np.ones(3), {}, ValueError, r"shape \(3,\)"),
+        (np.zeros((3, 3)), {}, ValueError, "0 everywhere"),
+        (np.array([[1.0, -0.1]]), {}, ValueError, "negative"),
+        (np.array([[1.0, np.nan]]), {}, ValueError, "NaN"),
+        (np.ones((3, 3)), {"boundary": "miror"}, ValueError, "did you mean 'mirror'"),
+    ],
+)
+def test_bad_psfs_are_refused(psf: Any, options: dict, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        Blur(psf, **options)
+
+
+def test_images_that_a_psf_does_not_suit_are_refused() -> None:
+    with pytest.raises(ValueError, match="cannot be mirrored"):
+        Blur(np.ones((9, 9)))(torch.zeros(4, 20))
+    with pytest.raises(ValueError, match="smaller than the PSF"):
+        Blur(np.ones((9, 9)), boundary="wrap")(torch.zeros(8, 20))
+    assert Blur(np.ones((9, 9)), boundary="zero")(torch.ones(4, 20)).shape == (4, 20)
+    with pytest.raises(TypeError, match="floating-point"):
+        Blur(np.ones((3, 3)))(torch.zeros(8, 8, dtype=torch.uint8))
+
+
+# ---------------------------------------------------------------------- Fourier
+
+
+@pytest.mark.parametrize("size", [(6, 7), (8, 5)])
+@pytest.mark.parametrize("complex_image", [False, True])
+def test_fourier_equals_numpy(size: tuple[int, int], complex_image: bool) -> None:
+    x = picture(1, 1 + complex_image, *size, dtype=torch.float32)
+    image = x[0, 0].numpy() + (1j * x[0, 1].numpy() if complex_image else 0)
+    np.testing.assert_allclose(Fourier(centred=False)(x), np.fft.fft2(image, norm="ortho"), atol=1e-5)
+    expected = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(image), norm="ortho"))
+    np.testing.assert_allclose(Fourier()(x), expected, atol=1e-5)
+
+
+def test_fourier_of_several_coils_where_it_was_measured() -> None:
+    rng = np.random.default_rng(0)
+    maps = rng.normal(size=(3, 6, 8)) + 1j * rng.normal(size=(3, 6, 8))
+    columns = np.arange(8) % 3 == 0
+    x = picture(1, 1, 6, 8, dtype=torch.float32)
+    for mask in (columns, np.broadcast_to(columns, (6, 8))):
+        found = Fourier(mask, maps, centred=False)(x).numpy()
+        expected = np.fft.fft2(maps * x[0, 0].numpy(), norm="ortho") * columns
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_the_gradient_of_fourier_is_its_adjoint() -> None:
+    rng = np.random.default_rng(0)
+    maps = rng.normal(size=(2, 6, 8)) + 1j * rng.normal(size=(2, 6, 8))
+    operator = Fourier(np.arange(8) % 2 == 0, maps)
+    x = picture(1, 2, 6, 8, dtype=torch.float32)
+    y = torch.complex(picture(2, 6, 8, dtype=torch.float32), picture(2, 6, 8, seed=1, dtype=torch.float32))
+    there = (operator(x).conj() * y).sum().real
+    torch.testing.assert_close(there, (x * transposed(operator, x.shape, y)).sum(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        (("mask",), TypeError, "mask='mask'"),
+        ((np.zeros((4, 4)),), ValueError, "nothing was measured"),
+        ((np.ones((1, 4, 4)),), ValueError, r"shape \(1, 4, 4\)"),
+        ((np.full((4, 4), np.nan),), ValueError, "NaN"),
+        ((None, np.ones((4, 4))), ValueError, r"\(coils, H, W\)"),
+        ((np.ones(5), np.ones((2, 4, 4))), ValueError, "have to agree"),
+    ],
+)
+def test_bad_masks_and_sensitivities_are_refused(arguments: tuple, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        Fourier(*arguments)
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (1, 3, 4, 4), (2, 1, 4, 4)])
+def test_images_that_fourier_does_not_take(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"\(1, C, H, W\)"):
+        Fourier()(torch.zeros(shape))
+    with pytest.raises(ValueError, match="mask of shape"):
+        Fourier(np.ones((5, 4)))(torch.zeros(1, 1, 4, 4))
+
+
+# ---------------------------------------------------------------------- Radon
+
+
+@pytest.mark.parametrize("size", [2, 31, 32, 65])
+@pytest.mark.parametrize("circle", [True, False])
+def test_radon_equals_scikit_image(size: int, circle: bool) -> None:
+    rows, columns = np.ogrid[:size, :size]
+    x = picture(size, size).numpy()
+    if circle:
+        x = x * (np.hypot(rows - size // 2, columns - size // 2) <= size // 2)
+    angles = np.linspace(-10, 200, 19)
+    found = Radon(angles, circle=circle)(torch.from_numpy(x)[None, None])
+    np.testing.assert_allclose(found, radon(x, angles, circle=circle), atol=2e-6 * size)
+
+
+def test_radon_in_parts_is_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    operator, x = Radon(np.arange(0, 180, 20)), picture(1, 2, 12, 12, dtype=torch.float32)
+    y = picture(2, 12, 9, seed=1, dtype=torch.float32)
+    whole, back = operator(x), transposed(operator, x.shape, y)
+    monkeypatch.setattr("dip.operators.radon._POINTS", 2 * 12 * 12 * 4)
+    torch.testing.assert_close(operator(x), whole)
+    torch.testing.assert_close(transposed(operator, x.shape, y), back)
+    torch.testing.assert_close(operator(x)[1], operator(x[:, 1:]))  # each channel by itself
+
+
+def test_the_gradient_of_radon_is_its_transpose() -> None:
+    operator = Radon([0.0, 33.0, 90.0, 170.0], circle=False)
+    x = picture(1, 1, 10, 10, dtype=torch.float32)
+    y = picture(*operator(x).shape, seed=1, dtype=torch.float32)
+    torch.testing.assert_close((operator(x) * y).sum(), (x * transposed(operator, x.shape, y)).sum())
+
+
+@pytest.mark.parametrize("angles", ["all", [], [[0.0, 1.0]], [np.nan], 3])
+def test_bad_angles_are_refused(angles: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="in degrees"):
+        Radon(angles)
+    with pytest.raises(ValueError, match="square"):
+        Radon([0.0])(torch.zeros(1, 1, 4, 5))
+
+
+# ---------------------------------------------------------------------- least squares
+
+
+def system(complex_values: bool, constant: float = 0.0) -> tuple[np.ndarray, Any]:
+    """A matrix, and the operator that applies it to an image of 3 x 4 pixels."""
+    rng = np.random.default_rng(0)
+    matrix = rng.normal(size=(20, 12)) + (1j * rng.normal(size=(20, 12)) if complex_values else 0)
+    tensor = torch.from_numpy(matrix).to(torch.complex64 if complex_values else torch.float32)
+    return matrix, lambda x: tensor @ x.flatten().to(tensor.dtype) + constant
+
+
+@pytest.mark.parametrize("complex_values", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_least_squares_is_the_solution_after_enough_steps(complex_values: bool, weighted: bool) -> None:
+    matrix, operator = system(complex_values, constant=0.7)
+    weights = np.random.default_rng(1).uniform(0.1, 2, 20) if weighted else np.ones(20)
+    weight = torch.from_numpy(weights).float() if weighted else None
+    linear = Linear(operator, (1, 1, 3, 4), torch.device("cpu"), weight)
+    rest = np.random.default_rng(2).normal(size=20) * ((1 + 1j) if complex_values else 1)
+    gram = (matrix.conj().T @ (weights[:, None] * matrix)).real  # of a real x
+    found = linear.least_squares(torch.from_numpy(rest).to(operator(torch.zeros(12)).dtype), damping=0.03, steps=60)
+    largest = np.linalg.eigvalsh(gram)[-1]
+    right = (matrix.conj().T @ (weights * rest)).real
+    exact = np.linalg.solve(gram + 0.03 * largest * np.eye(12), right)
+    np.testing.assert_allclose(found.flatten(), exact, atol=0.02 * np.abs(exact).max())  # the eigenvalue is estimated
+    steepest = right * (right @ right) / (right @ (gram + 0.03 * largest * np.eye(12)) @ right)
+    once = linear.least_squares(torch.from_numpy(rest).to(operator(torch.zeros(12)).dtype), damping=0.03, steps=1)
+    np.testing.assert_allclose(once.flatten(), steepest, rtol=0.02, atol=1e-4)
+
+
+def test_least_squares_of_nothing_left_is_nothing() -> None:
+    _, operator = system(complex_values=False)
+    found = Linear(operator, (1, 1, 3, 4), torch.device("cpu")).least_squares(torch.zeros(20), damping=0.1, steps=5)
+    assert torch.equal(found, torch.zeros(1, 1, 3, 4))
+
+
+@pytest.mark.parametrize("operator", [lambda x: x.square(), torch.abs, lambda x: (x - 0.5).clamp(min=0)])
+def test_what_is_not_linear_is_refused(operator: Any) -> None:
+    shape, device = (1, 1, 5, 5), torch.device("cpu")
+    if operator is torch.abs:  # on images without negative values it is
+        Linear(operator, shape, device)
+        return
+    with pytest.raises(ValueError, match="not linear"):
+        Linear(operator, shape, device)
+
+
+# ---------------------------------------------------------------------- in a fit
+
+SMALL = {"network": {"down": [8] * 2, "up": [8] * 2, "skip": [2] * 2}, "seed": 0, "device": "cpu", "progress": False}
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [
+        Blur(gaussian_psf(1.0)),
+        Fourier(np.arange(16) % 2 == 0),
+        Radon(np.arange(0, 180, 12)),
+    ],
+    ids=["blur", "fourier", "radon"],
+)
+def test_reconstruction_through_each(operator: torch.nn.Module) -> None:
+    rows, columns = np.ogrid[:16, :16]
+    x = (np.hypot(rows - 8, columns - 8) < 5).astype(np.float32) * 0.8
+    y = operator(torch.from_numpy(x)[None, None])
+    fit = dip.fit(dip.Reconstruct(y, operator, (1, 16, 16)), iters=60, **SMALL)
+    assert fit.history["loss"][-1] < 0.2 * fit.history["loss"][0]
+    assert fit.image.shape == (1, 16, 16)
+
+
+def fourfold() -> tuple[np.ndarray, torch.nn.Module, torch.Tensor]:
+    """A picture, a Fourier transform that was measured in part, and what it made of the picture."""
+    rows, columns = np.ogrid[:32, :32]
+    x = np.where(np.hypot(rows - 14, columns - 17) < 9, 0.8, 0.1 + 0.004 * (rows + columns)).astype(np.float32)
+    known = np.random.default_rng(0).random(32) < 0.4
+    known[14:19] = True
+    operator = Fourier(known)
+    return x, operator, operator(torch.from_numpy(x)[None, None])
+
+
+@pytest.mark.parametrize("data_range", [1.0, (-1.0, 3.0)])
+def test_correcting_brings_an_image_to_its_measurement(data_range: Any) -> None:
+    x, operator, _ = fourfold()
+    low, high = (0.0, 1.0) if data_range == 1.0 else data_range
+    y = operator(torch.from_numpy(low + (high - low) * x)[None, None])
+    task = dip.Reconstruct(y, operator, (32, 32), data_range=data_range)
+    task.place(task.load())
+    for start in (None, torch.full((1, 1, 32, 32), 0.5)):
+        corrected = task.consistent(start, y)
+        before = torch.zeros_like(corrected) if start is None else start
+        assert (task.forward(corrected) - y).norm() < 0.05 * (task.forward(before) - y).norm()
+    exact = torch.from_numpy(x)[None, None]
+    torch.testing.assert_close(task.consistent(exact, y), exact, atol=1e-5, rtol=0)
+
+
+def test_fast_comes_nearer_than_a_code_of_noise_in_as_many_iterations() -> None:
+    x, operator, y = fourfold()
+    options = {"iters": 250, "network": {"down": [16] * 3, "up": [16] * 3, "skip": [4] * 3}, "device": "cpu"}
+    errors = []
+    for further in ({"preset": "fast", "code": dip.codes.Autoencoding(scale=0.2, grown=100)}, {"preset": "paper"}):
+        found = dip.reconstruct(y, forward=operator, shape=(32, 32), precision="float32", **options, **further)
+        errors.append(float(((found - torch.from_numpy(x)) ** 2).mean()))
+    assert errors[0] < 0.8 * errors[1]
+
+
+def test_weights_and_lists_go_into_the_correction() -> None:
+    x = np.random.default_rng(0).random((6, 6)).astype(np.float32)
+
+    def halves(image: torch.Tensor) -> list[torch.Tensor]:
+        return [image[..., :3, :], 2 * image[..., 3:, :]]
+
+    y = halves(torch.from_numpy(x)[None, None])
+    y[0][..., 0, 0] = 5  # wrong, and of weight 0
+    weight = [torch.ones_like(one) for one in y]
+    weight[0][..., 0, 0] = 0
+    task = dip.Reconstruct(y, halves, (6, 6), weight=weight)
+    observation = task.load()
+    task.place(observation)
+    corrected = task.consistent(None, observation.y, times=30)[0, 0].numpy()
+    assert corrected[0, 0] == pytest.approx(0, abs=1e-6)
+    known = np.arange(36).reshape(6, 6) > 0
+    np.testing.assert_allclose(corrected[known], x[known], atol=0.05)
+
+
+def test_an_operator_that_is_not_linear_takes_another_code() -> None:
+    y = torch.full((1, 1, 16, 16), 0.25)
+    task = dip.Reconstruct(y, lambda x: x.square(), (16, 16))
+    for options in ({"preset": "fast"}, {"code": dip.codes.Autoencoding()}):
+        with pytest.raises(ValueError, match=r"not linear.*code=dip.codes.Uniform\(32\)"):
+            dip.fit(task, iters=2, **{**SMALL, **options})
+    fit = dip.fit(task, iters=2, preset="fast", code=dip.codes.Uniform(32), **SMALL)
+    assert fit.iteration == 2
+
+
+def test_the_correction_at_the_end_is_an_option() -> None:
+    _, operator, y = fourfold()
+    plain, corrected = (
+        dip.fit(dip.Reconstruct(y, operator, (32, 32)), iters=20, consistent=on, **SMALL) for on in (False, True)
+    )
+    assert torch.equal(plain.current, corrected.current)
+    found = torch.as_tensor(corrected.image)
+    assert torch.equal(found, corrected.task.consistent(plain.current, y, times=1).clamp(0, 1)[0, 0])
+    rest = [(operator(torch.as_tensor(fit.image)[None, None]) - y).norm() for fit in (plain, corrected)]
+    assert rest[1] < rest[0]

@@ -308,3 +308,15 @@ def test_recipes_tell_both_fits_of_a_mean(tmp_path, method):
     assert first != second
     assert set(group["curves"][name]["cat"]) == {"psnr, fit 1", "psnr, fit 2"}
     assert min(first, second) < both  # the mean of two has less error than the worse one, and mostly than either
+
+
+def test_measurements_are_reconstructed_by_presets_and_by_the_usual_inversions(data, tmp_path):
+    out = tmp_path / "measurements.json"
+    words = ("--pictures", "set9/f16", "--size", 32, "--presets", "fast", "--iters", 100, "--views", 20)
+    run("measurements.py", "--data", data, *words, "--out", out)
+    report = json.loads(out.read_text())
+    for kind, usual in (("mri", "zero-filled"), ("ct", "filtered back-projection, hann")):
+        found = report[f"set9/f16, {kind}"]
+        assert found[usual] > 10
+        assert found["fast"]["iteration"] == [100]
+        assert found["fast"]["psnr"][0] > 10

@@ -182,11 +182,10 @@ _PRESETS = (
     Preset(
         "reconstruct",
         "fast",
-        "any linear operator, in a small part of the time",
+        "any linear operator, in less time",
         2000,
-        _net((64,) * 5, (4,) * 5, upsampling="nearest"),
+        _net((64,) * 5, (4,) * 5),
         code=Autoencoding(scale=0.2, grown=1000),
-        jitter=0.01,
     ),
 )
 

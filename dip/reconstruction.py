@@ -85,6 +85,7 @@ class Reconstruct:
         self._response: list[float] = []
         self._linear: Linear | None = None
         self._place = torch.device("cpu")
+        self._weights: Tensor | None = None
         self._operator = operator
         # Looked at for its layout only: it has the shape and takes no memory.
         one = np.ones((), np.float32)

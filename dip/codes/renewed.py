@@ -153,7 +153,8 @@ class Autoencoding(_Renewed):
     Notes
     -----
     For tasks that say what is consistent with their observation: `dip.SuperResolve`, where what was observed is brought
-    back by iterative back-projection, and `dip.Inpaint`, where the known pixels are put back.
+    back by iterative back-projection, `dip.Inpaint`, where the known pixels are put back, `dip.Deblur`, by a
+    regularised deconvolution, and `dip.Reconstruct`, where A is linear, by least squares.
 
     References
     ----------

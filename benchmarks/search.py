@@ -3,11 +3,13 @@
     python benchmarks/search.py denoise --data DATA --pictures set14/monarch set14/flowers
     python benchmarks/search.py inpaint --data DATA --pictures set14/monarch --missing 0.9
     python benchmarks/search.py super-resolve --data DATA --pictures set9/f16
+    python benchmarks/search.py deblur --data DATA --iters 800
 
-The middle --size pixels: with noise of --sigma (25), clipped; in gray, with pixels missing at random; or reduced by
---factor. A variant is the paper's preset with some of its values changed; the last is the preset. OUT has the PSNR
-of the averaged and of the single output (where pixels are missing: as returned, the known ones in their place) and the
-loss at every 50th iteration, and the seconds of an iteration, which compare within one run.
+The middle --size pixels: with noise of --sigma (25), clipped; in gray, with pixels missing at random; reduced by
+--factor; or in gray, blurred by a Gaussian of 1.6 pixels, with noise of --blurred-sigma (2). A variant is the paper's
+preset with some of its values changed; the last is the preset. OUT has the PSNR of the averaged and of the single output
+(as it is returned: where pixels are missing, with the known ones in their place) and the loss at every 50th iteration,
+and the seconds of an iteration, which compare within one run.
 """
 
 from __future__ import annotations
@@ -170,6 +172,25 @@ SUPER_RESOLVE: Variants = {
 }
 
 
+OWN_BLURRED = dip.codes.Autoencoding(scale=1.0, renewed=0)
+
+DEBLUR: Variants = {
+    "paper": {"preset": "paper"},
+    "paper, back-projection": {"preset": "paper", "loss": "back-projection"},
+    "fast, mean squared error": {"preset": "fast", "loss": "mse"},
+    "fast, code of noise, jitter 0.03": {"preset": "fast", "code": dip.codes.Uniform(32), "jitter": 0.03},
+    "fast, picture never renewed": {"preset": "fast", "code": OWN_BLURRED},
+    "fast, not corrected": {"preset": "fast", "consistent": False},
+    "fast, damping 0.001": {"preset": "fast", "loss": dip.losses.BackProjection(0.001)},
+    "fast, damping 0.1": {"preset": "fast", "loss": dip.losses.BackProjection(0.1)},
+    "fast, jitter 0.03": {"preset": "fast", "jitter": 0.03},
+    "fast, jitter 0.2": {"preset": "fast", "jitter": 0.2},
+    "fast, mirrored": {"preset": "fast", "flips": 300},
+    "fast, 64 channels everywhere": {"preset": "fast", **net(*[64] * 5, skip=WIDE)},
+    "fast": {"preset": "fast"},
+}
+
+
 def denoise(name: str, options: argparse.Namespace) -> tuple[dip.Denoise, np.ndarray]:
     """Return the task, and the clean picture."""
     clean, noisy = pair(name, options, sigma=options.sigma)
@@ -184,6 +205,15 @@ def inpaint(name: str, options: argparse.Namespace) -> tuple[dip.Inpaint, np.nda
     return dip.Inpaint(gray * mask, mask), gray
 
 
+def deblur(name: str, options: argparse.Namespace) -> tuple[dip.Deblur, np.ndarray]:
+    """Return the task, and the clean picture."""
+    clean = cropped(name, options)
+    gray = clean if clean.ndim == 2 else skimage.color.rgb2gray(clean).astype(np.float32)
+    psf = dip.operators.gaussian_psf(1.6)
+    y = dip.operators.Blur(psf)(torch.from_numpy(gray)).numpy()
+    return dip.Deblur(dip.degradations.gaussian(y, options.blurred_sigma, clip=False, seed=0), psf), gray
+
+
 def super_resolve(name: str, options: argparse.Namespace) -> tuple[dip.SuperResolve, np.ndarray]:
     """Return the task, and the clean picture."""
     clean = cropped(name, options)
@@ -196,6 +226,7 @@ SEARCHES: dict[str, tuple[Callable[[str, argparse.Namespace], tuple[Any, np.ndar
     "denoise": (denoise, DENOISE),
     "inpaint": (inpaint, INPAINT),
     "super-resolve": (super_resolve, SUPER_RESOLVE),
+    "deblur": (deblur, DEBLUR),
 }
 
 
@@ -209,6 +240,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--missing", type=float, default=0.5, help="share of the pixels that inpainting has to find")
     parser.add_argument("--factor", type=int, default=4, help="of the super-resolution")
     parser.add_argument("--small-sigma", type=float, default=0, help="of noise in the small picture; default 0")
+    parser.add_argument("--blurred-sigma", type=float, default=2, help="of noise in the blurred picture; default 2")
     parser.add_argument("--iters", type=int, default=600)
     parser.add_argument("--out", type=Path, help="default: search-TASK.json in benchmarks/results")
     options = parser.parse_args(arguments)
@@ -226,6 +258,7 @@ def main(arguments: list[str] | None = None) -> None:
         "denoise": f", sigma {options.sigma:g}",
         "inpaint": f", {options.missing:.0%} missing",
         "super-resolve": f", {options.factor} times{noise}",
+        "deblur": f", blurred, sigma {options.blurred_sigma:g}",
     }
     for name in options.pictures:
         for variant in options.variants or variants:

@@ -310,6 +310,15 @@ def test_recipes_tell_both_fits_of_a_mean(tmp_path, method):
     assert min(first, second) < both  # the mean of two has less error than the worse one, and mostly than either
 
 
+def test_search_of_deblurring(data, tmp_path):
+    path = tmp_path / "search.json"
+    words = ("--pictures", "set9/f16", "--size", 40, "--iters", 50, "--variants", "fast, not corrected", "fast")
+    run("search.py", "deblur", "--data", data, *words, "--out", path)
+    (found,) = json.loads(path.read_text()).values()
+    assert found["fast"]["average"][0] != found["fast, not corrected"]["average"][0]
+    assert found["fast"]["output"][0] > 15
+
+
 def test_measurements_are_reconstructed_by_presets_and_by_the_usual_inversions(data, tmp_path):
     out = tmp_path / "measurements.json"
     words = ("--pictures", "set9/f16", "--size", 32, "--presets", "fast", "--iters", 100, "--views", 20)

@@ -7,9 +7,9 @@
 
 The middle --size pixels: with noise of --sigma (25), clipped; in gray, with pixels missing at random; reduced by
 --factor; or in gray, blurred by a Gaussian of 1.6 pixels, with noise of --blurred-sigma (2). A variant is the paper's
-preset with some of its values changed; the last is the preset. OUT has the PSNR of the averaged and of the single output
-(as it is returned: where pixels are missing, with the known ones in their place) and the loss at every 50th iteration,
-and the seconds of an iteration, which compare within one run.
+preset with some of its values changed; the last is the preset. OUT has the PSNR of the averaged and of the single
+output (as it is returned: where pixels are missing, with the known ones in their place) and the loss at every 50th
+iteration, and the seconds of an iteration, which compare within one run.
 """
 
 from __future__ import annotations

@@ -181,8 +181,8 @@ DEBLUR: Variants = {
     "fast, code of noise, jitter 0.03": {"preset": "fast", "code": dip.codes.Uniform(32), "jitter": 0.03},
     "fast, picture never renewed": {"preset": "fast", "code": OWN_BLURRED},
     "fast, not corrected": {"preset": "fast", "consistent": False},
-    "fast, damping 0.001": {"preset": "fast", "loss": dip.losses.BackProjection(0.001)},
-    "fast, damping 0.1": {"preset": "fast", "loss": dip.losses.BackProjection(0.1)},
+    "fast, damping 0.001": {"preset": "fast", "damping": 0.001},
+    "fast, damping 0.1": {"preset": "fast", "damping": 0.1},
     "fast, jitter 0.03": {"preset": "fast", "jitter": 0.03},
     "fast, jitter 0.2": {"preset": "fast", "jitter": 0.2},
     "fast, mirrored": {"preset": "fast", "flips": 300},
@@ -274,6 +274,8 @@ def follow(task: Any, clean: np.ndarray, variant: dict[str, Any], options: argpa
     """Fit one variant and return its course."""
     given = {"seed": options.seed, "device": options.device, "progress": False, **variant}
     falling, own = given.pop("falling", False), given.pop("own", False)
+    if "damping" in given:
+        task.damping = given.pop("damping")
     fit = dip.Fit(task, **given)
     target = as_tensor(clean, fit.device)[None]
     found: dict[str, Any] = {"iteration": [], "average": [], "output": [], "loss": []}

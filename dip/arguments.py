@@ -144,8 +144,8 @@ def add_consistent(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--consistent",
         action=argparse.BooleanOptionalAction,
-        help="correct the result so that what it comes to is IN more exactly, or do not, where IN has much noise of "
-        "its own; default: the preset's",
+        help="correct the result so that IN follows from it more exactly; --no-consistent leaves it as the network "
+        "made it, for an IN with much noise or a JPEG; default: the preset's",
     )
 
 
@@ -156,10 +156,18 @@ def add_psf(group: argparse._ArgumentGroup) -> None:
         "--psf",
         type=path,
         metavar="FILE",
-        help="the image of a point, gray, its middle in the middle of FILE and its background black",
+        help="the image of a point, its middle at pixel (height // 2, width // 2) and its background black; in colour "
+        "one for each channel",
     )
     one.add_argument(
         "--psf-sigma", type=float, metavar="X", help="a Gaussian blur of this standard deviation in pixels"
+    )
+    group.add_argument(
+        "--damping",
+        type=float,
+        metavar="X",
+        help="how much weaker than the rest the fine has to be for it to be taken for noise, squared, such as 0.05; by "
+        "default from the noise that is found in IN, which is too little for a JPEG",
     )
     group.add_argument(
         "--boundary",

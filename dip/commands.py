@@ -33,7 +33,7 @@ from dip import (
 from dip.checkpoint import check_free
 from dip.codes import Image
 from dip.console import Console, one_line
-from dip.errors import positive_float, unknown
+from dip.errors import unknown
 from dip.folder import Folder
 from dip.job import Restoration
 from dip.operators import gaussian_psf
@@ -73,6 +73,8 @@ def restore(args: argparse.Namespace, console: Console) -> int:
         for name in place_arguments.PLACES:
             if getattr(args, name):
                 raise ValueError(f"--{name} is for a folder and {args.input} is one picture; leave it out")
+    if not whole_folder:
+        _check_single(args, mask)
     if args.command == "deblur":
         args.blurred_by = _psf(args)  # the pixels, as workers need not see the file
     order, begin = _backend(_checked_here(args))
@@ -88,7 +90,6 @@ def restore(args: argparse.Namespace, console: Console) -> int:
         if isinstance(place, batch.InProcess):
             return folder.run(console)
         return folder.run(console, place, partial(restore_one, args, _weights(order)))
-    _check_single(args, mask)
     job = Job(args.input, args.output, mask, args.reference)
     try:
         work = begin(job)
@@ -302,7 +303,7 @@ def try_out(args: argparse.Namespace, console: Console) -> int:
 def _psf(args: argparse.Namespace) -> np.ndarray:
     """Return the point spread function, (h, w), or (C, h, w) where its file has colours."""
     if args.psf is None:
-        return gaussian_psf(positive_float(args.psf_sigma, "--psf-sigma"))
+        return gaussian_psf(args.psf_sigma)
     pixels = files.read(args.psf).pixels
     if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():  # gray, saved in colour
         pixels = pixels[..., 0]
@@ -320,7 +321,8 @@ def _order(args: argparse.Namespace) -> FitOrder:
             how = {"kernel": args.kernel, "kernel_sigma": args.kernel_sigma, "phase": args.phase}
             return SuperResolve(pixels, args.factor, **how, data_range=data_range)
         if command == "deblur":
-            return Deblur(pixels, args.blurred_by, boundary=args.boundary, data_range=data_range)
+            how = {"boundary": args.boundary, "damping": args.damping}
+            return Deblur(pixels, args.blurred_by, **how, data_range=data_range)
         return Denoise(pixels, data_range=data_range)
 
     network: dict[str, Any] = {
@@ -355,6 +357,9 @@ def _order(args: argparse.Namespace) -> FitOrder:
         iters=args.iters,
         data_range=data_range,
         invert_mask=getattr(args, "invert_mask", False),
+        named={
+            name: str(getattr(args, name)) for name in ("psf", "psf_sigma") if getattr(args, name, None) is not None
+        },
         save_every=args.save_every,
         resume=args.resume,
         force=args.force,
@@ -394,6 +399,7 @@ def _check_single(args: argparse.Namespace, mask: Path | None) -> None:
     check_free(checkpoint, args.resume)
     written = {"OUT": args.output, "--json": args.json, "the checkpoint": checkpoint or args.resume}
     given = {"IN": args.input, "--mask": mask, "--reference": args.reference, "--code-image": args.code_image}
+    given["--psf"] = getattr(args, "psf", None)
     paths = [path.resolve() for path in written.values() if path is not None]
     if len(set(paths)) < len(paths):
         raise ValueError("OUT, --json and the checkpoint are different files; give each a name of its own")

@@ -243,8 +243,8 @@ def check(options: dict[str, Any], task: Problem, network: Any, frame: Frame) ->
     tile = positive_int(options["tile"], "tile")
     if task.support is None:
         raise ValueError(
-            f"tile={tile}: the operator of dip.Reconstruct may join any two pixels of the picture, so a crop cannot be "
-            "compared with a part of what was measured; leave tile out"
+            f"tile={tile}: the operator of dip.Reconstruct, as a blur with boundary='wrap', may join any two pixels of "
+            "the picture, so a crop cannot be compared with a part of what was measured; leave tile out"
         )
     if not (hasattr(network, "reach") and hasattr(network, "multiple")):
         raise ValueError(

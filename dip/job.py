@@ -190,6 +190,7 @@ class Restoration(Work):
             "precision": s.precision,
             "invert_mask": self.order.invert_mask if self._mask is not None else None,
             **self._task.fingerprint(),
+            **self.order.named,
         }
 
     def _network_options(self) -> dict[str, Any]:

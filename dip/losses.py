@@ -146,16 +146,13 @@ class BackProjection:
 
     .. math:: E = \frac{1}{n} \left\| (A A^T + λ I)^{-1/2} (A x - y) \right\|^2
 
-    What A weakens, the fine of a blurred image, weighs as much as the rest, down to where λ says that y is noise: a fit
-    finds it in far fewer iterations than by the squared error of A x.
+    What A weakens, the fine of a blurred image, weighs as much as the rest, down to where the damping λ of the task
+    says that y is noise: a fit finds it in far fewer iterations than by the squared error of A x.
 
     Parameters
     ----------
-    damping : float, optional
-        λ > 0, beside the squared gain of A, which for a blur is 1 at most. By default it follows from the noise that is
-        found in y.
     task : object, optional
-        Where A is; a fit fills it in. It has a method ``whitened(residual, damping)``: `dip.Deblur` has.
+        Where A is; a fit fills it in. It has a method ``whitened(residual)``, as `dip.Deblur` has.
 
     References
     ----------
@@ -164,12 +161,7 @@ class BackProjection:
     prior", EUSIPCO 2020.
     """
 
-    damping: float | None = None
     task: Any = field(default=None, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        if self.damping is not None:
-            object.__setattr__(self, "damping", positive_float(self.damping, "damping"))
 
     def of(self, task: Any) -> BackProjection:
         """Return the loss of a task.
@@ -192,7 +184,7 @@ class BackProjection:
         if weight is not None:
             raise ValueError("the back-projection loss takes no weights; take another loss")
         residual = _residual(prediction, observation)
-        whitened = self.task.whitened(residual, self.damping)
+        whitened: torch.Tensor = self.task.whitened(residual)
         return whitened.square().mean()
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import glob
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,8 @@ class FitOrder(Order):
         Whether the masks show the missing pixels instead of the known ones.
     resume : Path or None
         Checkpoint to go on from.
+    named : mapping
+        Further options that the settings in a report are to name, as they were given.
     """
 
     problem: Callable[[np.ndarray, np.ndarray | None], Problem]
@@ -76,6 +78,7 @@ class FitOrder(Order):
     iters: int | None = None
     invert_mask: bool = False
     resume: Path | None = None
+    named: Mapping[str, str] = field(default_factory=dict)
 
     def check(self, size: tuple[int, int] = (1, 1)) -> Settings:
         """Check the options, and the memory for a picture of (height, width), without one.

@@ -161,7 +161,7 @@ class Reconstruct:
                 self._linear = Linear(self.forward, (1, *self.shape), self._place, self._weights)
             except ValueError as error:
                 raise ValueError(
-                    f"{error}, and neither code=dip.codes.Autoencoding, which the preset fast has, nor consistent=True "
+                    f"{error}: neither code=dip.codes.Autoencoding, which the preset fast has, nor consistent=True "
                     "suits it; give code=dip.codes.Uniform(32), or leave consistent out"
                 ) from None
         there = torch.zeros(1, *self.shape, device=self._place) if x is None else x.to(self._place)

@@ -236,6 +236,7 @@ def deblur(
     iters: int | None = None,
     resume: str | os.PathLike[str] | None = None,
     boundary: str = "mirror",
+    damping: float | None = None,
     data_range: DataRange = None,
     channel_axis: int | None = None,
     **options: Unpack[Options],
@@ -244,7 +245,7 @@ def deblur(
 
     Parameters
     ----------
-    image, psf, boundary, data_range, channel_axis
+    image, psf, boundary, damping, data_range, channel_axis
         See `Deblur`.
     iters, resume, **options
         See `denoise`; 2000 iterations by default.
@@ -261,7 +262,7 @@ def deblur(
     check_names(dict(options), also=_own(deblur))
 
     def task(one: Any) -> Problem:
-        return Deblur(one, psf, boundary=boundary, data_range=data_range, channel_axis=channel_axis)
+        return Deblur(one, psf, boundary=boundary, damping=damping, data_range=data_range, channel_axis=channel_axis)
 
     return _restore(image, task, channel_axis, iters, resume, options)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dip import guides, images, presets
 from dip.checkpoint import digest
-from dip.errors import positive_int, warn
+from dip.errors import positive_float, positive_int, warn
 from dip.noise import noise_level
 from dip.operators import Blur, Downsample, Identity
 from dip.problem import Observation
@@ -334,13 +334,18 @@ class Deblur(_ImageTask):
         such as `dip.operators.gaussian_psf(1.6)`. Its sum does not matter.
     boundary : {"mirror", "nearest", "wrap", "zero"}, default "mirror"
         What lies beyond the border of the image (see `dip.operators.Blur`).
+    damping : float, optional
+        λ of the preset "fast" (of its loss, its code and the correction at the end): from where the squared gain of the
+        blur is below it on, y is taken for noise. By default 160 σ², from 1e-4 to 1, with the level σ of the noise that
+        is found in the image (`dip.noise.noise_level`), which has to be independent from pixel to pixel. After a
+        JPEG take about 0.05, and ``consistent=False``.
     data_range, channel_axis
         As for `Denoise`.
 
     Raises
     ------
     TypeError, ValueError
-        The image or the PSF is not of that kind, or the PSF is larger than the image.
+        The image or the PSF is not of that kind; or, before the first iteration, the PSF is larger than the image.
     """
 
     task = "deblur"
@@ -351,10 +356,12 @@ class Deblur(_ImageTask):
         psf: Any,
         *,
         boundary: str = "mirror",
+        damping: float | None = None,
         data_range: DataRange = None,
         channel_axis: int | None = None,
     ) -> None:
         super().__init__(image, data_range=data_range, channel_axis=channel_axis)
+        self.damping = None if damping is None else positive_float(damping, "damping")
         self._operator = self._blur = Blur(psf, boundary=boundary)
         given = self._blur.psf.shape
         if len(given) == 3 and given[0] != self.layout.channels:
@@ -363,9 +370,9 @@ class Deblur(_ImageTask):
             )
 
     @property
-    def support(self) -> int:  # type: ignore[override]
-        """How far the PSF reaches, in pixels."""
-        return self._blur.reach
+    def support(self) -> int | None:  # type: ignore[override]
+        """How far the PSF reaches, in pixels; None where it goes round the border."""
+        return None if self._blur.boundary == "wrap" else self._blur.reach
 
     def load(self) -> Observation:
         """Return the observation as float32 in [0, 1], having found how strong its noise is."""
@@ -376,22 +383,32 @@ class Deblur(_ImageTask):
                 "where it is more than its background"
             )
         observation = super().load()
-        self._damping = Blur.damping(noise_level(observation.y))
+        if self.damping is None:
+            self.damping = min(max(_BESIDE_NOISE * noise_level(observation.y) ** 2, 1e-4), 1.0)
         return observation
 
     def consistent(self, x: Tensor | None, y: Tensor, times: int = 10) -> Tensor:
         """Return x, corrected once by the regularised deconvolution of y - A x; of None that of y."""
         rest = y if x is None else y - self._blur(x)
-        added = self._blur.back_projected(rest, _FIRMER * self._damping)
+        added = self._blur.back_projected(rest, _FIRMER * self._known_damping)
         return added if x is None else x + added
 
-    def whitened(self, residual: Tensor, damping: float | None) -> Tensor:
+    def whitened(self, residual: Tensor) -> Tensor:
         """Return a residual as `dip.losses.BackProjection` measures it (`dip.operators.Blur.whitened`)."""
-        return self._blur.whitened(residual, self._damping if damping is None else damping)
+        return self._blur.whitened(residual, self._known_damping)
+
+    @property
+    def _known_damping(self) -> float:
+        if self.damping is None:
+            raise RuntimeError("the damping follows from the image's noise, which load() finds")
+        return self.damping
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the size and the blur."""
-        return {**super().fingerprint(), "operator": str(self._operator), "psf": digest(self._blur.psf)}
+        psf = digest(self._blur.psf.float())
+        return {**super().fingerprint(), "operator": str(self._operator), "psf_digest": psf, "damping": self.damping}
 
 
-_FIRMER = 3  # times the damping of the loss: what goes into the code, and out, is to be less noisy than what is fitted
+# Both by trials (docs/performance.md). What goes into the code, and out, is to be less noisy than what is fitted.
+_BESIDE_NOISE = 160  # times the variance of the noise
+_FIRMER = 3  # times the damping of the loss

@@ -17,6 +17,7 @@ from small import NET, QUICK, picture
 
 import dip
 from dip import cli, files, losses
+from dip.noise import noise_level
 from dip.operators import Blur, gaussian_psf
 
 PSF = gaussian_psf(1.2)
@@ -79,16 +80,16 @@ def test_the_loss_is_that_of_the_formula():
     """With periodic borders the matrix of the blur is known in full."""
     y, x = picture((6, 5), seed=1), picture((6, 5), seed=2)
     psf = np.random.default_rng(0).random((3, 3))
-    task = dip.Deblur(y, psf, boundary="wrap")
-    observation = task.load()
     basis = torch.eye(30).reshape(30, 1, 1, 6, 5)
-    matrix = torch.cat([task.forward(one) for one in basis]).reshape(30, 30).T.double().numpy()
     for damping in (0.02, None):
-        loss = losses.BackProjection(damping).of(task)
+        task = dip.Deblur(y, psf, boundary="wrap", damping=damping)
+        observation = task.load()
+        matrix = torch.cat([task.forward(one) for one in basis]).reshape(30, 30).T.double().numpy()
+        loss = losses.BackProjection().of(task)
         found = loss(task.forward(torch.from_numpy(x)[None, None]), observation.y)
-        level = Blur.damping(dip.noise.noise_level(observation.y)) if damping is None else damping
+        known = max(1e-4, 160 * noise_level(observation.y) ** 2) if damping is None else damping
         residual = matrix @ x.ravel() - y.ravel()
-        expected = residual @ np.linalg.solve(matrix @ matrix.T + level * np.eye(30), residual) / 30
+        expected = residual @ np.linalg.solve(matrix @ matrix.T + known * np.eye(30), residual) / 30
         assert float(found) == pytest.approx(expected, rel=1e-4)
 
 
@@ -100,6 +101,36 @@ def test_the_loss_finds_detail_in_fewer_iterations():
         restored = dip.deblur(y, PSF, loss=loss, iters=150, jitter=0.01, **SOLVE)
         found[loss] = peak_signal_noise_ratio(clean, restored.clip(0, 1), data_range=1)
     assert found["back-projection"] > found["mse"] + 0.5
+
+
+def test_the_damping_counts_for_the_code_and_the_correction_too():
+    y = blurred(picture((20, 20)), sigma=2)
+    fits = [
+        dip.fit(dip.Deblur(y, PSF, damping=damping), iters=2, preset="fast", network=NET) for damping in (None, 0.3)
+    ]
+    assert not torch.equal(fits[0].code, fits[1].code)
+    task = fits[1].task
+    expected = task.consistent(fits[1].current, fits[1].y)
+    rest = fits[1].y - task.forward(fits[1].current)
+    torch.testing.assert_close(expected, fits[1].current + Blur(PSF).back_projected(rest, 3 * 0.3))
+
+
+@pytest.mark.parametrize(
+    ("psf", "words"),
+    [
+        (np.pad(PSF, 8) + 0.05 * PSF.max(), "is a background"),
+        (np.pad(PSF, ((8, 0), (0, 0))), r"\+4.0 rows and \+0.0 columns"),
+    ],
+)
+def test_a_psf_that_looks_wrong_is_warned_of(psf, words):
+    with pytest.warns(RuntimeWarning, match=words):
+        Blur(psf)
+
+
+@pytest.mark.parametrize("psf", [np.ones((9, 9)), PSF, gaussian_psf(2)[4:-4, 4:-4], np.eye(9), np.ones((1, 7))])
+def test_a_psf_that_looks_right_is_not(psf, recwarn):
+    Blur(psf)
+    assert not recwarn.list
 
 
 def test_correcting_brings_a_picture_nearer_to_what_was_observed():
@@ -123,13 +154,15 @@ def test_the_correction_is_an_option():
 
 
 @pytest.mark.parametrize("loss", ["mse", "back-projection"])
-def test_in_crops(loss):
-    """What a crop is compared with is what the whole has there."""
-    clean = picture((70, 60))
-    restored = dip.deblur(blurred(clean), PSF, tile=32, iters=6, loss=loss, network=NET, precision="float32")
+@pytest.mark.parametrize(("width", "tile"), [(1.2, 32), (3, 36)])
+def test_in_crops(loss, width, tile):
+    clean, psf = picture((70, 60)), gaussian_psf(width)
+    restored = dip.deblur(blurred(clean, psf), psf, tile=tile, iters=6, loss=loss, network=NET, precision="float32")
     assert restored.shape == clean.shape
     assert np.isfinite(restored).all()
     assert dip.Deblur(clean, np.ones((3, 9))).support == 4
+    with pytest.raises(ValueError, match="boundary='wrap'"):
+        dip.deblur(clean, PSF, boundary="wrap", tile=32, iters=2, **QUICK)
 
 
 def test_a_checkpoint_belongs_to_a_psf(tmp_path):
@@ -150,7 +183,9 @@ def test_a_checkpoint_belongs_to_a_psf(tmp_path):
         (lambda: dip.deblur(picture((16, 8)), np.ones((3, 9)), **QUICK), "psf is 3 x 9 and the image 16 x 8"),
         (lambda: dip.deblur(picture(), PSF, boundary="reflect", **QUICK), "unknown boundary 'reflect'"),
         (lambda: dip.denoise(picture(), loss="back-projection", **QUICK), r"is for dip\.Deblur, not for denoise"),
-        (lambda: dip.deblur(picture(), PSF, loss=losses.BackProjection(0.0), **QUICK), "damping"),
+        (lambda: dip.deblur(picture(), PSF, damping=0.0, **QUICK), "damping"),
+        (lambda: dip.deblur(picture(), np.ones((5, 5, 3)), **QUICK), r"np\.moveaxis"),
+        (lambda: gaussian_psf(1e5), "larger than any image"),
         (lambda: dip.deblur(picture(), PSF, stop=dip.stopping.Discrepancy(0.01), preset="fast"), "cannot go with"),
     ],
 )
@@ -191,6 +226,8 @@ def test_a_psf_from_a_file_or_a_gaussian(here):
     for name, psf in (("a", PSF.astype(np.float32)), ("b", eight), ("c", PSF)):
         np.testing.assert_array_equal(files.read(f"{name}.png").pixels, dip.deblur(pixels, psf, **options))
     settings = json.loads(Path("a.json").read_text())["settings"]
+    assert settings["psf"] == "psf.tif"
+    assert json.loads(Path("c.json").read_text())["settings"]["psf_sigma"] == "1.2"
     assert settings["operator"] == "Blur(11 x 11, boundary='mirror')"
 
 
@@ -221,13 +258,24 @@ def test_a_folder_here_and_in_workers_and_a_stack(here):
         np.testing.assert_array_equal(stack[number], expected)
 
 
+@pytest.mark.parametrize("option", ["-o", "--json"])
+def test_the_psf_is_never_written_over(here, capsys, option):
+    files.write("in.png", picture((20, 24), "uint8"))
+    tifffile.imwrite("psf.tif", PSF)
+    before = Path("psf.tif").read_bytes()
+    words = ("-o", "psf.tif") if option == "-o" else ("-o", "out.png", "--json", "psf.tif")
+    assert dip_command("deblur", "in.png", "--psf", "psf.tif", *words, "--force", *WORDS) == 2
+    assert "same file as --psf" in capsys.readouterr().err
+    assert Path("psf.tif").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("words", "status", "told"),
     [
         ((), 2, "one of the arguments --psf --psf-sigma is required"),
         (("--psf", "psf.tif", "--psf-sigma", 1), 2, "not allowed with"),
         (("--psf", "nothing.tif"), 2, "nothing.tif does not exist"),
-        (("--psf-sigma", -1), 2, "--psf-sigma must be"),
+        (("--psf-sigma", -1), 2, "sigma must be"),
         (("--psf-sigma", 9), 2, "crop the PSF"),
         (("--psf-sigma", 1, "--boundary", "miror"), 2, "did you mean 'mirror'"),
     ],

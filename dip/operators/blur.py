@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dip.errors import positive_float, shown, unknown
+from dip.errors import positive_float, shown, unknown, warn
 
 __all__ = ["BOUNDARIES", "Blur", "gaussian_psf"]
 
 BOUNDARIES = ("mirror", "nearest", "wrap", "zero")  # scipy's words, but for the last
-_DAMPING = 160  # times the variance of the noise
+_LARGEST = 2**13  # pixels that a Gaussian may reach
 _WIDER = 3  # times as far as the PSF an image is continued for filters that undo it: they reach further
 
 
@@ -79,11 +79,6 @@ class Blur(torch.nn.Module):
             raise ValueError(f"a PSF for {len(self.psf)} channels does not fit an image of shape {tuple(x.shape)}")
         return self._filtered(x, lambda spectrum: spectrum)
 
-    @staticmethod
-    def damping(level: float) -> float:
-        """Return the λ of `back_projected` and `whitened` for noise of a standard deviation (white is 1)."""
-        return min(max(_DAMPING * level**2, 1e-4), 1.0)
-
     def back_projected(self, y: Tensor, damping: float) -> Tensor:
         r"""Return the regularised deconvolution :math:`A^T (A A^T + λ)^{-1} y`, of y's shape.
 
@@ -109,8 +104,9 @@ class Blur(torch.nn.Module):
         x = x if x.dtype == torch.float64 else x.float()
         rim = [0, 0]
         if self.boundary != "wrap":
-            half = [size // 2 for size in self.psf.shape[-2:]]
-            rim = [max(n, min(wider * n, size - 1)) for n, size in zip(half, x.shape[-2:], strict=True)]
+            rim = [size // 2 for size in self.psf.shape[-2:]]
+            if wider > 1:  # as far as there is something to mirror
+                rim = [min(wider * n, size - 1) for n, size in zip(rim, x.shape[-2:], strict=True)]
             for axis, width in zip((-2, -1), rim, strict=True):
                 x = _continued(x, axis, width, self.boundary)
         elif any(size < width for size, width in zip(x.shape[-2:], self.psf.shape[-2:], strict=True)):
@@ -118,11 +114,16 @@ class Blur(torch.nn.Module):
                 f'an image of {x.shape[-2]} x {x.shape[-1]} is smaller than the PSF, and boundary="wrap" would lay it '
                 'about the image more than once; crop the PSF, or take boundary="nearest" or "zero"'
             )
-        size = x.shape[-2:] if self.boundary == "wrap" else [_fast(n) for n in x.shape[-2:]]
+        size = list(x.shape[-2:])
+        if self.boundary != "wrap":
+            size = [_fast(max(n, width)) for n, width in zip(size, self.psf.shape[-2:], strict=True)]
         made = torch.fft.irfft2(torch.fft.rfft2(x, s=size) * gain(self._spectrum(size, x)), s=size)
         for axis, width, length in zip((-2, -1), rim, x.shape[-2:], strict=True):
             made = made.narrow(axis, width, length - 2 * width)
         return made
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_spectra": {}}  # which are made anew, on whichever device there is
 
     def extra_repr(self) -> str:
         """Return what ``repr`` shows between the brackets."""
@@ -156,6 +157,8 @@ def gaussian_psf(sigma: float) -> np.ndarray:
         float64 (2 r + 1, 2 r + 1) of sum 1, that of `scipy.ndimage.gaussian_filter`: r is 4 σ, rounded.
     """
     radius = int(4 * positive_float(sigma, "sigma") + 0.5)
+    if radius > _LARGEST:
+        raise ValueError(f"sigma={sigma:g}: a PSF of {2 * radius + 1} pixels is larger than any image; it is in pixels")
     line = np.exp(-np.square(np.arange(-radius, radius + 1) / sigma) / 2)
     line /= line.sum()
     return np.outer(line, line)
@@ -164,18 +167,44 @@ def gaussian_psf(sigma: float) -> np.ndarray:
 def _checked(psf: Any) -> Tensor:
     """Return a PSF as a float64 tensor of sum 1 in each channel."""
     if isinstance(psf, Tensor):
-        psf = psf.detach().cpu().numpy()
-    if not isinstance(psf, np.ndarray) or not (np.issubdtype(psf.dtype, np.floating) or psf.dtype.kind in "ui"):
-        raise TypeError(f"psf={shown(psf)}: give a real array or tensor, (h, w), the image of a point")
+        psf = (psf.double() if psf.is_floating_point() else psf).detach().cpu().numpy()
+    if not isinstance(psf, np.ndarray):
+        raise TypeError(f"psf={shown(psf)}: give an array or a tensor, (h, w), the image of a point")
+    if not (np.issubdtype(psf.dtype, np.floating) or psf.dtype.kind in "ui"):
+        raise TypeError(f"psf has dtype {psf.dtype}; real numbers are needed, the image of a point")
     if psf.ndim not in (2, 3) or 0 in psf.shape:
         raise ValueError(f"psf has shape {psf.shape}; (h, w) is needed, or (C, h, w) for an image of C channels")
-    psf = psf.astype(np.float64)
-    if not np.isfinite(psf).all() or psf.min() < 0:
-        raise ValueError("psf has values that are negative, NaN or infinite; take off its background, and clip at 0")
+    if psf.ndim == 3 and psf.shape[2] <= 4 < psf.shape[0]:
+        raise ValueError(f"psf has shape {psf.shape}; its channels come first: give np.moveaxis(psf, -1, 0)")
+    psf = np.asarray(psf, np.float64)
+    if not np.isfinite(psf).all():
+        raise ValueError(f"psf has {np.count_nonzero(~np.isfinite(psf))} values that are NaN or infinite")
+    if psf.min() < 0:
+        raise ValueError(f"psf has values below 0, down to {psf.min():.3g}; take off its background, and clip at 0")
     sums = psf.sum(axis=(-2, -1), keepdims=True)
     if sums.min() <= 0:
-        raise ValueError("psf is 0 everywhere; the image of a point is needed")
-    return torch.from_numpy(psf / sums)
+        where = "" if psf.ndim == 2 or sums.max() <= 0 else " in one of its channels"
+        raise ValueError(f"psf is 0 everywhere{where}; the image of a point is needed")
+    psf = psf / sums
+    _warn_of_looks(psf.mean(axis=0) if psf.ndim == 3 else psf)
+    return torch.from_numpy(psf)
+
+
+def _warn_of_looks(psf: np.ndarray) -> None:
+    """Warn of a PSF, of sum 1, that has a background, or is not in the middle."""
+    rim = np.concatenate([psf[0], psf[-1], psf[:, 0], psf[:, -1]])
+    share = rim.min() * psf.size
+    even = rim.min() > 0.5 * rim.mean()  # as that of a PSF which is cut off early is not
+    if share > 0.05 and even and rim.max() < 0.3 * psf.max():
+        warn(f"{share:.0%} of the psf is a background that goes on to its border; take it off, as in psf - psf.min()")
+        return
+    middle = np.array(psf.shape) // 2
+    off = np.array([(psf.sum(axis=1 - axis) * np.arange(n)).sum() for axis, n in enumerate(psf.shape)]) - middle
+    if np.abs(off).max() > max(1.5, 0.1 * max(psf.shape)):
+        warn(
+            f"the psf's centre of mass is {off[0]:+.1f} rows and {off[1]:+.1f} columns from its middle, pixel "
+            f"({middle[0]}, {middle[1]}); the restored picture will be moved by as much: crop the PSF about its centre"
+        )
 
 
 def _continued(x: Tensor, axis: int, width: int, boundary: str) -> Tensor:

@@ -21,8 +21,8 @@ class Fourier(torch.nn.Module):
     Parameters
     ----------
     mask : ndarray or Tensor, (H, W) or (W,), optional
-        1 (or True) where k-space was measured, 0 elsewhere, where y is then 0 too; (W,) for whole columns. By default
-        all of it was.
+        True or non-zero where k-space was measured, 0 elsewhere, where y is then 0 too; (W,) for whole columns. By
+        default all of it was.
     sensitivities : ndarray or Tensor, (K, H, W), optional
         The complex sensitivity maps s of K coils, which y then has one k-space of each; by default there is one coil
         that sees all alike.
@@ -67,7 +67,7 @@ class Fourier(torch.nn.Module):
                     f"mask has dtype {mask.dtype} and shape {tuple(mask.shape)}; a real one of shape (H, W), or (W,) "
                     "for whole columns, is needed"
                 )
-            mask = mask.float()
+            mask = (mask != 0).float()
             if not mask.any():
                 raise ValueError("the mask is 0 everywhere: nothing was measured")
         if maps is not None:
@@ -95,10 +95,13 @@ class Fourier(torch.nn.Module):
                 f"an image of shape (1, C, H, W) is needed, with one channel if it is real and two (real part, "
                 f"imaginary part) if it is complex, got {tuple(x.shape)}"
             )
+        if x.is_complex():
+            raise TypeError("a complex image is given as two channels, real and imaginary part: torch.view_as_real")
         for name, given in (("mask", self.mask), ("sensitivities", self.sensitivities)):
             if given is not None and given.shape[-2:] != x.shape[-min(given.ndim, 2) :]:
                 raise ValueError(
-                    f"{name} of shape {tuple(given.shape)} do not fit an image of {x.shape[2]} x {x.shape[3]}"
+                    f"an image of {x.shape[2]} x {x.shape[3]} does not suit the {name}, whose shape is "
+                    f"{tuple(given.shape)}"
                 )
         x = x.float()
         image = torch.complex(x[0, 0], x[0, 1] if x.shape[1] == 2 else torch.zeros_like(x[0, 0]))
@@ -120,9 +123,9 @@ class Fourier(torch.nn.Module):
 
 def _tensor(values: Any, name: str) -> Tensor:
     if isinstance(values, np.ndarray) and (np.issubdtype(values.dtype, np.number) or values.dtype == bool):
-        values = torch.from_numpy(np.array(values, order="C"))
+        values = torch.from_numpy(np.array(values, values.dtype.newbyteorder("="), order="C"))
     if not isinstance(values, Tensor):
         raise TypeError(f"{name}={shown(values)}: give an array or a tensor")
     if not torch.isfinite(values).all():
         raise ValueError(f"{name}: there is NaN or infinity in it")
-    return values.detach()
+    return values.detach().clone()

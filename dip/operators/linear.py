@@ -10,6 +10,7 @@ from dip.operators.basic import Operator
 
 __all__ = ["Linear"]
 
+_APART = 1e-2  # of the norms, as far as two inner products may be apart: a projector's transpose is rarely exact
 _NEAR = 1e-3  # of A x: up to that two ways to the same are taken for equal, in float32 and in any order of additions
 
 
@@ -30,27 +31,32 @@ class Linear:
     Raises
     ------
     ValueError
-        A is not linear: L (u + v) is not L u + L v for random images.
+        A is not linear: L (u + v) is not L u + L v for random images; or its gradient is not its transpose.
     """
 
     def __init__(
         self, operator: Operator, shape: tuple[int, ...], device: torch.device, weight: Tensor | None = None
     ) -> None:
-        self._operator, self._weight = operator, weight
+        self._operator = operator
+        self._weight = None if weight is None else weight / weight.max()  # in any unit
         self._origin = torch.zeros(shape, device=device)
         generator = torch.Generator().manual_seed(0)
-        u, v = (torch.rand(shape, generator=generator).to(device) for _ in range(2))
+        u, v = (torch.randn(shape, generator=generator).to(device) for _ in range(2))
         with torch.no_grad():
             self._constant = operator(self._origin)
-            both = self._applied(u + v)
-            if not norm(both - self._applied(u) - self._applied(v)) <= _NEAR * norm(both):
+            both, one, other = self._applied(u + v), self._applied(u), self._applied(v)
+            if not norm(both - one - other) <= _NEAR * norm(both):
                 raise ValueError("forward is not linear (what it makes of u + v is not the sum for two random images)")
             self._gain = self._largest(u)
+            # <L u, L v> = <u, L^T L v>: a gradient of the user's own may be another than the transpose
+            there, here = _inner(one, other), _inner(u, self._adjoint(weighted=False)(other))
+            if not self._gain > 0 or not abs(there - here) <= _APART * norm(one) * norm(other):
+                raise ValueError("forward has a gradient that is not the transpose of what it does")
 
     def least_squares(self, rest: Tensor, *, damping: float, steps: int) -> Tensor:
         r"""Return what has to be added to x so that A x comes nearer to y.
 
-        It is d of the smallest :math:`\|W^{1/2} (L d - r)\|^2 + λ g \|d\|^2`, as far as so many steps of conjugate
+        It is d of the smallest :math:`\|W^{1/2} (L d - r)\|^2 / g + λ \|d\|^2`, as far as so many steps of conjugate
         gradients come; what y says most of comes first.
 
         Parameters
@@ -68,12 +74,12 @@ class Linear:
         National Bureau of Standards 1952.
         """
         found = torch.zeros_like(self._origin)
-        adjoint = self._adjoint()
+        adjoint = self._adjoint(by=self._gain)
         with torch.no_grad():
             residual = adjoint(rest)
             direction, power = residual, residual.square().sum()
             for _ in range(steps):
-                made = adjoint(self._applied(direction)) + damping * self._gain * direction
+                made = adjoint(self._applied(direction)) + damping * direction
                 along = (direction * made).sum()
                 if not (along > 0 and power > 0):
                     break
@@ -86,8 +92,8 @@ class Linear:
     def _applied(self, x: Tensor) -> Tensor:
         return self._operator(x) - self._constant
 
-    def _adjoint(self) -> _Adjoint:
-        return _Adjoint(self._operator, self._origin, self._weight)
+    def _adjoint(self, *, weighted: bool = True, by: float = 1.0) -> _Adjoint:
+        return _Adjoint(self._operator, self._origin, self._weight if weighted else None, by)
 
     def _largest(self, x: Tensor) -> float:
         """Return the largest eigenvalue, about: 10 power iterations."""
@@ -99,14 +105,21 @@ class Linear:
 
 
 class _Adjoint:
-    """LᵀW, through the graph of one A x, which it keeps."""
+    """LᵀW / g, through the graph of one A x, which it keeps."""
 
-    def __init__(self, operator: Operator, origin: Tensor, weight: Tensor | None) -> None:
-        self._weight = weight
+    def __init__(self, operator: Operator, origin: Tensor, weight: Tensor | None, by: float) -> None:
+        self._weight, self._by = weight, by
         with torch.enable_grad():
             self._at = origin.clone().requires_grad_()
             self._made = operator(self._at * 1)  # no leaf, as a network's output is none
 
     def __call__(self, y: Tensor) -> Tensor:
         weighted = y if self._weight is None else y * self._weight
-        return torch.autograd.grad(self._made, self._at, weighted, retain_graph=True)[0]
+        return torch.autograd.grad(self._made, self._at, weighted, retain_graph=True)[0] / self._by
+
+
+def _inner(one: Tensor, other: Tensor) -> float:
+    """Return the real part of the inner product, added up in float64."""
+    pairs = [torch.view_as_real(x) if x.is_complex() else x for x in (one, other)]
+    flat, second = (x.flatten().cpu().double() for x in pairs)
+    return float(flat @ second)

@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dip.errors import shown, yes_or_no
+from dip.errors import shown, warn, yes_or_no
 
 __all__ = ["Radon"]
 
+_MANY = 8  # views, from which on angles that are all small look like radians
 _POINTS = 2**21  # that are interpolated at a time: some tens of megabytes
 
 
@@ -60,13 +61,16 @@ class Radon(torch.nn.Module):
 
     def __init__(self, angles: Any, *, circle: bool = True) -> None:
         super().__init__()
-        try:
-            values = torch.as_tensor(np.asarray(angles.cpu() if isinstance(angles, Tensor) else angles, np.float64))
-        except (TypeError, ValueError):
-            raise TypeError(f"angles={shown(angles)}: give numbers, in degrees") from None
-        if values.ndim != 1 or not len(values) or not torch.isfinite(values).all():
+        given = angles.detach().cpu().double() if isinstance(angles, Tensor) else angles
+        values = np.asarray(given)
+        if not (np.issubdtype(values.dtype, np.floating) or values.dtype.kind in "ui"):
+            raise TypeError(f"angles={shown(angles)}: give real numbers, in degrees")
+        if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
             raise ValueError(f"angles={shown(angles)}: give one finite number for each view, in degrees")
-        self.register_buffer("angles", values.float())
+        if len(values) >= _MANY and np.abs(values).max() <= 2 * math.pi:
+            warn(f"all {len(values)} angles are within 2 pi degrees; if they are radians, give np.rad2deg(angles)")
+        turned = np.remainder(values.astype(np.float64), 360)  # before float32 has no digits left
+        self.register_buffer("angles", torch.from_numpy(turned).float())
         self.circle = yes_or_no(circle, "circle")
 
     def forward(self, x: Tensor) -> Tensor:
@@ -74,13 +78,15 @@ class Radon(torch.nn.Module):
 
         Raises
         ------
-        ValueError
-            If `x` is of another shape.
+        TypeError, ValueError
+            If `x` is complex, or of another shape.
         """
         if x.ndim != 4 or len(x) != 1 or x.shape[2] != x.shape[3]:
             raise ValueError(
                 f"a square image of shape (1, C, N, N) is needed, got {tuple(x.shape)}; pad it with 0 to a square"
             )
+        if x.is_complex():
+            raise TypeError("a complex image is given as two channels, real and imaginary part: torch.view_as_real")
         x = x.float()
         if not self.circle:
             size = x.shape[2]

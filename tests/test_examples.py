@@ -79,6 +79,7 @@ FEW = pytest.mark.filterwarnings("ignore:WindowedVariance looks at nothing befor
         ("denoise", ["given (noisy)", "last output, iteration 3", "returned"]),
         ("inpaint", ["given", "biharmonic", "Deep Image Prior"]),
         ("super_resolve", ["given (nearest)", "bicubic", "Deep Image Prior"]),
+        ("deblur", ["blurred", "Richardson-Lucy, best count", "Deep Image Prior"]),
         ("own_operator", ["filtered back-projection", "Deep Image Prior"]),
     ],
 )

@@ -166,8 +166,8 @@ def add_psf(group: argparse._ArgumentGroup) -> None:
         "--damping",
         type=float,
         metavar="X",
-        help="how much weaker than the rest the fine has to be for it to be taken for noise, squared, such as 0.05; by "
-        "default from the noise that is found in IN, which is too little for a JPEG",
+        help="what the blur has left less of, as a share, squared, is taken for noise, such as 0.05; by default it "
+        "follows from the noise that is found in IN",
     )
     group.add_argument(
         "--boundary",

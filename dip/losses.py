@@ -161,6 +161,7 @@ class BackProjection:
     prior", EUSIPCO 2020.
     """
 
+    _: KW_ONLY
     task: Any = field(default=None, repr=False, compare=False)
 
     def of(self, task: Any) -> BackProjection:

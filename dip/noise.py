@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["by_mask", "by_patches", "noise_level"]
+__all__ = ["blocks", "by_mask", "by_patches", "noise_level"]
 
 _SIDE = 5  # of a patch
 _MOST = 2**15  # patches; of a larger picture some are taken, evenly
@@ -168,3 +168,27 @@ def _least_variance(patches: Tensor) -> Tensor:
     means = values.cumsum(0) / counts
     medians = (values[(counts - 1) // 2] + values[counts // 2]) / 2
     return means[(means <= medians * (1 + 1e-9)).nonzero().max()].clamp(min=0)
+
+
+def blocks(picture: Tensor) -> float:
+    """Return how much stronger jumps are between blocks of 8 pixels than within them, as a JPEG leaves them.
+
+    A jump is what the slopes on either side do not explain. Of the eight places that the borders between blocks may
+    have (a picture may have been cropped) the one with the strongest jumps is compared with the median of the others;
+    of rows and columns the less conspicuous counts. For blurred photographs it is about 1 without a JPEG, and above 1.4
+    after one of a quality of 85 or less; sharp ones may have a grid of their own.
+
+    Parameters
+    ----------
+    picture : Tensor
+        (1, C, H, W). 1 is returned for one of fewer than 64 rows or columns, which do not tell enough.
+    """
+    if min(picture.shape[2:]) < 64:
+        return 1.0
+    found = []
+    for x in (picture, picture.transpose(2, 3)):
+        slope = x.diff(dim=3)
+        jumps = (slope[..., 1:-1] - (slope[..., :-2] + slope[..., 2:]) / 2).abs().mean(dim=(0, 1, 2))
+        at = jumps[: len(jumps) // 8 * 8].reshape(-1, 8).mean(dim=0).sort().values
+        found.append(float(at[-1] / at[:-1].median().clamp(min=1e-12)))
+    return min(found)

@@ -15,7 +15,7 @@ from torch import Tensor
 from dip import guides, images, presets
 from dip.checkpoint import digest
 from dip.errors import positive_float, positive_int, warn
-from dip.noise import noise_level
+from dip.noise import blocks, noise_level
 from dip.operators import Blur, Downsample, Identity
 from dip.problem import Observation
 
@@ -337,8 +337,8 @@ class Deblur(_ImageTask):
     damping : float, optional
         λ of the preset "fast" (of its loss, its code and the correction at the end): from where the squared gain of the
         blur is below it on, y is taken for noise. By default 160 σ², from 1e-4 to 1, with the level σ of the noise that
-        is found in the image (`dip.noise.noise_level`), which has to be independent from pixel to pixel. After a
-        JPEG take about 0.05, and ``consistent=False``.
+        is found in the image (`dip.noise.noise_level`), which has to be independent from pixel to pixel; 0.05 where
+        the image looks as if it had been a JPEG (`dip.noise.blocks`).
     data_range, channel_axis
         As for `Denoise`.
 
@@ -385,6 +385,12 @@ class Deblur(_ImageTask):
         observation = super().load()
         if self.damping is None:
             self.damping = min(max(_BESIDE_NOISE * noise_level(observation.y) ** 2, 1e-4), 1.0)
+            if self.damping < _AFTER_JPEG and blocks(observation.y) > 1.3:
+                self.damping = _AFTER_JPEG
+                warn(
+                    f"the image looks as if it had been a JPEG, whose blocks are no noise but would be sharpened, too; "
+                    f"damping={_AFTER_JPEG} is taken: give another, or an image that was never a JPEG"
+                )
         return observation
 
     def consistent(self, x: Tensor | None, y: Tensor, times: int = 10) -> Tensor:
@@ -412,3 +418,4 @@ class Deblur(_ImageTask):
 # Both by trials (docs/performance.md). What goes into the code, and out, is to be less noisy than what is fitted.
 _BESIDE_NOISE = 160  # times the variance of the noise
 _FIRMER = 3  # times the damping of the loss
+_AFTER_JPEG = 0.05

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -113,6 +114,17 @@ def test_the_damping_counts_for_the_code_and_the_correction_too():
     expected = task.consistent(fits[1].current, fits[1].y)
     rest = fits[1].y - task.forward(fits[1].current)
     torch.testing.assert_close(expected, fits[1].current + Blur(PSF).back_projected(rest, 3 * 0.3))
+
+
+def test_what_was_a_jpeg_is_damped():
+    clean = detail(128)
+    eight = np.rint(blurred(clean).clip(0, 1) * 255).astype(np.uint8)
+    Image.fromarray(eight).save(packed := io.BytesIO(), format="JPEG", quality=75)
+    jpeg = np.asarray(Image.open(packed))
+    with pytest.warns(RuntimeWarning, match="JPEG.*damping=0.05"):
+        restored = dip.deblur(jpeg, PSF, preset="fast", iters=60, network=NET, precision="float32")
+    before, after = (peak_signal_noise_ratio(clean, x / 255, data_range=1) for x in (jpeg, restored))
+    assert after > before + 1
 
 
 @pytest.mark.parametrize(

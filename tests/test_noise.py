@@ -140,3 +140,24 @@ def test_a_level_that_is_known_is_taken():
     assert other._flips.after == pytest.approx(0.4 * math.sqrt(24 * 20) / (2 * found._code.level), abs=1)
     with pytest.raises(ValueError, match="level"):
         dip.codes.Denoised(level=0)
+
+
+@pytest.mark.parametrize("name", ["camera", "brick", "coins", "page"])
+@pytest.mark.parametrize("sigma", [0, 2])
+def test_a_jpeg_shows_its_blocks(name, sigma):
+    """Of a blurred photograph, also where a crop begins between the blocks."""
+    photo = getattr(data, name)()[:160, :160] / 255
+    grain = np.random.default_rng(0).normal(0, sigma / 255, photo.shape)
+    blurred = np.rint((scipy.ndimage.gaussian_filter(photo, 1.6) + grain).clip(0, 1) * 255).astype(np.uint8)
+    packed = io.BytesIO()
+    PIL.Image.fromarray(blurred).save(packed, format="JPEG", quality=75)
+    jpeg = np.asarray(PIL.Image.open(packed))
+
+    def found(pixels):
+        return noise.blocks(torch.from_numpy(pixels / np.float32(255))[None, None])
+
+    assert found(blurred) < 1.15
+    assert found(jpeg) > 1.4
+    assert found(jpeg[3:, 5:]) > 1.4
+    assert found(jpeg[:40]) == 1
+    assert found(np.full((64, 64), 7, np.uint8)) <= 1

@@ -84,8 +84,6 @@ class Reconstruct:
         self._forward = forward
         self._response: list[float] = []
         self._linear: Linear | None = None
-        self._place = torch.device("cpu")
-        self._weights: Tensor | None = None
         self._operator = operator
         # Looked at for its layout only: it has the shape and takes no memory.
         one = np.ones((), np.float32)
@@ -127,7 +125,7 @@ class Reconstruct:
         if isinstance(self._forward, torch.nn.Module):
             self._forward.to(observation.y.device)
         shape = (1, *self.shape)
-        self._place, self._weights, self._linear = observation.y.device, observation.weight, None
+        self._placed, self._linear = observation, None
         try_out(self.forward, shape, observation.y)
         self._response = response(self.forward, shape, observation.y.device)
         if self._response:
@@ -156,17 +154,18 @@ class Reconstruct:
         ValueError
             A is not linear.
         """
+        placed = self._placed
         if self._linear is None:
             try:
-                self._linear = Linear(self.forward, (1, *self.shape), self._place, self._weights)
+                self._linear = Linear(self.forward, (1, *self.shape), placed.y.device, placed.weight)
             except ValueError as error:
                 raise ValueError(
                     f"{error}: neither code=dip.codes.Autoencoding, which the preset fast has, nor consistent=True "
                     "suits it; give code=dip.codes.Uniform(32), or leave consistent out"
                 ) from None
-        there = torch.zeros(1, *self.shape, device=self._place) if x is None else x.to(self._place)
+        there = placed.y.new_zeros(1, *self.shape, dtype=torch.float32) if x is None else x.to(placed.y.device)
         with torch.no_grad():
-            rest = y.to(self._place) - self.forward(there)
+            rest = y.to(placed.y.device) - self.forward(there)
             made = there + self._linear.least_squares(rest, damping=_DAMPING, steps=times)
         return made.to(y.device)
 

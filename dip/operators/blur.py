@@ -48,7 +48,7 @@ class Blur(torch.nn.Module):
     --------
     >>> x = torch.zeros(1, 1, 3, 3)
     >>> x[..., 1, 1] = 4
-    >>> Blur(np.array([[1.0, 2.0, 1.0]]))(x).round()[0, 0, 1]
+    >>> Blur(np.array([[1.0, 2.0, 1.0]]), boundary="zero")(x).round()[0, 0, 1]
     tensor([1., 2., 1.])
     """
 

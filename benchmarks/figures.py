@@ -194,7 +194,7 @@ def main(given: list[str] | None = None) -> None:
     place_arguments.add(parser)
     options = parser.parse_args(given)
     if options.list or not options.figure:
-        print("\n".join(f"{name:<20}{one.about}: {', '.join(one.methods)}" for name, one in FIGURES.items()))
+        print("\n".join(f"{name:<24}{one.about}: {', '.join(one.methods)}" for name, one in FIGURES.items()))
         return
     wrong = [name for name in options.figure if name not in FIGURES]
     if wrong:

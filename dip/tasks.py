@@ -362,6 +362,7 @@ class Deblur(_ImageTask):
     ) -> None:
         super().__init__(image, data_range=data_range, channel_axis=channel_axis)
         self.damping = None if damping is None else positive_float(damping, "damping")
+        self._found: float | None = None
         self._operator = self._blur = Blur(psf, boundary=boundary)
         given = self._blur.psf.shape
         if len(given) == 3 and given[0] != self.layout.channels:
@@ -375,7 +376,7 @@ class Deblur(_ImageTask):
         return None if self._blur.boundary == "wrap" else self._blur.reach
 
     def load(self) -> Observation:
-        """Return the observation as float32 in [0, 1], having found how strong its noise is."""
+        """Return the observation as float32 in [0, 1]."""
         size, given = self.shape[1:], self._blur.psf.shape[-2:]
         if any(ours < theirs for ours, theirs in zip(size, given, strict=True)):
             raise ValueError(
@@ -383,14 +384,7 @@ class Deblur(_ImageTask):
                 "where it is more than its background"
             )
         observation = super().load()
-        if self.damping is None:
-            self.damping = min(max(_BESIDE_NOISE * noise_level(observation.y) ** 2, 1e-4), 1.0)
-            if self.damping < _AFTER_JPEG and blocks(observation.y) > 1.3:
-                self.damping = _AFTER_JPEG
-                warn(
-                    f"the image looks as if it had been a JPEG, whose blocks are no noise but would be sharpened, too; "
-                    f"damping={_AFTER_JPEG} is taken: give another, or an image that was never a JPEG"
-                )
+        self._y, self._found = observation.y, None
         return observation
 
     def consistent(self, x: Tensor | None, y: Tensor, times: int = 10) -> Tensor:
@@ -405,9 +399,18 @@ class Deblur(_ImageTask):
 
     @property
     def _known_damping(self) -> float:
-        if self.damping is None:
-            raise RuntimeError("the damping follows from the image's noise, which load() finds")
-        return self.damping
+        """The damping: that given, or what the noise says, looked for when it is first needed."""
+        if self.damping is not None:
+            return self.damping
+        if self._found is None:
+            self._found = min(max(_BESIDE_NOISE * noise_level(self._y) ** 2, 1e-4), 1.0)
+            if self._found < _AFTER_JPEG and blocks(self._y) > 1.3:
+                self._found = _AFTER_JPEG
+                warn(
+                    f"the image looks as if it had been a JPEG, whose blocks are no noise but would be sharpened, too; "
+                    f"damping={_AFTER_JPEG} is taken: give another, or an image that was never a JPEG"
+                )
+        return self._found
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the size and the blur."""

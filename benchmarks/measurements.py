@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import skimage.color
 import torch
 from records import RESULTS, Report
 from skimage.transform import iradon, radon
-from time_to_quality import add_pictures, cropped
+from time_to_quality import add_pictures, gray
 
 import dip
 
@@ -63,8 +62,7 @@ KINDS: dict[str, Callable[..., tuple[dip.Reconstruct, dict[str, np.ndarray]]]] =
 
 def follow(name: str, kind: str, options: argparse.Namespace) -> dict[str, Any]:
     """Return the PSNR of each way; of fits on their course, with the seconds."""
-    picture = cropped(name, options)
-    clean = (picture if picture.ndim == 2 else skimage.color.rgb2gray(picture)).astype(np.float32)
+    clean = gray(name, options)
     task, others = KINDS[kind](clean, options)
     found: dict[str, Any] = {
         way: round(dip.metrics.psnr(image.clip(0, 1).astype(np.float32), clean), 2) for way, image in others.items()

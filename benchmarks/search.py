@@ -25,10 +25,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import skimage.color
 import skimage.filters
 import torch
-from time_to_quality import add_pictures, as_tensor, cropped, now, pair
+from time_to_quality import add_pictures, as_tensor, cropped, gray, now, pair
 from torch import Tensor
 
 import dip
@@ -199,19 +198,17 @@ def denoise(name: str, options: argparse.Namespace) -> tuple[dip.Denoise, np.nda
 
 def inpaint(name: str, options: argparse.Namespace) -> tuple[dip.Inpaint, np.ndarray]:
     """Return the task, and the clean picture."""
-    clean = cropped(name, options)
-    gray = clean if clean.ndim == 2 else skimage.color.rgb2gray(clean).astype(np.float32)
-    mask = dip.degradations.random_mask(gray.shape, 1 - options.missing, seed=0)
-    return dip.Inpaint(gray * mask, mask), gray
+    clean = gray(name, options)
+    mask = dip.degradations.random_mask(clean.shape, 1 - options.missing, seed=0)
+    return dip.Inpaint(clean * mask, mask), clean
 
 
 def deblur(name: str, options: argparse.Namespace) -> tuple[dip.Deblur, np.ndarray]:
     """Return the task, and the clean picture."""
-    clean = cropped(name, options)
-    gray = clean if clean.ndim == 2 else skimage.color.rgb2gray(clean).astype(np.float32)
+    clean = gray(name, options)
     psf = dip.operators.gaussian_psf(1.6)
-    y = dip.operators.Blur(psf)(torch.from_numpy(gray)).numpy()
-    return dip.Deblur(dip.degradations.gaussian(y, options.blurred_sigma, clip=False, seed=0), psf), gray
+    y = dip.operators.Blur(psf)(torch.from_numpy(clean)).numpy()
+    return dip.Deblur(dip.degradations.gaussian(y, options.blurred_sigma, clip=False, seed=0), psf), clean
 
 
 def super_resolve(name: str, options: argparse.Namespace) -> tuple[dip.SuperResolve, np.ndarray]:

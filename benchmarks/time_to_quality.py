@@ -34,6 +34,7 @@ from typing import Any
 
 import numpy as np
 import seeds
+import skimage.color
 import torch
 from paper import crop, read
 from speed import wait
@@ -131,6 +132,12 @@ def pair(name: str, options: argparse.Namespace, sigma: float) -> tuple[np.ndarr
 def cropped(name: str, options: argparse.Namespace) -> np.ndarray:
     """Return the middle of a picture."""
     return crop(read((options.data / name).with_suffix(".png")), options.size)
+
+
+def gray(name: str, options: argparse.Namespace) -> np.ndarray:
+    """Return the middle of a picture in gray, float32."""
+    clean = cropped(name, options)
+    return (clean if clean.ndim == 2 else skimage.color.rgb2gray(clean)).astype(np.float32)
 
 
 def as_tensor(clean: np.ndarray, device: torch.device) -> Tensor:

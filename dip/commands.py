@@ -398,8 +398,13 @@ def _check_single(args: argparse.Namespace, mask: Path | None) -> None:
     checkpoint = args.checkpoint
     check_free(checkpoint, args.resume)
     written = {"OUT": args.output, "--json": args.json, "the checkpoint": checkpoint or args.resume}
-    given = {"IN": args.input, "--mask": mask, "--reference": args.reference, "--code-image": args.code_image}
-    given["--psf"] = getattr(args, "psf", None)
+    given = {
+        "IN": args.input,
+        "--mask": mask,
+        "--psf": getattr(args, "psf", None),
+        "--reference": args.reference,
+        "--code-image": args.code_image,
+    }
     paths = [path.resolve() for path in written.values() if path is not None]
     if len(set(paths)) < len(paths):
         raise ValueError("OUT, --json and the checkpoint are different files; give each a name of its own")

@@ -125,7 +125,7 @@ class Reconstruct:
         if isinstance(self._forward, torch.nn.Module):
             self._forward.to(observation.y.device)
         shape = (1, *self.shape)
-        self._placed, self._linear = observation, None
+        self._observation, self._linear = observation, None
         try_out(self.forward, shape, observation.y)
         self._response = response(self.forward, shape, observation.y.device)
         if self._response:
@@ -154,18 +154,18 @@ class Reconstruct:
         ValueError
             A is not linear.
         """
-        placed = self._placed
+        ours = self._observation
         if self._linear is None:
             try:
-                self._linear = Linear(self.forward, (1, *self.shape), placed.y.device, placed.weight)
+                self._linear = Linear(self.forward, (1, *self.shape), ours.y.device, ours.weight)
             except ValueError as error:
                 raise ValueError(
                     f"{error}: neither code=dip.codes.Autoencoding, which the preset fast has, nor consistent=True "
                     "suits it; give code=dip.codes.Uniform(32), or leave consistent out"
                 ) from None
-        there = placed.y.new_zeros(1, *self.shape, dtype=torch.float32) if x is None else x.to(placed.y.device)
+        there = ours.y.new_zeros(1, *self.shape, dtype=torch.float32) if x is None else x.to(ours.y.device)
         with torch.no_grad():
-            rest = y.to(placed.y.device) - self.forward(there)
+            rest = y.to(ours.y.device) - self.forward(there)
             made = there + self._linear.least_squares(rest, damping=_DAMPING, steps=times)
         return made.to(y.device)
 

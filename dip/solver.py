@@ -84,11 +84,11 @@ class Fit:
         self.y = observation.y.to(self.device)
         self.weight = None if observation.weight is None else observation.weight.to(self.device)
         task.place(Observation(self.y, self.weight))
-        if s.consistent and isinstance(task, Correcting):
-            task.consistent(None, self.y, times=1)  # whether it can is told now
         self._code, first, level = s.code, observation.y, 0.0
         if isinstance(self._code, codes.RENEWED):
             self._code, first = self._code.begun(task, observation.y)
+        elif s.consistent and isinstance(task, Correcting):
+            task.consistent(None, self.y, times=1)  # whether it can is told now, as it is by such a code
         if s.flips == AUTO:
             known = self._code.level if isinstance(self._code, codes.Denoised) else None
             level = known or noise_level(observation.y)

@@ -383,9 +383,8 @@ class Deblur(_ImageTask):
                 f"psf is {given[0]} x {given[1]} and the image {size[0]} x {size[1]} (height x width); crop the PSF to "
                 "where it is more than its background"
             )
-        observation = super().load()
-        self._y, self._found = observation.y, None
-        return observation
+        self._observation, self._found = super().load(), None
+        return self._observation
 
     def consistent(self, x: Tensor | None, y: Tensor, times: int = 10) -> Tensor:
         """Return x, corrected once by the regularised deconvolution of y - A x; of None that of y."""
@@ -403,8 +402,8 @@ class Deblur(_ImageTask):
         if self.damping is not None:
             return self.damping
         if self._found is None:
-            self._found = min(max(_BESIDE_NOISE * noise_level(self._y) ** 2, 1e-4), 1.0)
-            if self._found < _AFTER_JPEG and blocks(self._y) > 1.3:
+            self._found = min(max(_BESIDE_NOISE * noise_level(self._observation.y) ** 2, 1e-4), 1.0)
+            if self._found < _AFTER_JPEG and blocks(self._observation.y) > 1.3:
                 self._found = _AFTER_JPEG
                 warn(
                     f"the image looks as if it had been a JPEG, whose blocks are no noise but would be sharpened, too; "

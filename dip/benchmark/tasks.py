@@ -19,6 +19,7 @@ from torch import Tensor
 from dip import degradations, metrics
 from dip.batch import digest
 from dip.errors import non_negative_int, positive_float, positive_int, unknown
+from dip.operators import Blur, Downsample
 from dip.problem import Problem
 from dip.tasks import Deblur, Denoise, Inpaint, SuperResolve
 
@@ -337,8 +338,6 @@ def super_resolve(
     multiple: int = 32,
 ) -> Case:
     """Reduce a picture as the paper's code does, or by Pillow's bicubic, or by a kernel of `Downsample` in floats."""
-    from dip.operators import Downsample
-
     if positive_int(multiple, "multiple") % positive_int(factor, "factor"):
         raise ValueError(f"multiple={multiple} is not a multiple of the factor {factor}; give one that is")
     rows, columns = (multiple * (n // multiple) for n in clean.shape[:2])
@@ -390,7 +389,7 @@ def deblur(clean: np.ndarray, mask: np.ndarray | None, seed: int, *, blur: float
     psf = np.outer(line, line) / line.sum() ** 2
     if reach >= min(clean.shape[:2]):
         raise ValueError(f"blur={blur:g} reaches over {reach} pixels, and a picture has only {min(clean.shape[:2])}")
-    y = degradations.gaussian(_apply(Deblur(clean, psf).forward, clean), sigma, clip=False, seed=seed)
+    y = degradations.gaussian(_apply(Blur(psf), clean), sigma, clip=False, seed=seed)
     return Case(y=y, clean=clean.astype(np.float32), problem=_deblur, sigma=sigma / 255, psf=psf)
 
 

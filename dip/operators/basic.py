@@ -129,5 +129,31 @@ def as_operator(forward: object) -> Operator:
     )
 
 
+def precise(x: torch.Tensor) -> torch.dtype:
+    """Return the dtype that an operator computes in for an image: float32, or float64 for float64.
+
+    Raises
+    ------
+    TypeError
+        It is not of real floating-point numbers.
+    """
+    if not x.is_floating_point():
+        raise TypeError(f"a real floating-point tensor is needed, got {x.dtype}; use x.float()")
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def uncomplex(x: torch.Tensor) -> torch.Tensor:
+    """Return an image as float32.
+
+    Raises
+    ------
+    TypeError
+        It is complex.
+    """
+    if x.is_complex():
+        raise TypeError("a complex image is given as two channels, real and imaginary part: torch.view_as_real")
+    return x.float()
+
+
 def _size(tensor: torch.Tensor) -> str:
     return " x ".join(str(n) for n in tensor.shape[-2:])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dip.errors import positive_float, shown, unknown, warn
+from dip.operators.basic import precise
 
 __all__ = ["BOUNDARIES", "Blur", "gaussian_psf"]
 
@@ -42,7 +43,7 @@ class Blur(torch.nn.Module):
     Notes
     -----
     By the fast Fourier transform, in float32 (float64 for float64 input) also under autocast, so that the time hardly
-    depends on the PSF's size. The transform of the PSF is kept for every size, dtype and device met.
+    depends on the PSF's size. The filters are kept for every size, dtype and device met.
 
     Examples
     --------
@@ -58,7 +59,7 @@ class Blur(torch.nn.Module):
         if boundary not in BOUNDARIES:
             raise unknown("boundary", boundary, BOUNDARIES)
         self.boundary = boundary
-        self._spectra: dict[tuple[Any, ...], Tensor] = {}
+        self._filters: dict[tuple[Any, ...], Tensor] = {}
 
     @property
     def reach(self) -> int:
@@ -73,11 +74,9 @@ class Blur(torch.nn.Module):
         TypeError, ValueError
             `x` is not real, has other channels than the PSF, or is too small to be mirrored about its border.
         """
-        if not x.is_floating_point():
-            raise TypeError(f"a real floating-point tensor is needed, got {x.dtype}; use x.float()")
         if self.psf.ndim == 3 and (x.ndim < 3 or x.shape[-3] != len(self.psf)):
             raise ValueError(f"a PSF for {len(self.psf)} channels does not fit an image of shape {tuple(x.shape)}")
-        return self._filtered(x, lambda spectrum: spectrum)
+        return self._filtered(x, _as_it_is)
 
     def back_projected(self, y: Tensor, damping: float) -> Tensor:
         r"""Return the regularised deconvolution :math:`A^T (A A^T + λ)^{-1} y`, of y's shape.
@@ -90,18 +89,18 @@ class Blur(torch.nn.Module):
             λ > 0, beside the squared gain of the blur, which is 1 for a constant image. (For a boundary other than
             "wrap" this holds but for some pixels near the border.)
         """
-        return self._filtered(y, lambda spectrum: spectrum.conj() / (spectrum.abs().square() + damping), _WIDER)
+        return self._filtered(y, _inverse, damping, _WIDER)
 
     def whitened(self, residual: Tensor, damping: float) -> Tensor:
         r"""Return :math:`(A A^T + λ)^{-1/2} r`: what the blur has weakened comes to be as strong as the rest.
 
         Parameters as for `back_projected`.
         """
-        return self._filtered(residual, lambda spectrum: (spectrum.abs().square() + damping).rsqrt(), _WIDER)
+        return self._filtered(residual, _whitening, damping, _WIDER)
 
-    def _filtered(self, x: Tensor, gain: Callable[[Tensor], Tensor], wider: int = 1) -> Tensor:
+    def _filtered(self, x: Tensor, kind: _Kind, damping: float = 0.0, wider: int = 1) -> Tensor:
         """Return x, continued beyond its border, after a filter that is made of the PSF's spectrum."""
-        x = x if x.dtype == torch.float64 else x.float()
+        x = x.to(precise(x))
         rim = [0, 0]
         if self.boundary != "wrap":
             rim = [size // 2 for size in self.psf.shape[-2:]]
@@ -116,31 +115,49 @@ class Blur(torch.nn.Module):
             )
         size = list(x.shape[-2:])
         if self.boundary != "wrap":
-            size = [_fast(max(n, width)) for n, width in zip(size, self.psf.shape[-2:], strict=True)]
-        made = torch.fft.irfft2(torch.fft.rfft2(x, s=size) * gain(self._spectrum(size, x)), s=size)
+            from scipy.fft import next_fast_len
+
+            longest = zip(size, self.psf.shape[-2:], strict=True)
+            size = [next_fast_len(max(n, width), real=True) for n, width in longest]
+        made = torch.fft.irfft2(torch.fft.rfft2(x, s=size) * self._filter(kind, damping, size, x), s=size)
         for axis, width, length in zip((-2, -1), rim, x.shape[-2:], strict=True):
             made = made.narrow(axis, width, length - 2 * width)
         return made
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_spectra": {}}  # which are made anew, on whichever device there is
+        return {**self.__dict__, "_filters": {}}  # which are made anew, on whichever device there is
 
     def extra_repr(self) -> str:
         """Return what ``repr`` shows between the brackets."""
         return f"{' x '.join(map(str, self.psf.shape))}, boundary={self.boundary!r}"
 
-    def _spectrum(self, size: Sequence[int], like: Tensor) -> Tensor:
-        """Return the transform of the PSF with its middle at the origin, for images of that size."""
-        key = *size, like.dtype, like.device
-        if key not in self._spectra:
+    def _filter(self, kind: _Kind, damping: float, size: list[int], like: Tensor) -> Tensor:
+        """Return a filter for images of that size, made of the transform of the PSF with its middle at the origin."""
+        key = kind, damping, *size, like.dtype, like.device
+        if key not in self._filters:
             with torch.inference_mode(False):
                 around = torch.zeros(*self.psf.shape[:-2], *size, dtype=torch.float64)
                 height, width = self.psf.shape[-2:]
                 around[..., :height, :width] = self.psf
                 around = around.roll((-(height // 2), -(width // 2)), dims=(-2, -1))
                 dtype = torch.complex128 if like.dtype == torch.float64 else torch.complex64
-                self._spectra[key] = torch.fft.rfft2(around).to(dtype).to(like.device)
-        return self._spectra[key]
+                self._filters[key] = kind(torch.fft.rfft2(around).to(dtype).to(like.device), damping)
+        return self._filters[key]
+
+
+_Kind = Callable[[Tensor, float], Tensor]  # a filter, of the spectrum and the damping
+
+
+def _as_it_is(spectrum: Tensor, damping: float) -> Tensor:
+    return spectrum
+
+
+def _inverse(spectrum: Tensor, damping: float) -> Tensor:
+    return spectrum.conj() / (spectrum.abs().square() + damping)
+
+
+def _whitening(spectrum: Tensor, damping: float) -> Tensor:
+    return (spectrum.abs().square() + damping).rsqrt()
 
 
 def gaussian_psf(sigma: float) -> np.ndarray:
@@ -232,15 +249,3 @@ def _continued(x: Tensor, axis: int, width: int, boundary: str) -> Tensor:
         )
     before, after = x.narrow(axis, 1, width).flip(axis), x.narrow(axis, size - 1 - width, width).flip(axis)
     return torch.cat([before, x, after], dim=axis)
-
-
-def _fast(size: int) -> int:
-    """Return the next size up without a prime factor above 5, which Fourier transforms are quick with."""
-    while True:
-        rest = size
-        for prime in (2, 3, 5):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
-            return size
-        size += 1

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from dip.errors import positive_float, positive_int, unknown
+from dip.operators.basic import precise
 
 __all__ = ["Downsample"]
 
@@ -171,9 +172,7 @@ class Downsample(torch.nn.Module):
         return f'factor={self.factor}, kernel="{self.kernel}", phase={self.phase}{sigma}'
 
     def _matrix(self, size: int, like: torch.Tensor, *, enlarging: bool = False) -> torch.Tensor:
-        if not like.is_floating_point():
-            raise TypeError(f"a real floating-point tensor is needed, got {like.dtype}; use x.float()")
-        dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+        dtype = precise(like)
         key = size, dtype, like.device, enlarging
         if key not in self._matrices:
             if enlarging:

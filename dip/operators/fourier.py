@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dip.errors import shown, yes_or_no
+from dip.operators.basic import uncomplex
 
 __all__ = ["Fourier"]
 
@@ -95,15 +96,13 @@ class Fourier(torch.nn.Module):
                 f"an image of shape (1, C, H, W) is needed, with one channel if it is real and two (real part, "
                 f"imaginary part) if it is complex, got {tuple(x.shape)}"
             )
-        if x.is_complex():
-            raise TypeError("a complex image is given as two channels, real and imaginary part: torch.view_as_real")
+        x = uncomplex(x)
         for name, given in (("mask", self.mask), ("sensitivities", self.sensitivities)):
             if given is not None and given.shape[-2:] != x.shape[-min(given.ndim, 2) :]:
                 raise ValueError(
                     f"an image of {x.shape[2]} x {x.shape[3]} does not suit the {name}, whose shape is "
                     f"{tuple(given.shape)}"
                 )
-        x = x.float()
         image = torch.complex(x[0, 0], x[0, 1] if x.shape[1] == 2 else torch.zeros_like(x[0, 0]))
         if self.sensitivities is not None:
             image = image * self.sensitivities

@@ -42,14 +42,15 @@ class Linear:
         self._origin = torch.zeros(shape, device=device)
         generator = torch.Generator().manual_seed(0)
         u, v = (torch.randn(shape, generator=generator).to(device) for _ in range(2))
+        adjoint = _Adjoint(operator, self._origin)
+        self._constant = adjoint.of_origin
         with torch.no_grad():
-            self._constant = operator(self._origin)
             both, one, other = self._applied(u + v), self._applied(u), self._applied(v)
             if not norm(both - one - other) <= _NEAR * norm(both):
                 raise ValueError("forward is not linear (what it makes of u + v is not the sum for two random images)")
-            self._gain = self._largest(u)
+            self._gain = self._largest(u, adjoint)
             # <L u, L v> = <u, L^T L v>: a gradient of the user's own may be another than the transpose
-            there, here = _inner(one, other), _inner(u, self._adjoint(weighted=False)(other))
+            there, here = _inner(one, other), _inner(u, adjoint(other))
             if not self._gain > 0 or not abs(there - here) <= _APART * norm(one) * norm(other):
                 raise ValueError("forward has a gradient that is not the transpose of what it does")
 
@@ -74,12 +75,12 @@ class Linear:
         National Bureau of Standards 1952.
         """
         found = torch.zeros_like(self._origin)
-        adjoint = self._adjoint(by=self._gain)
+        adjoint = _Adjoint(self._operator, self._origin)
         with torch.no_grad():
-            residual = adjoint(rest)
+            residual = adjoint(self._weighted(rest)) / self._gain
             direction, power = residual, residual.square().sum()
             for _ in range(steps):
-                made = adjoint(self._applied(direction)) + damping * direction
+                made = adjoint(self._weighted(self._applied(direction))) / self._gain + damping * direction
                 along = (direction * made).sum()
                 if not (along > 0 and power > 0):
                     break
@@ -92,30 +93,33 @@ class Linear:
     def _applied(self, x: Tensor) -> Tensor:
         return self._operator(x) - self._constant
 
-    def _adjoint(self, *, weighted: bool = True, by: float = 1.0) -> _Adjoint:
-        return _Adjoint(self._operator, self._origin, self._weight if weighted else None, by)
+    def _weighted(self, y: Tensor) -> Tensor:
+        return y if self._weight is None else y * self._weight
 
-    def _largest(self, x: Tensor) -> float:
+    def _largest(self, x: Tensor, adjoint: _Adjoint) -> float:
         """Return the largest eigenvalue, about: 10 power iterations."""
-        adjoint, size = self._adjoint(), norm(x)
+        size = norm(x)
         for _ in range(10):
-            x = adjoint(self._applied(x / max(size, 1e-30)))
+            x = adjoint(self._weighted(self._applied(x / max(size, 1e-30))))
             size = norm(x)
         return size
 
 
 class _Adjoint:
-    """LᵀW / g, through the graph of one A x, which it keeps."""
+    """Lᵀ, through the graph of A 0, which it keeps."""
 
-    def __init__(self, operator: Operator, origin: Tensor, weight: Tensor | None, by: float) -> None:
-        self._weight, self._by = weight, by
+    def __init__(self, operator: Operator, origin: Tensor) -> None:
         with torch.enable_grad():
             self._at = origin.clone().requires_grad_()
             self._made = operator(self._at * 1)  # no leaf, as a network's output is none
 
+    @property
+    def of_origin(self) -> Tensor:
+        """A 0."""
+        return self._made.detach()
+
     def __call__(self, y: Tensor) -> Tensor:
-        weighted = y if self._weight is None else y * self._weight
-        return torch.autograd.grad(self._made, self._at, weighted, retain_graph=True)[0] / self._by
+        return torch.autograd.grad(self._made, self._at, y, retain_graph=True)[0]
 
 
 def _inner(one: Tensor, other: Tensor) -> float:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dip.errors import shown, warn, yes_or_no
+from dip.operators.basic import uncomplex
 
 __all__ = ["Radon"]
 
@@ -85,9 +86,7 @@ class Radon(torch.nn.Module):
             raise ValueError(
                 f"a square image of shape (1, C, N, N) is needed, got {tuple(x.shape)}; pad it with 0 to a square"
             )
-        if x.is_complex():
-            raise TypeError("a complex image is given as two channels, real and imaginary part: torch.view_as_real")
-        x = x.float()
+        x = uncomplex(x)
         if not self.circle:
             size = x.shape[2]
             wide = math.ceil(math.sqrt(2) * size)

@@ -67,6 +67,12 @@ def _missing(share: float, published: float) -> Figure:
     return Figure(about, "set11", "inpaint", methods, {"missing": share}, {"DIP": published})
 
 
+def _compressed(quality: int) -> Figure:
+    about = f"Set5, the middle 256 x 256, a JPEG of quality {quality}"
+    methods = ("fast", "paper", "shifted")
+    return Figure(about, "set5", "dejpeg", methods, {"quality": quality}, size=256)
+
+
 FIGURES = {
     "set9-25": Figure("Set9, sigma 25, clipped", "set9", "denoise", DENOISERS, published=SET9_25),
     "set9-25-unclipped": Figure("Set9, sigma 25, not clipped", "set9", "denoise", DENOISERS, {"clip": False}),
@@ -108,6 +114,8 @@ FIGURES = {
         ("fast", "paper", "richardson-lucy", "wiener"),
         size=256,
     ),
+    "set5-jpeg10-256": _compressed(10),
+    "set5-jpeg30-256": _compressed(30),
     "set11-50": _missing(0.5, 33.48),
     "set11-70": _missing(0.7, 28.50),
     "set11-90": _missing(0.9, 24.34),

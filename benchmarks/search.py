@@ -4,9 +4,11 @@
     python benchmarks/search.py inpaint --data DATA --pictures set14/monarch --missing 0.9
     python benchmarks/search.py super-resolve --data DATA --pictures set9/f16
     python benchmarks/search.py deblur --data DATA --iters 800
+    python benchmarks/search.py dejpeg --data DATA --iters 800
 
 The middle --size pixels: with noise of --sigma (25), clipped; in gray, with pixels missing at random; reduced by
---factor; or in gray, blurred by a Gaussian of 1.6 pixels, with noise of --blurred-sigma (2). A variant is the paper's
+--factor; in gray, blurred by a Gaussian of 1.6 pixels, with noise of --blurred-sigma (2); or as a JPEG of --quality
+(10). A variant is the paper's
 preset with some of its values changed; the last is the preset. OUT has the PSNR of the averaged and of the single
 output (as it is returned: where pixels are missing, with the known ones in their place) and the loss at every 50th
 iteration, and the seconds of an iteration, which compare within one run.
@@ -190,6 +192,23 @@ DEBLUR: Variants = {
 }
 
 
+DEJPEG: Variants = {
+    "paper": {"preset": "paper"},
+    "fast, mean squared error": {"loss": "mse"},
+    "fast, code of noise, jitter 0.03": {"code": dip.codes.Uniform(32), "jitter": 0.03},
+    "fast, picture never renewed": {"code": OWN_BLURRED},
+    "fast, not corrected": {"consistent": False},
+    "fast, all of the interval free": {"loss": dip.losses.Quantization(1.0)},
+    "fast, a quarter of it free": {"loss": dip.losses.Quantization(0.25)},
+    "fast, none of it free": {"loss": dip.losses.Quantization(0.0)},
+    "fast, jitter 0.03": {"jitter": 0.03},
+    "fast, jitter 0.2": {"jitter": 0.2},
+    "fast, mirrored": {"flips": 300},
+    "fast, 64 channels everywhere": net(*[64] * 5, skip=WIDE),
+    "fast": {"preset": "fast"},
+}
+
+
 def denoise(name: str, options: argparse.Namespace) -> tuple[dip.Denoise, np.ndarray]:
     """Return the task, and the clean picture."""
     clean, noisy = pair(name, options, sigma=options.sigma)
@@ -211,6 +230,12 @@ def deblur(name: str, options: argparse.Namespace) -> tuple[dip.Deblur, np.ndarr
     return dip.Deblur(dip.degradations.gaussian(y, options.blurred_sigma, clip=False, seed=0), psf), clean
 
 
+def dejpeg(name: str, options: argparse.Namespace) -> tuple[dip.Dejpeg, np.ndarray]:
+    """Return the task, and the clean picture."""
+    clean = cropped(name, options)
+    return dip.Dejpeg(dip.degradations.jpeg(clean, options.quality)), clean
+
+
 def super_resolve(name: str, options: argparse.Namespace) -> tuple[dip.SuperResolve, np.ndarray]:
     """Return the task, and the clean picture."""
     clean = cropped(name, options)
@@ -224,6 +249,7 @@ SEARCHES: dict[str, tuple[Callable[[str, argparse.Namespace], tuple[Any, np.ndar
     "inpaint": (inpaint, INPAINT),
     "super-resolve": (super_resolve, SUPER_RESOLVE),
     "deblur": (deblur, DEBLUR),
+    "dejpeg": (dejpeg, DEJPEG),
 }
 
 
@@ -238,6 +264,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--factor", type=int, default=4, help="of the super-resolution")
     parser.add_argument("--small-sigma", type=float, default=0, help="of noise in the small picture; default 0")
     parser.add_argument("--blurred-sigma", type=float, default=2, help="of noise in the blurred picture; default 2")
+    parser.add_argument("--quality", type=int, default=10, help="of the JPEG; default 10")
     parser.add_argument("--iters", type=int, default=600)
     parser.add_argument("--out", type=Path, help="default: search-TASK.json in benchmarks/results")
     options = parser.parse_args(arguments)
@@ -256,6 +283,7 @@ def main(arguments: list[str] | None = None) -> None:
         "inpaint": f", {options.missing:.0%} missing",
         "super-resolve": f", {options.factor} times{noise}",
         "deblur": f", blurred, sigma {options.blurred_sigma:g}",
+        "dejpeg": f", JPEG of quality {options.quality}",
     }
     for name in options.pictures:
         for variant in options.variants or variants:

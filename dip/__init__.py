@@ -19,9 +19,10 @@ from dip import (
 )
 from dip._version import __version__
 from dip.checkpoint import CheckpointError
+from dip.decompression import Dejpeg
 from dip.guard import DivergenceError
 from dip.reconstruction import Reconstruct
-from dip.restore import deblur, denoise, fit, inpaint, reconstruct, super_resolve
+from dip.restore import deblur, dejpeg, denoise, fit, inpaint, reconstruct, super_resolve
 from dip.several import run_all
 from dip.solver import Fit
 from dip.tasks import Deblur, Denoise, Inpaint, SuperResolve
@@ -29,6 +30,7 @@ from dip.tasks import Deblur, Denoise, Inpaint, SuperResolve
 __all__ = [
     "CheckpointError",
     "Deblur",
+    "Dejpeg",
     "Denoise",
     "DivergenceError",
     "Fit",
@@ -42,6 +44,7 @@ __all__ = [
     "datasets",
     "deblur",
     "degradations",
+    "dejpeg",
     "denoise",
     "devices",
     "files",

@@ -7,8 +7,9 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-from dip import demo
+from dip import demo, losses
 from dip.devices import PRECISIONS
+from dip.operators.jpeg import SUBSAMPLINGS
 
 __all__ = [
     "FIT_ONLY",
@@ -18,6 +19,7 @@ __all__ = [
     "add_factor",
     "add_files",
     "add_fit",
+    "add_jpeg",
     "add_long",
     "add_mask",
     "add_psf",
@@ -177,13 +179,29 @@ def add_psf(group: argparse._ArgumentGroup) -> None:
     )
 
 
+def add_jpeg(group: argparse._ArgumentGroup) -> None:
+    """Add how the picture was compressed."""
+    group.add_argument(
+        "--quality",
+        type=whole(1, 75),
+        metavar="Q",
+        help="that of the JPEG, 1 to 100; by default it is read in IN, or found in its pixels",
+    )
+    group.add_argument(
+        "--subsampling",
+        choices=tuple(SUBSAMPLINGS),
+        help="of its colours, beside --quality; default 4:2:0, one value for 2 x 2 pixels",
+    )
+
+
 def add_fit(parser: argparse.ArgumentParser) -> None:
     """Add what is fitted, and how."""
     group = parser.add_argument_group("fit")
     group.add_argument(
         "--preset",
         metavar="NAME",
-        help="settings by name, see dip presets; default paper (super-resolution: paper-x8 from a factor of 6 on)",
+        help="settings by name, see dip presets; default paper (super-resolution: paper-x8 from a factor of 6 on; "
+        "dejpeg: fast)",
     )
     group.add_argument("--iters", type=whole(1), metavar="N", help="iterations; default: the preset's")
     group.add_argument("--seed", type=whole(0), metavar="S", help="whatever is random comes from it; default 0")
@@ -223,9 +241,9 @@ def add_fit(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--loss",
-        choices=("mse", "l1", "huber", "back-projection"),
-        help="what is made small: mse (most presets'), or l1, which holds out against outliers such as impulse noise; "
-        "for deblur back-projection",
+        choices=losses.names(),
+        help="what is made small: mse (most presets'), l1, which holds out against outliers such as impulse noise, or "
+        "poisson, for few photons; for deblur back-projection, for dejpeg quantization",
     )
     group.add_argument("--lr", type=float, metavar="X", help="learning rate")
     group.add_argument(

@@ -42,6 +42,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--unclipped", action="store_true", help="leave noisy values outside of the range as they are")
     group.add_argument("--missing", metavar="X", help="share of missing pixels, or text, or mask; default 0.5")
     group.add_argument("--factor", type=whole(1, 4), metavar="F", help="of super-resolution; default 4")
+    group.add_argument("--quality", type=whole(1, 10), metavar="Q", help="of a JPEG; default 10")
     group.add_argument("--metric", choices=("rgb", "luma"), help="what PSNR is of; default: the custom of the task")
     group.add_argument("--border", type=whole(0, 4), metavar="B", help="pixels that are not counted at the border")
     group.add_argument("--noise-seed", type=whole(0), default=0, metavar="S", help="of noise and masks; default 0")

@@ -1,4 +1,4 @@
-"""The command line: `dip denoise`, `inpaint`, `super-resolve`, `deblur`, `train`, `models`, `benchmark`, ..."""
+"""The command line: `dip denoise`, `inpaint`, `super-resolve`, `deblur`, `dejpeg`, `train`, `benchmark`, ..."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from dip import (
     comparison,
     demo,
     place_arguments,
+    presets,
     train_arguments,
     train_command,
 )
@@ -54,7 +55,7 @@ leave cores idle. Only this process reads and writes files. A worker that dies c
 picture. What --save-every writes comes with the result."""
 
 _DENOISE = f"""\
-Remove noise, or what JPEG left, from a picture or from every picture in a folder.
+Remove noise from a picture or from every picture in a folder. (For what JPEG left of one: dip dejpeg.)
 
 {_FILES}"""
 
@@ -104,6 +105,20 @@ examples:
   dip deblur cells.tif --psf psf.tif -o sharp.tif
   dip deblur cells.tif --psf psf.tif -o sharp.tif --preset fast        better, and in a small part of the time
   dip deblur photo.png --psf-sigma 1.6 -o sharp.png --preset fast"""
+
+_DEJPEG = f"""\
+Restore what JPEG has lost of a picture, or of every picture in a folder: its blocks, and the rings about its edges.
+
+How IN was compressed is read in it. Of one that is no JPEG any more (saved as a PNG since) it is found in the pixels,
+which must not have been resized, turned or changed. The results of a folder are PNGs, as those of any IN should be.
+
+{_FILES}"""
+
+_DEJPEG_EXAMPLES = """\
+examples:
+  dip dejpeg photo.jpg -o restored.png
+  dip dejpeg photos/ -o restored/ --workers 2
+  dip dejpeg screenshot.png --quality 30 -o restored.png               a JPEG of that quality once, and no longer"""
 
 _TRAIN = """\
 Train a denoiser on pictures, for comparison with a fit (dip denoise --backend trained). OUT is a folder that gets the
@@ -281,7 +296,16 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
         _DEBLUR_EXAMPLES,
         _STATUS,
     )
-    for one in (denoise, inpaint, enlarge, sharpen):
+    unpack = command(
+        "dejpeg",
+        commands.restore,
+        "restore what JPEG has lost",
+        "IN -o OUT [options]",
+        _DEJPEG,
+        _DEJPEG_EXAMPLES,
+        _STATUS,
+    )
+    for one in (denoise, inpaint, enlarge, sharpen, unpack):
         group = arguments.add_files(one)
         if one is denoise:
             arguments.add_backend(one)
@@ -292,6 +316,8 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
         if one is sharpen:
             arguments.add_psf(group)
             arguments.add_consistent(group)
+        if one is unpack:
+            arguments.add_jpeg(group)
         arguments.add_fit(one)
         arguments.add_stop(one)
         arguments.add_long(one)
@@ -313,7 +339,7 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
     command("models", commands.show_models, "list the trained models", "", text)
     text = "List the settings by task and name: the experiments of the paper."
     one = command("presets", commands.show_presets, "list the settings by name", "[TASK]", text)
-    one.add_argument("task", nargs="?", metavar="TASK", help="denoise, inpaint, super-resolve, deblur or reconstruct")
+    one.add_argument("task", nargs="?", metavar="TASK", help="one of " + ", ".join(presets.task_names()))
     text = "Print versions, devices with their precision and free memory, and the number of threads."
     one = command("info", commands.info, "versions, devices, threads, memory", "[--size HxW]", text)
     one.add_argument(

@@ -33,10 +33,11 @@ from dip import (
 from dip.checkpoint import check_free
 from dip.codes import Image
 from dip.console import Console, one_line
+from dip.decompression import Dejpeg
 from dip.errors import unknown
 from dip.folder import Folder
 from dip.job import Restoration
-from dip.operators import gaussian_psf
+from dip.operators import JPEG, gaussian_psf
 from dip.order import EXPECTED, Failure, FitOrder, Job, Order, failing
 from dip.parcels import Parcel
 from dip.problem import Problem
@@ -52,7 +53,7 @@ _PACKAGES = ("scikit-image", "pillow", "imageio", "tifffile", "scipy", "safetens
 
 
 def restore(args: argparse.Namespace, console: Console) -> int:
-    """Denoise, inpaint, super-resolve or deblur a picture or a folder of them."""
+    """Denoise, inpaint, super-resolve, deblur or decompress a picture or a folder of them."""
     mask, psf = getattr(args, "mask", None), getattr(args, "psf", None)
     for path in (args.input, mask, psf, args.reference, args.resume, args.code_image):
         if path is not None and not path.exists():
@@ -225,13 +226,12 @@ def _backend(args: argparse.Namespace) -> tuple[Order, Callable[[Job], Work]]:
 
 def show_presets(args: argparse.Namespace, console: Console) -> int:
     """Print the presets as a table."""
-    task = args.task and args.task.replace("-", "_")
-    tasks = list(dict.fromkeys(name.partition("/")[0] for name in presets.names()))
+    task, tasks = args.task and args.task.replace("_", "-"), presets.task_names()
     if task is not None and task not in tasks:
-        raise unknown("task", args.task, [name.replace("_", "-") for name in tasks])
+        raise unknown("task", args.task, tasks)
     for one in tasks if task is None else [task]:
-        command = f"dip {one.replace('_', '-')}" if one != "reconstruct" else "dip.reconstruct (Python only)"
-        console.say(f"{command}\n{presets.listing(one)}")
+        command = f"dip {one}" if one != "reconstruct" else "dip.reconstruct (Python only)"
+        console.say(f"{command}\n{presets.listing(one.replace('-', '_'))}")
     return 0
 
 
@@ -310,11 +310,20 @@ def _psf(args: argparse.Namespace) -> np.ndarray:
     return np.moveaxis(pixels, -1, 0) if pixels.ndim == 3 else pixels
 
 
+def _jpeg(args: argparse.Namespace, source: Path | None) -> JPEG | None:
+    """Return how a picture was compressed, as the options or its file tell; None where that is to be found."""
+    if args.quality is not None:
+        return JPEG(args.quality, subsampling=args.subsampling or "4:2:0")
+    if args.subsampling is not None:
+        raise ValueError("--subsampling means nothing without --quality: both are read in IN, or found in its pixels")
+    return None if source is None or not files.is_jpeg(source) else JPEG.of_file(source)
+
+
 def _order(args: argparse.Namespace) -> FitOrder:
     """What the options come to."""
     command, data_range = args.command, args.data_range
 
-    def problem(pixels: np.ndarray, mask: np.ndarray | None) -> Problem:
+    def problem(pixels: np.ndarray, mask: np.ndarray | None, source: Path | None) -> Problem:
         if command == "inpaint":
             return Inpaint(pixels, mask, keep_known=args.keep_known, data_range=data_range)
         if command == "super-resolve":
@@ -323,6 +332,8 @@ def _order(args: argparse.Namespace) -> FitOrder:
         if command == "deblur":
             how = {"boundary": args.boundary, "damping": args.damping}
             return Deblur(pixels, args.blurred_by, **how, data_range=data_range)
+        if command == "dejpeg":
+            return Dejpeg(pixels, _jpeg(args, source), data_range=data_range)
         return Denoise(pixels, data_range=data_range)
 
     network: dict[str, Any] = {
@@ -358,7 +369,9 @@ def _order(args: argparse.Namespace) -> FitOrder:
         data_range=data_range,
         invert_mask=getattr(args, "invert_mask", False),
         named={
-            name: str(getattr(args, name)) for name in ("psf", "psf_sigma") if getattr(args, name, None) is not None
+            name: str(getattr(args, name))
+            for name in ("psf", "psf_sigma", "quality")
+            if getattr(args, name, None) is not None
         },
         save_every=args.save_every,
         resume=args.resume,

@@ -19,6 +19,7 @@ _DEFAULTS = {
     "denoise": ["fast", "nlm", "tv", "local-wiener"],
     "inpaint": ["paper", "biharmonic", "interpolation"],
     "deblur": ["fast", "richardson-lucy", "wiener"],
+    "dejpeg": ["fast", "shifted"],
 }
 _BUNDLED, _SIZE = "photographs", 128  # pixels: a first look is not to take long
 _LEAST = 16
@@ -69,7 +70,8 @@ def _defaults(protocol: benchmark.Protocol) -> list[str]:
 
 
 def _protocol(args: argparse.Namespace) -> benchmark.Protocol:
-    given = {"sigma": args.sigma, "clip": False if args.unclipped else None, "factor": args.factor}
+    given = {name: getattr(args, name) for name in ("sigma", "factor", "quality")}
+    given["clip"] = False if args.unclipped else None
     if args.missing is not None:
         given["missing"] = args.missing if args.missing in ("text", "mask") else _share(args.missing)
     given = {name: value for name, value in given.items() if value is not None}

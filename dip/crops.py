@@ -217,10 +217,14 @@ class _Axis(NamedTuple):
         """Return code, x, prediction and y of the crop that begins there."""
         end = min(begin + self.tile, self.extent)
         first = math.ceil(max(begin - self.start, 0) / self.factor)
-        last = min(end - self.start, self.inner) // self.factor
-        x = slice(first * self.factor + self.start - begin, last * self.factor + self.start - begin)
+        whole = (
+            end - self.start >= self.inner
+        )  # then with what is left beside the last pixel of y, as of a JPEG's blocks
+        last = math.ceil(self.inner / self.factor) if whole else (end - self.start) // self.factor
+        stop = min(last * self.factor, self.inner)
+        x = slice(first * self.factor + self.start - begin, stop + self.start - begin)
         lead = self.support if first > 0 else 0
-        trail = self.support if last * self.factor < self.inner else 0
+        trail = self.support if stop < self.inner else 0
         return (
             slice(begin, end),
             x,

@@ -1,16 +1,17 @@
-"""Noise and masks for test cases: what is done to a clean picture so that a restoration can be judged.
+"""Noise, masks and JPEGs for test cases: what is done to a clean picture so that a restoration can be judged.
 
 The noise functions take any image that `dip.images.describe` understands and return a new one of the same
 kind, shape, dtype and range; alpha is left alone. They compute in [0, 1] with x as float32, whatever the
 dtype. Integers come back rounded, and clipped to what the type can hold whether `clip` is set or not.
 
-Every function needs a `seed`, of which nothing else in the process knows: the numbers come from
+Every function that draws numbers needs a `seed`, of which nothing else in the process knows: the numbers come from
 ``numpy.random.default_rng(seed)``, drawn in float64 in the order channel, row, column. So one seed gives the
 same noise for every layout of the same picture, and the same on every machine with the same version of numpy.
 """
 
 from __future__ import annotations
 
+import io
 import itertools
 import operator
 from collections.abc import Sequence
@@ -20,9 +21,9 @@ import numpy as np
 import torch
 
 from dip import images
-from dip.errors import positive_float, positive_int, shown
+from dip.errors import positive_float, positive_int, shown, unknown
 
-__all__ = ["gaussian", "impulse", "poisson", "random_mask", "speckle", "text_mask"]
+__all__ = ["gaussian", "impulse", "jpeg", "poisson", "random_mask", "speckle", "text_mask"]
 
 Image = TypeVar("Image", np.ndarray, torch.Tensor)
 
@@ -208,6 +209,54 @@ def speckle(
     rng = _generator(seed)
     x, layout = _open(image, data_range, channel_axis)
     return _close(x * (1 + sigma * rng.standard_normal(x.shape)), image, layout, clip=clip)
+
+
+def jpeg(
+    image: Image,
+    quality: int,
+    *,
+    subsampling: str = "4:2:0",
+    data_range: float | Sequence[float] | None = None,
+    channel_axis: int | None = None,
+) -> Image:
+    """Save as a JPEG and read it back, by Pillow.
+
+    Parameters
+    ----------
+    image : ndarray or Tensor
+        The clean image, gray or RGB; it is rounded to 8 bits first.
+    quality : int
+        1 to 100, as libjpeg counts.
+    subsampling : {"4:2:0", "4:2:2", "4:4:4"}
+        Of the colours: one value for 2 x 2 pixels, for 1 x 2, or for each.
+    data_range, channel_axis
+        As for `gaussian`.
+
+    Returns
+    -------
+    ndarray or Tensor
+        The image as it is read back, as `image` in kind, shape, dtype and range.
+
+    Examples
+    --------
+    >>> jpeg(np.full((16, 16), 100, np.uint8), 10).max()
+    np.uint8(98)
+    """
+    from PIL import Image as PillowImage
+
+    if positive_int(quality, "quality") > 100:
+        raise ValueError(f"quality must be at most 100, not {quality}")
+    if subsampling not in ("4:2:0", "4:2:2", "4:4:4"):
+        raise unknown("subsampling", subsampling, ("4:2:0", "4:2:2", "4:4:4"))
+    x, layout = _open(image, data_range, channel_axis)
+    if len(x) not in (1, 3):
+        raise ValueError(f"a JPEG is gray or RGB, and the image has {len(x)} channels")
+    pixels = np.ascontiguousarray(np.moveaxis(np.rint(255 * x.clip(0, 1)).astype(np.uint8), 0, -1))
+    picture = PillowImage.fromarray(pixels[..., 0] if len(x) == 1 else pixels)
+    options = {} if len(x) == 1 else {"subsampling": subsampling}
+    picture.save(packed := io.BytesIO(), "JPEG", quality=quality, **options)
+    read = np.asarray(PillowImage.open(packed))
+    return _close(np.atleast_3d(read).transpose(2, 0, 1) / 255, image, layout, clip=False)
 
 
 def random_mask(shape: Sequence[int], keep: float, *, exact: bool = False, seed: int) -> np.ndarray:

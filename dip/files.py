@@ -27,6 +27,7 @@ __all__ = [
     "check_target",
     "content",
     "find",
+    "is_jpeg",
     "read",
     "read_mask",
     "write",
@@ -106,6 +107,18 @@ def read(path: str | os.PathLike[str], *, max_pixels: int = _MAX_PIXELS) -> Pict
     ((512, 768, 3), dtype('uint8'))
     """
     return _read(Path(path), positive_int(max_pixels, "max_pixels"))[0]
+
+
+def is_jpeg(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a file holds a JPEG, by its first bytes.
+
+    Raises
+    ------
+    OSError, ValueError
+        As `read`, of what is no file or empty.
+    """
+    with _opened(Path(path)) as file:
+        return kind_of(file.read(12)) == "JPEG"
 
 
 def content(path: str | os.PathLike[str]) -> bytes:

@@ -251,7 +251,8 @@ class Folder:
         results = []
         for name in names:
             result = name
-            if name.suffix.lower() not in _WRITTEN_AS_THEY_ARE:
+            lossy = self.order.command == "dejpeg" and name.suffix.lower() in (".jpg", ".jpeg")
+            if lossy or name.suffix.lower() not in _WRITTEN_AS_THEY_ARE:
                 result = name.with_suffix(".png")
                 if str(result).casefold() in taken:
                     result = name.with_name(name.name + ".png")

@@ -53,7 +53,7 @@ class Restoration(Work):
         if job.mask is not None:
             mask = files.read_mask(job.mask, size=(pixels.shape[0], pixels.shape[1]))
             self._mask = ~mask if order.invert_mask else mask
-        self._task = order.problem(pixels, self._mask)
+        self._task = order.problem(pixels, self._mask, job.source)
         options: Options = {**order.options}
         if job.reference is not None:
             reference = files.read(job.reference).pixels
@@ -86,9 +86,10 @@ class Restoration(Work):
         s, height, width = self.fit.settings, *self.picture.pixels.shape[:2]
         missing = "" if self._mask is None else f", {1 - self._mask.mean():.1%} missing"
         begun = f" from iteration {self.fit.iteration} on" if self.fit.iteration else ""
+        words = getattr(self._task, "words", "")
         crops = "" if s.tile is None else f" of crops of {s.tile} x {s.tile}"
         return (
-            f"{self.job.source}: {height} x {width} pixels (height x width){missing}; "
+            f"{self.job.source}: {height} x {width} pixels (height x width){missing}{words and ', ' + words}; "
             f"preset {s.preset.name}, {self.goal} iterations{crops}{begun}, {s.device}, {s.precision}"
         )
 

@@ -60,7 +60,8 @@ class FitOrder(Order):
     Attributes
     ----------
     problem : callable
-        ``problem(pixels, mask)`` makes the task of a picture; the mask is None where the command has none.
+        ``problem(pixels, mask, path)`` makes the task of a picture; the mask is None where the command has none, and
+        the path, of the file that the picture is from, where there is no picture yet.
     options : Options
         Of the fit; not `reference` and `callbacks`, which belong to one picture.
     iters : int or None
@@ -73,7 +74,7 @@ class FitOrder(Order):
         Further options that the settings in a report are to name, as they were given.
     """
 
-    problem: Callable[[np.ndarray, np.ndarray | None], Problem]
+    problem: Callable[[np.ndarray, np.ndarray | None, Path | None], Problem]
     options: Options
     iters: int | None = None
     invert_mask: bool = False
@@ -97,7 +98,7 @@ class FitOrder(Order):
         """
         pixels = np.broadcast_to(np.float32(0), (*size, 3))  # takes no memory
         with memory_errors():
-            return resolve(self.problem(pixels, np.broadcast_to(np.True_, size)), self.options)
+            return resolve(self.problem(pixels, np.broadcast_to(np.True_, size), None), self.options)
 
     def total(self, settings: Settings) -> int:
         """Return the iterations in all: those asked for, or the preset's."""

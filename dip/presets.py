@@ -23,7 +23,7 @@ class Preset:
     Attributes
     ----------
     task : str
-        "denoise", "inpaint", "super_resolve", "deblur" or "reconstruct".
+        "denoise", "inpaint", "super_resolve", "deblur", "dejpeg" or "reconstruct".
     name : str
         The name within the task.
     about : str
@@ -80,6 +80,8 @@ _PAPER = _net(_FIVE, (4,) * 5)
 _GROWING = (16, 32, 64, 128, 128)
 _THIN = _net((16, 32, 64, 64, 64), (16, 16, 4, 4, 4))
 
+_SNAIL = _net((8, 16, 32, 64, 128), (0, 0, 0, 4, 4))
+
 _PRESETS = (
     Preset("denoise", "paper", "Gaussian noise, sigma 25", 1800, _PAPER, jitter=1 / 30),
     Preset(
@@ -98,7 +100,7 @@ _PRESETS = (
         "paper-jpeg",
         "JPEG artefacts, unknown degradation (the snail)",
         2400,
-        _net((8, 16, 32, 64, 128), (0, 0, 0, 4, 4)),
+        _SNAIL,
         code=Uniform(3),
         jitter=1 / 30,
     ),
@@ -178,6 +180,26 @@ _PRESETS = (
         consistent=True,
         loss="back-projection",
     ),
+    Preset(
+        "dejpeg",
+        "paper",
+        "as the paper's snail: not told how it was made",
+        2400,
+        _SNAIL,
+        code=Uniform(3),
+        jitter=1 / 30,
+    ),
+    Preset(
+        "dejpeg",
+        "fast",
+        "a JPEG, by the intervals that it tells; the default",
+        800,
+        _THIN,
+        code=Autoencoding(scale=1.0),
+        jitter=0.1,
+        consistent=True,
+        loss="quantization",
+    ),
     Preset("reconstruct", "paper", "any forward operator", 2000, _PAPER),
     Preset(
         "reconstruct",
@@ -201,13 +223,18 @@ def names(task: str | None = None) -> list[str]:
     return [p.name for p in _PRESETS if p.task == task]
 
 
+def task_names() -> list[str]:
+    """Return the tasks, as the command line has them."""
+    return [task.replace("_", "-") for task in _TASKS]
+
+
 def get(task: str, name: str) -> Preset:
     """Return a preset.
 
     Parameters
     ----------
     task : str
-        "denoise", "inpaint", "super_resolve", "deblur" or "reconstruct".
+        "denoise", "inpaint", "super_resolve", "deblur", "dejpeg" or "reconstruct".
     name : str
         One of ``names(task)``.
 

@@ -17,7 +17,9 @@ from torch import Tensor
 
 from dip import trained
 from dip.checkpoint import check_free
+from dip.decompression import Dejpeg
 from dip.errors import positive_int, unknown, warn
+from dip.operators import JPEG
 from dip.problem import Problem
 from dip.reconstruction import Reconstruct
 from dip.settings import Options, check_names
@@ -40,7 +42,7 @@ def fit(
     Parameters
     ----------
     task : Problem
-        `dip.Denoise`, `dip.Inpaint`, `dip.SuperResolve`, `dip.Deblur` or `dip.Reconstruct`.
+        `dip.Denoise`, `dip.Inpaint`, `dip.SuperResolve`, `dip.Deblur`, `dip.Dejpeg` or `dip.Reconstruct`.
     iters : int, optional
         Iterations in all, those before a resumed checkpoint included; the preset's by default.
     resume : path, optional
@@ -263,6 +265,42 @@ def deblur(
 
     def task(one: Any) -> Problem:
         return Deblur(one, psf, boundary=boundary, damping=damping, data_range=data_range, channel_axis=channel_axis)
+
+    return _restore(image, task, channel_axis, iters, resume, options)
+
+
+def dejpeg(
+    image: Array,
+    jpeg: JPEG | None = None,
+    *,
+    iters: int | None = None,
+    resume: str | os.PathLike[str] | None = None,
+    data_range: DataRange = None,
+    channel_axis: int | None = None,
+    **options: Unpack[Options],
+) -> Array:
+    """Restore what a JPEG has lost of one image, without training data.
+
+    Parameters
+    ----------
+    image, jpeg, data_range, channel_axis
+        See `Dejpeg`.
+    iters, resume, **options
+        See `denoise`; preset "fast" with its 800 iterations by default.
+
+    Returns
+    -------
+    array
+        The restored image: same kind, shape, dtype and range.
+
+    Examples
+    --------
+    >>> restored = dip.dejpeg(photo)  # doctest: +SKIP
+    """
+    check_names(dict(options), also=_own(dejpeg))
+
+    def task(one: Any) -> Problem:
+        return Dejpeg(one, jpeg, data_range=data_range, channel_axis=channel_axis)
 
     return _restore(image, task, channel_axis, iters, resume, options)
 

@@ -52,8 +52,8 @@ class Options(TypedDict, total=False):
     optimize_code : bool
         Whether the code is optimised together with the weights; False by default.
     loss : str or callable
-        "mse", "l1", "huber", for `dip.Deblur` "back-projection", or ``loss(prediction, y)``, with ``weight=`` for
-        weighted observations (`dip.losses`).
+        "mse", "l1", "huber", "poisson", for `dip.Deblur` "back-projection", for `dip.Dejpeg` "quantization", or
+        ``loss(prediction, y)``, with ``weight=`` for weighted observations (`dip.losses`).
     penalty : callable or sequence of callables
         Added to the loss, each called with x (1, C, H, W), such as ``dip.losses.TotalVariation(1e-3)``.
     optimizer : {"adam", "lbfgs"}
@@ -66,7 +66,7 @@ class Options(TypedDict, total=False):
         Correct the picture that is returned so that A x comes nearer to y than it does after a fit, by one step of
         `dip.operators.Downsample.consistent`: for `dip.SuperResolve`, and small pictures that have little noise. Of
         `dip.Deblur` by a regularised deconvolution of what is left of y, of `dip.Reconstruct` by a step of least
-        squares.
+        squares, of `dip.Dejpeg` by as little as brings each coefficient into its interval.
     stop : Rule
         When to stop before the count of iterations is reached (`dip.stopping`).
     tile : int
@@ -243,7 +243,7 @@ def resolve(task: Problem, options: Options) -> Settings:
     device = devices.resolve(given.get("device", "auto"), hint=task.device)
     dtype = devices.precision(given.get("precision", "auto"), device)
     loss = losses.create(given.get("loss", preset.loss))
-    loss = loss.of(task) if isinstance(loss, losses.BackProjection) else loss
+    loss = loss.of(task) if isinstance(loss, losses.OF_TASKS) else loss
     penalties = callables(given.get("penalty", ()), "penalty", "a function of x: dip.losses.TotalVariation(1e-3)")
     callbacks = callables(given.get("callbacks", ()), "callbacks", "functions that take the fit, such as [print]")
     optimizer = optimizers.check(given.get("optimizer", preset.optimizer))
@@ -264,7 +264,8 @@ def resolve(task: Problem, options: Options) -> Settings:
     if consistent and (task.task == "inpaint" or not isinstance(task, Correcting)):
         aside = ", where the known pixels are put back anyway (keep_known)" if task.task == "inpaint" else ""
         raise ValueError(
-            f"consistent=True is for dip.SuperResolve, dip.Deblur and dip.Reconstruct; this is {task.task}{aside}"
+            "consistent=True is for dip.SuperResolve, dip.Deblur, dip.Dejpeg and dip.Reconstruct; this is "
+            f"{task.task}{aside}"
         )
     if isinstance(code, codes.Autoencoding) and not isinstance(task, Correcting):
         raise ValueError(f"code={code!r} is for tasks that can correct a picture, all but {task.task}")

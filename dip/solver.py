@@ -35,7 +35,7 @@ class Fit:
     Parameters
     ----------
     task : Problem
-        `dip.Denoise`, `dip.Inpaint`, `dip.SuperResolve`, `dip.Deblur` or `dip.Reconstruct`.
+        `dip.Denoise`, `dip.Inpaint`, `dip.SuperResolve`, `dip.Deblur`, `dip.Dejpeg` or `dip.Reconstruct`.
     **options
         See `dip.settings.Options`.
 

@@ -22,7 +22,7 @@ from dip.problem import Observation
 DataRange = float | Sequence[float] | None
 
 
-class _ImageTask:
+class ImageTask:
     """What the tasks have in common whose observation is a picture."""
 
     task = ""
@@ -154,7 +154,7 @@ def check_size(layout: images.Layout, shape: tuple[int, int, int]) -> None:
         )
 
 
-class Denoise(_ImageTask):
+class Denoise(ImageTask):
     """Denoising: A = identity, y = x + noise.
 
     Parameters
@@ -177,7 +177,7 @@ class Denoise(_ImageTask):
     task = "denoise"
 
 
-class Inpaint(_ImageTask):
+class Inpaint(ImageTask):
     """Inpainting: the loss looks at the known pixels only.
 
     Parameters
@@ -257,7 +257,7 @@ class Inpaint(_ImageTask):
         return restored
 
 
-class SuperResolve(_ImageTask):
+class SuperResolve(ImageTask):
     """Super-resolution: A = a downsampler, y = the small image.
 
     Low-resolution pixel k is centred on ``factor * k + (factor - 1) / 2`` (at the default phase).
@@ -322,7 +322,7 @@ class SuperResolve(_ImageTask):
         return {**super().fingerprint(), "operator": str(self._operator)}
 
 
-class Deblur(_ImageTask):
+class Deblur(ImageTask):
     """Deconvolution: A = convolution with a known point spread function (PSF), y = A x + noise.
 
     Parameters

@@ -280,7 +280,7 @@ def test_recipes_go_on_and_put_the_published_figures_beside(tmp_path):
     assert (tmp_path / "runs" / "set9-25" / "report.html").is_file()
     assert group["fits"] == {}
     names = [line.split()[0] for line in run("figures.py", "--list").splitlines()]
-    assert len(set(names)) == len(names) == 20
+    assert len(set(names)) == len(names) == 22
     assert {"set9-25-256", "kodak24-25", "set5-x4", "set14-x8-bicubic", "set11-90"} <= set(names)
 
 
@@ -317,6 +317,15 @@ def test_search_of_deblurring(data, tmp_path):
     (found,) = json.loads(path.read_text()).values()
     assert found["fast"]["average"][0] != found["fast, not corrected"]["average"][0]
     assert found["fast"]["output"][0] > 15
+
+
+def test_search_of_decompression(data, tmp_path):
+    path = tmp_path / "search.json"
+    words = ("--pictures", "set9/f16", "--size", 48, "--iters", 50, "--variants", "fast, none of it free", "fast")
+    run("search.py", "dejpeg", "--data", data, *words, "--out", path)
+    (found,) = json.loads(path.read_text()).values()
+    assert found["fast"]["average"][0] != found["fast, none of it free"]["average"][0]
+    assert found["fast"]["output"][0] > 10
 
 
 def test_measurements_are_reconstructed_by_presets_and_by_the_usual_inversions(data, tmp_path):

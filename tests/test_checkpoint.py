@@ -33,6 +33,10 @@ TASKS = {
         lambda: dip.Deblur(picture((9, 14, 3)), dip.operators.gaussian_psf(0.8)),
         {"code": dip.codes.Autoencoding(scale=1.0, renewed=4), "loss": "back-projection", "consistent": True},
     ),
+    "dejpeg": (
+        lambda: dip.Dejpeg(dip.degradations.jpeg(picture((9, 14, 3)), 50), dip.operators.JPEG(50)),
+        {"code": dip.codes.Autoencoding(scale=1.0, renewed=4), "loss": "quantization", "consistent": True},
+    ),
     "reconstruct": (lambda: dip.Reconstruct(picture((9, 14))[None, None, ::2], lambda x: x[..., ::2, :], (9, 14)), {}),
     "optimised code": (lambda: dip.Denoise(picture()), {"optimize_code": True}),
     "no jitter": (lambda: dip.Denoise(picture()), {"jitter": 0}),

@@ -826,7 +826,7 @@ def test_interrupt_while_the_result_is_written_comes_too_late(monkeypatch):
 def test_presets_are_listed(capsys):
     assert dip_command("presets") == 0
     found = capsys.readouterr().out
-    for task in ("denoise", "inpaint", "super_resolve", "deblur", "reconstruct"):
+    for task in ("denoise", "inpaint", "super_resolve", "deblur", "dejpeg", "reconstruct"):
         assert dip.presets.listing(task) in found
     assert dip_command("presets", "super-resolve") == 0
     assert capsys.readouterr().out == f"dip super-resolve\n{dip.presets.listing('super_resolve')}\n"

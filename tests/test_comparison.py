@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib
+import io
 import json
 import re
 import sys
@@ -128,6 +129,14 @@ def test_blur_is_scipys():
     assert case.psf.sum() == pytest.approx(1)
 
 
+def test_jpeg_is_pillows():
+    case = benchmark.Protocol("dejpeg", {"quality": 20, "subsampling": "4:4:4"}, size=48).case(ASTRONAUT.read())
+    pixels = np.rint(255 * case.clean).astype(np.uint8)
+    Image.fromarray(pixels).save(packed := io.BytesIO(), "JPEG", quality=20, subsampling="4:4:4")
+    np.testing.assert_allclose(case.y, np.asarray(Image.open(packed)) / 255, atol=1e-6)
+    assert "quality=20, subsampling='4:4:4'" in repr(case.problem(case).jpeg)
+
+
 @pytest.mark.parametrize(
     ("task", "options", "message"),
     [
@@ -172,6 +181,7 @@ GAINS = [
     ("super-resolve", "back-projection", 0.3),
     ("deblur", "richardson-lucy", 1),
     ("deblur", "wiener", 0.5),
+    ("dejpeg", "shifted", 0.3),
 ]
 
 
@@ -235,7 +245,7 @@ def test_deep_image_prior_is_dips_own():
 
 
 @pytest.mark.parametrize("entry", [ASTRONAUT, CAMERA], ids=["colour", "gray"])
-@pytest.mark.parametrize("task", ["inpaint", "super-resolve", "deblur"])
+@pytest.mark.parametrize("task", ["inpaint", "super-resolve", "deblur", "dejpeg"])
 def test_deep_image_prior_answers_every_task(task, entry):
     protocol = benchmark.Protocol(task, size=32)
     case = protocol.case(entry.read())

@@ -26,6 +26,7 @@ LONGEST = 450  # lines: what can be read in one sitting
 PUBLIC_NAMES = [
     "CheckpointError",
     "Deblur",
+    "Dejpeg",
     "Denoise",
     "DivergenceError",
     "Fit",
@@ -39,6 +40,7 @@ PUBLIC_NAMES = [
     "datasets",
     "deblur",
     "degradations",
+    "dejpeg",
     "denoise",
     "devices",
     "files",
@@ -77,7 +79,7 @@ FLOORS = [
     {"presets"},
     {"stopping", "averaging", "history", "guard", "optimizers", "problem", "callbacks", "checkpoint"},
     {"settings", "solver", "ahead", "replay", "kept", "recorder", "merged", "compared", "company", "crops", "trained"},
-    {"tasks", "reconstruction"},
+    {"tasks", "reconstruction", "decompression"},
     {"restore", "several"},
     {"plot", "batch", "benchmark"},
     {"demo", "arguments", "cli", "commands", "comparison", "console", "folder", "job", "order", "work"}

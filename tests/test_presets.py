@@ -32,6 +32,7 @@ PUBLISHED = {
     ("super_resolve", "paper"): (2000, FIVE, (4,) * 5, codes.Uniform(32, 0.1), 0.03, 0.01, {}),
     ("super_resolve", "paper-x8"): (4000, FIVE, (4,) * 5, codes.Uniform(32, 0.1), 0.05, 0.01, {}),
     ("deblur", "paper"): (2000, FIVE, (4,) * 5, codes.Uniform(32, 0.1), 0.03, 0.01, {}),
+    ("dejpeg", "paper"): (2400, GROWING, (0, 0, 0, 4, 4), codes.Uniform(3, 0.1), 1 / 30, 0.01, {}),
     ("reconstruct", "paper"): (2000, FIVE, (4,) * 5, codes.Uniform(32, 0.1), 0.03, 0.01, {}),
 }  # fmt: skip
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 
 from dip.benchmark.methods import picture, planes, register
 from dip.benchmark.tasks import Case, bicubic
@@ -120,6 +122,18 @@ def wiener(case: Case) -> np.ndarray:
         return made[half[0] : -half[0], half[1] : -half[1]]
 
     return _each_channel(plane, case.y)
+
+
+@register("shifted", "dejpeg", about="the mean of JPEGs of the shifted picture (Nosratinia)")
+def shifted(case: Case) -> np.ndarray:
+    """Compress the JPEG again with its blocks in each of the 64 places, and average (Nosratinia 2001)."""
+    assert case.jpeg is not None
+    y, size = planes(case.y), case.y.shape[:2]
+    around, total = torch.nn.functional.pad(y, (7, 7, 7, 7), mode="replicate"), torch.zeros_like(y)
+    for top, left in itertools.product(range(8), range(8)):
+        again = case.jpeg(around[..., top:, left:])[..., 7 - top :, 7 - left :]
+        total += again[..., : size[0], : size[1]]
+    return picture((total / 64)[0], case)
 
 
 @register("biharmonic", "inpaint", about="biharmonic equation (scikit-image)")

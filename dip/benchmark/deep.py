@@ -18,7 +18,7 @@ from dip.solver import Fit
 
 __all__ = ["deep"]
 
-_TASKS = {"denoise": "denoise", "inpaint": "inpaint", "super_resolve": "super-resolve", "deblur": "deblur"}
+_TASKS = {name.replace("-", "_"): name for name in ("denoise", "inpaint", "super-resolve", "deblur", "dejpeg")}
 _POINTS = 100  # of a curve
 _LONGEST = 5000  # iterations that the variance rules were published with
 

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from dip import degradations, metrics
 from dip.batch import digest
+from dip.decompression import Dejpeg
 from dip.errors import non_negative_int, positive_float, positive_int, unknown
-from dip.operators import Blur, Downsample
+from dip.operators import JPEG, Blur, Downsample
 from dip.problem import Problem
 from dip.tasks import Deblur, Denoise, Inpaint, SuperResolve
 
@@ -46,6 +47,8 @@ class Case:
         How many times larger the picture was.
     psf : ndarray or None
         What a point became, (h, w).
+    jpeg : JPEG or None
+        How the picture was compressed.
     before : ndarray or None
         What to compare a restoration with where y has another size or holes.
     seed, device, iters
@@ -62,6 +65,7 @@ class Case:
     mask: np.ndarray | None = None
     factor: int | None = None
     psf: np.ndarray | None = None
+    jpeg: JPEG | None = None
     before: np.ndarray | None = None
     seed: int = 0
     device: str = "auto"
@@ -391,6 +395,20 @@ def deblur(clean: np.ndarray, mask: np.ndarray | None, seed: int, *, blur: float
         raise ValueError(f"blur={blur:g} reaches over {reach} pixels, and a picture has only {min(clean.shape[:2])}")
     y = degradations.gaussian(_apply(Blur(psf), clean), sigma, clip=False, seed=seed)
     return Case(y=y, clean=clean.astype(np.float32), problem=_deblur, sigma=sigma / 255, psf=psf)
+
+
+def _dejpeg(case: Case) -> Problem:
+    return Dejpeg(case.y, case.jpeg)
+
+
+@register("dejpeg", "Saved as a JPEG of quality {quality}, with colours {subsampling} (Pillow).")
+def dejpeg(
+    clean: np.ndarray, mask: np.ndarray | None, seed: int, *, quality: int = 10, subsampling: str = "4:2:0"
+) -> Case:
+    """Save as a JPEG; the methods are told how."""
+    y = degradations.jpeg(clean, quality, subsampling=subsampling).astype(np.float32)
+    jpeg = JPEG(quality, subsampling=subsampling)
+    return Case(y=y, clean=clean.astype(np.float32), problem=_dejpeg, jpeg=jpeg)
 
 
 def _apply(operator: Callable[[Tensor], Tensor], picture: np.ndarray) -> np.ndarray:

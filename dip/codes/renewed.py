@@ -154,7 +154,8 @@ class Autoencoding(_Renewed):
     -----
     For tasks that say what is consistent with their observation: `dip.SuperResolve`, where what was observed is brought
     back by iterative back-projection, `dip.Inpaint`, where the known pixels are put back, `dip.Deblur`, by a
-    regularised deconvolution, and `dip.Reconstruct`, where A is linear, by least squares.
+    regularised deconvolution, `dip.Dejpeg`, into the intervals of the coefficients, and `dip.Reconstruct`, where A is
+    linear, by least squares.
 
     References
     ----------

@@ -6,6 +6,18 @@ from dip.operators.basic import Identity, Mask, Operator, as_operator
 from dip.operators.blur import Blur, gaussian_psf
 from dip.operators.downsample import Downsample
 from dip.operators.fourier import Fourier
+from dip.operators.jpeg import JPEG
 from dip.operators.radon import Radon
 
-__all__ = ["Blur", "Downsample", "Fourier", "Identity", "Mask", "Operator", "Radon", "as_operator", "gaussian_psf"]
+__all__ = [
+    "JPEG",
+    "Blur",
+    "Downsample",
+    "Fourier",
+    "Identity",
+    "Mask",
+    "Operator",
+    "Radon",
+    "as_operator",
+    "gaussian_psf",
+]

@@ -27,7 +27,7 @@ COMMANDS = {
     "demo": ["-m", "dip", "demo"],
     **{
         name: [str(EXAMPLES / f"{name}.py")]
-        for name in ("denoise", "inpaint", "super_resolve", "deblur", "own_operator", "trained")
+        for name in ("denoise", "inpaint", "super_resolve", "deblur", "dejpeg", "own_operator", "trained")
     },
 }
 

@@ -141,13 +141,13 @@ def add_factor(group: argparse._ArgumentGroup) -> None:
     add_consistent(group)
 
 
-def add_consistent(group: argparse._ArgumentGroup) -> None:
+def add_consistent(group: argparse._ArgumentGroup, advice: str = "for an IN with much noise or a JPEG") -> None:
     """Add the choice whether the result is corrected."""
     group.add_argument(
         "--consistent",
         action=argparse.BooleanOptionalAction,
         help="correct the result so that IN follows from it more exactly; --no-consistent leaves it as the network "
-        "made it, for an IN with much noise or a JPEG; default: the preset's",
+        f"made it, {advice}; default: the preset's",
     )
 
 
@@ -190,7 +190,7 @@ def add_jpeg(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--subsampling",
         choices=tuple(SUBSAMPLINGS),
-        help="of its colours, beside --quality; default 4:2:0, one value for 2 x 2 pixels",
+        help="of its colours, beside --quality, as in 4:2:0, one value for 2 x 2 pixels; default: as the pixels tell",
     )
 
 

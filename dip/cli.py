@@ -318,6 +318,7 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
             arguments.add_consistent(group)
         if one is unpack:
             arguments.add_jpeg(group)
+            arguments.add_consistent(group, "which need not be a picture that IN could have been")
         arguments.add_fit(one)
         arguments.add_stop(one)
         arguments.add_long(one)

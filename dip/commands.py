@@ -310,13 +310,15 @@ def _psf(args: argparse.Namespace) -> np.ndarray:
     return np.moveaxis(pixels, -1, 0) if pixels.ndim == 3 else pixels
 
 
-def _jpeg(args: argparse.Namespace, source: Path | None) -> JPEG | None:
+def _jpeg(args: argparse.Namespace, source: Path | None) -> int | JPEG | Path | None:
     """Return how a picture was compressed, as the options or its file tell; None where that is to be found."""
+    if args.subsampling is not None and args.quality is not None:
+        return JPEG(args.quality, subsampling=args.subsampling)
     if args.quality is not None:
-        return JPEG(args.quality, subsampling=args.subsampling or "4:2:0")
+        return int(args.quality)
     if args.subsampling is not None:
         raise ValueError("--subsampling means nothing without --quality: both are read in IN, or found in its pixels")
-    return None if source is None or not files.is_jpeg(source) else JPEG.of_file(source)
+    return None if source is None or not files.is_jpeg(source) else source
 
 
 def _order(args: argparse.Namespace) -> FitOrder:
@@ -370,7 +372,7 @@ def _order(args: argparse.Namespace) -> FitOrder:
         invert_mask=getattr(args, "invert_mask", False),
         named={
             name: str(getattr(args, name))
-            for name in ("psf", "psf_sigma", "quality")
+            for name in ("psf", "psf_sigma", "quality", "subsampling")
             if getattr(args, name, None) is not None
         },
         save_every=args.save_every,

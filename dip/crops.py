@@ -217,9 +217,8 @@ class _Axis(NamedTuple):
         """Return code, x, prediction and y of the crop that begins there."""
         end = min(begin + self.tile, self.extent)
         first = math.ceil(max(begin - self.start, 0) / self.factor)
-        whole = (
-            end - self.start >= self.inner
-        )  # then with what is left beside the last pixel of y, as of a JPEG's blocks
+        # To the end also with what is less than a pixel of y, as the last blocks of a JPEG may be.
+        whole = end - self.start >= self.inner
         last = math.ceil(self.inner / self.factor) if whole else (end - self.start) // self.factor
         stop = min(last * self.factor, self.inner)
         x = slice(first * self.factor + self.start - begin, stop + self.start - begin)

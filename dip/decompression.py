@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from dip.checkpoint import digest
 from dip.errors import shown, warn
 from dip.operators import JPEG
-from dip.operators.blocks import PLACE
+from dip.operators.blocks import MCU
 from dip.problem import Observation
 from dip.tasks import DataRange, ImageTask
 
@@ -25,10 +26,10 @@ class Dejpeg(ImageTask):
     ----------
     image : ndarray or Tensor
         The picture as it was read from the JPEG, as for `Denoise`, gray or RGB: not resized, turned or changed since.
-    jpeg : JPEG, optional
-        How it was compressed: ``dip.operators.JPEG.of_file(path)``, which reads it in the file, or
-        ``dip.operators.JPEG(75)`` for a quality. By default it is found in the pixels, where the tables are libjpeg's
-        and the first block is at the corner (`dip.operators.JPEG.found_in`).
+    jpeg : int, JPEG or path, optional
+        How it was compressed: a quality, 1 to 100, of libjpeg's; a `dip.operators.JPEG`; or the file that it was read
+        from (where its pixels tell of an earlier JPEG in coarser steps, those are taken). By default it is found in the
+        pixels, where the tables are libjpeg's and the first block is at the corner (`dip.operators.JPEG.found_in`).
     data_range, channel_axis
         As for `Denoise`.
 
@@ -40,62 +41,86 @@ class Dejpeg(ImageTask):
 
     task = "dejpeg"
     default_preset = "fast"
-    factor = PLACE  # what is compared with y are whole blocks
+    factor = MCU  # an element of y is of so many pixels
 
     def __init__(
-        self, image: Any, jpeg: JPEG | None = None, *, data_range: DataRange = None, channel_axis: int | None = None
+        self,
+        image: Any,
+        jpeg: int | JPEG | str | os.PathLike[str] | None = None,
+        *,
+        data_range: DataRange = None,
+        channel_axis: int | None = None,
     ) -> None:
         super().__init__(image, data_range=data_range, channel_axis=channel_axis)
-        if jpeg is not None and not isinstance(jpeg, JPEG):
-            raise TypeError(
-                f"jpeg={shown(jpeg)}: give dip.operators.JPEG(75), a quality, or dip.operators.JPEG.of_file(path)"
-            )
         if self.layout.channels not in (1, 3):
             raise ValueError(f"a JPEG is gray or RGB, and the image has {self.layout.channels} channels")
-        if jpeg is not None:
+        self._read = jpeg is not None and not isinstance(jpeg, (int, JPEG))
+        if isinstance(jpeg, (str, os.PathLike)):
+            jpeg = JPEG.of_file(jpeg)
+        elif isinstance(jpeg, int):
+            JPEG(jpeg)  # which checks it
+        elif jpeg is not None and not isinstance(jpeg, JPEG):
+            raise TypeError(
+                f"jpeg={shown(jpeg)}: give a quality such as 75, a dip.operators.JPEG, or the path of the file"
+            )
+        if isinstance(jpeg, JPEG):
             jpeg.steps_for(self.layout.channels)  # which refuses a table for gray
-        self._given, self.jpeg = jpeg, jpeg
-        self.steps = torch.ones(1, 1, 1, 1)
+        self._given = jpeg
+        self._found: JPEG | None = None
+        self.steps = self.pixels = torch.ones(1, 1, 1, 1)
 
     def load(self) -> Observation:
-        """Return the coefficients of the file, as `dip.operators.JPEG.of_decoded` has them."""
-        picture = self._observed()
-        if self._given is None:
-            self.jpeg = JPEG.found_in(picture)
-        elif not self._given.fits(picture):
+        """Return the coefficients of the file, as `dip.operators.JPEG.stored` has them."""
+        picture, given = self._observed(), self._given
+        self._found = given if isinstance(given, JPEG) else JPEG.found_in(picture, given)
+        earlier = self._found.coarser(picture) if self._read else None
+        if earlier is not None:
+            self._found = earlier
             warn(
-                f"the image does not look as if it had come out of such a JPEG ({self._given.extra_repr()}): give it "
+                f"the image was a JPEG before, of {earlier.extra_repr()}, which lost more than the one that it is now: "
+                "that is what is undone (jpeg=, --quality and --subsampling say otherwise)"
+            )
+        elif given is not None and not self._found.fits(picture):
+            warn(
+                f"the image does not look as if it had come out of such a JPEG ({self._found.extra_repr()}): give it "
                 "as it was read, not resized, turned or changed since"
             )
-        return Observation(self._known.of_decoded(picture.double()).float(), None)
+        return Observation(self._found.stored(picture.double()).float(), None)
 
     def place(self, observation: Observation) -> None:
-        """Put the steps of the coefficients onto the observation's device."""
-        self.steps = self._known.steps_for(self.layout.channels).to(observation.y.device)
+        """Put what belongs to the coefficients onto the observation's device."""
+        channels, device = self.layout.channels, observation.y.device
+        self.steps, self.pixels = (each(channels).to(device) for each in (self.jpeg.steps_for, self.jpeg.pixels_for))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the coefficients of x, not rounded."""
-        return self._known.coefficients(x)
+        return self.jpeg.coefficients(x)
 
     def consistent(self, x: Tensor | None, y: Tensor, times: int = 10) -> Tensor:
         """Return x with each coefficient in its interval, moved no farther than that; of None the JPEG itself."""
-        jpeg, size = self._known, self.shape[1:]
+        jpeg, size = self.jpeg, self.shape[1:]
         if x is None:
             return jpeg.decoded(y, size).clamp(0, 1)
-        off, half = jpeg.coefficients(x) - y, self.steps.to(y.device) / 2
-        return x + jpeg.added(torch.maximum(torch.minimum(off, half), -half) - off, size)
+        half, whole = self.steps.to(y.device) / 2, jpeg.bounded(self.layout.channels, size).to(y.device)
+        off = jpeg.coefficients(x) - y
+        inside = torch.maximum(torch.minimum(off, half), -half)
+        return x + jpeg.added(torch.where(whole, inside - off, 0), size)
+
+    @property
+    def jpeg(self) -> JPEG:
+        """How the image was compressed; found in its pixels only when it is loaded."""
+        if self._found is None:
+            if not isinstance(self._given, JPEG):
+                raise RuntimeError("how the image was compressed is found by load(), which a fit calls")
+            return self._given
+        return self._found
 
     @property
     def words(self) -> str:
         """How the image was compressed, in words."""
-        return f"a JPEG of {self._known.extra_repr()}"
-
-    @property
-    def _known(self) -> JPEG:
-        assert self.jpeg is not None, "load() finds it"
-        return self.jpeg
+        return f"a JPEG of {self.jpeg.extra_repr()}"
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the size and how the image was compressed."""
-        tables = digest(self._known.tables)
-        return {**super().fingerprint(), "operator": self._known.extra_repr(), "tables_digest": tables}
+        tables = digest(self.jpeg.tables)
+        return {**super().fingerprint(), "operator": self.jpeg.extra_repr(), "tables_digest": tables}

@@ -183,7 +183,7 @@ _PRESETS = (
     Preset(
         "dejpeg",
         "paper",
-        "as the paper's snail: not told how it was made",
+        "the network of the paper's snail, by the squared error",
         2400,
         _SNAIL,
         code=Uniform(3),

@@ -271,7 +271,7 @@ def deblur(
 
 def dejpeg(
     image: Array,
-    jpeg: JPEG | None = None,
+    jpeg: int | JPEG | str | os.PathLike[str] | None = None,
     *,
     iters: int | None = None,
     resume: str | os.PathLike[str] | None = None,

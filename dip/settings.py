@@ -244,6 +244,10 @@ def resolve(task: Problem, options: Options) -> Settings:
     dtype = devices.precision(given.get("precision", "auto"), device)
     loss = losses.create(given.get("loss", preset.loss))
     loss = loss.of(task) if isinstance(loss, losses.OF_TASKS) else loss
+    if isinstance(loss, losses.Poisson) and task.task == "dejpeg":
+        raise ValueError(
+            f"loss={loss!r} is for counts of photons, and of a JPEG coefficients are compared; leave it out"
+        )
     penalties = callables(given.get("penalty", ()), "penalty", "a function of x: dip.losses.TotalVariation(1e-3)")
     callbacks = callables(given.get("callbacks", ()), "callbacks", "functions that take the fit, such as [print]")
     optimizer = optimizers.check(given.get("optimizer", preset.optimizer))
@@ -257,7 +261,7 @@ def resolve(task: Problem, options: Options) -> Settings:
             f"preset {preset.name!r} needs a picture as its code: {preset.about}; give code=dip.codes.Image(picture)"
         )
     channels, height, width = task.shape
-    code = codes.of_image(codes.create(code), channels, task.factor)
+    code = codes.of_image(codes.create(code), channels, task.factor if task.task == "super_resolve" else 1)
     if isinstance(code, codes.Denoised) and task.task != "denoise":
         raise ValueError(f"code={code!r} is made from a noisy picture: it is for dip.Denoise, not for {task.task}")
     consistent = yes_or_no(given.get("consistent", preset.consistent), "consistent")

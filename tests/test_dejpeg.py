@@ -78,7 +78,7 @@ def test_forward_is_what_pillow_makes(quality, subsampling):
     assert off.mean() < 0.5 * 255 * (planes(clean) - planes(theirs)).abs().mean()
 
 
-@pytest.mark.parametrize("shape", [(17, 30), (64, 40, 3), (1, 1, 3), (9, 50, 3)])
+@pytest.mark.parametrize("shape", [(17, 30), (64, 48, 3), (1, 1, 3), (9, 50, 3)])
 @pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:4:0", "4:2:0"])
 def test_decoded_undoes_coefficients_and_added_raises_them(shape, subsampling):
     x = planes(picture(shape, "uint8"))
@@ -128,7 +128,7 @@ def test_quality_and_subsampling_are_found_in_the_pixels(quality, subsampling):
     assert torch.equal(found.tables, JPEG(quality).tables)
     assert found.subsampling == subsampling
     gray = unpacked(packed(detail(160, 155)[..., 0], quality))
-    assert torch.equal(JPEG.found_in(planes(gray, torch.float32)).tables, JPEG(quality).tables)
+    assert torch.equal(JPEG.found_in(planes(gray, torch.float32)).tables, JPEG(quality).tables[:1])
 
 
 def test_clipped_pixels_do_not_mislead():
@@ -138,10 +138,10 @@ def test_clipped_pixels_do_not_mislead():
     for quality in (15, 75):
         y = unpacked(packed(clean, quality))
         jpeg = JPEG.found_in(planes(y))
-        assert torch.equal(jpeg.tables, JPEG(quality).tables)
+        assert torch.equal(jpeg.tables, JPEG(quality).tables[:1])
         steps = jpeg.steps_for(1)
         stored = (jpeg.coefficients(planes(clean)) / steps).round()
-        off = ((jpeg.of_decoded(planes(y)) / steps - stored).abs() > 0.5).float().mean()
+        off = ((jpeg.stored(planes(y)) / steps - stored).abs() > 0.5).float().mean()
         plainly = ((jpeg.coefficients(planes(y)) / steps).round() != stored).float().mean()
         assert off < 0.03
         assert off < 0.5 * plainly
@@ -152,7 +152,7 @@ def test_coefficients_of_a_decoded_picture_are_those_of_its_file(subsampling):
     clean = detail(96)
     y = unpacked(packed(clean, 30, subsampling=subsampling))
     jpeg = JPEG(30, subsampling=subsampling)
-    stored = jpeg.of_decoded(planes(y))
+    stored = jpeg.stored(planes(y))
     # decoding them again gives the same picture
     off = 255 * (jpeg.decoded(stored, y.shape[:2]).clamp(0, 1) - planes(y)).abs()
     assert off.mean() < 0.7
@@ -161,7 +161,97 @@ def test_coefficients_of_a_decoded_picture_are_those_of_its_file(subsampling):
     assert ((jpeg.coefficients(planes(clean)) - stored).abs() > 0.55 * steps).float().mean() < 1e-3
 
 
-def test_no_trace_of_a_jpeg(monkeypatch):
+@pytest.mark.parametrize("shape", [(75, 77, 3), (67, 67, 3), (67, 50)])
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:0"])
+def test_blocks_that_are_cut_off_say_nothing_of_the_file(shape, subsampling):
+    """The clean picture is within the bounds of all that are whole, and a correction leaves it alone."""
+    clean = detail(*shape[:2])
+    clean = clean if len(shape) == 3 else clean[..., 0]
+    options = {"subsampling": subsampling} if clean.ndim == 3 else {}
+    fit = dip.Fit(dip.Dejpeg(unpacked(packed(clean, 40, **options)), JPEG(40, subsampling=subsampling)), **QUICK)
+    x, task = planes(clean, torch.float32), fit.task
+    whole = task.jpeg.bounded(x.shape[1], shape[:2])
+    assert whole.shape == fit.y.shape
+    # by hand: of gray and of brightness as many blocks as there is room for
+    assert int(whole[:, :256].sum()) == 64 * (shape[0] // 8) * (shape[1] // 8)
+    if clean.ndim == 3:
+        unit = 16 if subsampling == "4:2:0" else 8
+        assert int(whole[:, 256:].sum()) == 2 * 64 * (shape[0] // unit) * (shape[1] // unit)
+    off = (task.forward(x) - fit.y).abs() / task.steps
+    assert (off[whole.expand_as(off)] > 0.55).float().mean() < 0.002
+    changed = 255 * (task.consistent(x, fit.y) - x).abs()
+    assert changed.mean() < 0.02
+    # behind the last whole block, where the file knows nothing that could be seen, nothing is changed at all
+    unit = 16 if subsampling == "4:2:0" and clean.ndim == 3 else 8
+    beyond = [n // unit * unit for n in shape[:2]]
+    noise = torch.rand(x.shape, generator=torch.Generator().manual_seed(0))
+    moved = (task.consistent(noise, fit.y) - noise).abs()
+    if unit == 8:
+        assert moved[..., beyond[0] :, :].max() == 0
+        assert moved[..., beyond[1] :].max() == 0
+    assert moved[..., : beyond[0], : beyond[1]].mean() > 0.05
+
+
+def test_what_was_a_jpeg_twice(tmp_path):
+    """Read from a file, a picture is decompressed by the coarser of the two."""
+    clean = detail(96)
+    first = unpacked(packed(clean, 10))
+    for second, expected in ((92, "quality=10"), (5, "quality=5")):
+        path = tmp_path / "twice.jpg"
+        path.write_bytes(packed(first, second))
+        y = dip.files.read(path).pixels
+        if second == 92:
+            with pytest.warns(RuntimeWarning, match="was a JPEG before, of quality=10"):
+                fit = dip.Fit(dip.Dejpeg(y, path), **QUICK)
+        else:
+            fit = dip.Fit(dip.Dejpeg(y, path), **QUICK)
+        assert expected in fit.task.words
+    # one that is told is taken
+    path.write_bytes(packed(first, 92))
+    assert "quality=92" in dip.Fit(dip.Dejpeg(dip.files.read(path).pixels, JPEG.of_file(path)), **QUICK).task.words
+
+
+@pytest.mark.parametrize("subsampling", SUBSAMPLINGS)
+def test_of_a_quality_that_is_told_the_subsampling_is_found(subsampling):
+    y = unpacked(packed(detail(), 30, subsampling=subsampling))
+    fit = dip.Fit(dip.Dejpeg(y, 30), **QUICK)
+    assert fit.task.jpeg.subsampling == subsampling
+    other = "4:4:4" if subsampling != "4:4:4" else "4:2:0"
+    with pytest.warns(RuntimeWarning, match="does not look as if"):
+        dip.Fit(dip.Dejpeg(y, JPEG(30, subsampling=other)), **QUICK)
+
+
+def test_the_finest_steps_are_believed():
+    for quality in (97, 99, 100):
+        y = unpacked(packed(detail(), quality))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            dip.Fit(dip.Dejpeg(y, JPEG(quality)), **QUICK)
+
+
+def test_a_table_for_each_colour(tmp_path):
+    tables = [[step] * 64 for step in (8, 16, 40)]
+    path = tmp_path / "three.jpg"
+    Image.fromarray(detail()).save(path, "JPEG", qtables=tables, subsampling="4:4:4")
+    jpeg, y = JPEG.of_file(path), planes(dip.files.read(path).pixels)
+    np.testing.assert_array_equal(jpeg.tables[:, 0, 0], (8, 16, 40))
+    off = 255 * (jpeg.decoded(jpeg.stored(y), y.shape[2:]).clamp(0, 1) - y).abs()
+    assert off.mean() < 0.7
+    steps = jpeg.steps_for(3).flatten() * 255
+    np.testing.assert_allclose(steps[[0, 255, 256, 511, 512, 767]], (8, 8, 16, 16, 40, 40), rtol=1e-6)
+
+
+def test_before_a_fit_it_is_not_known_how_it_was_compressed():
+    y = unpacked(packed(detail(), 20))
+    task = dip.Dejpeg(y)
+    with pytest.raises(RuntimeError, match="load"):
+        task.forward(planes(y, torch.float32))
+    assert dip.Dejpeg(y, JPEG(20)).forward(planes(y)).shape == (1, 384, 4, 4)
+    code = dip.Fit(dip.Dejpeg(y), code=dip.codes.Autoencoding(), network=QUICK["network"]).settings.code
+    assert code.factor == 1  # of super-resolution alone
+
+
+def test_no_trace_of_a_jpeg():
     with pytest.raises(ValueError, match=r"no trace of a JPEG.*--quality 75"):
         dip.dejpeg(detail())
     y = unpacked(packed(detail(), 20))
@@ -184,7 +274,7 @@ def test_of_file_turns_with_the_picture(tmp_path, orientation, subsampling):
     jpeg = JPEG.of_file(path)
     y = planes(dip.files.read(path).pixels)
     assert jpeg.fits(y)
-    off = 255 * (jpeg.decoded(jpeg.of_decoded(y), y.shape[2:]).clamp(0, 1) - y).abs()
+    off = 255 * (jpeg.decoded(jpeg.stored(y), y.shape[2:]).clamp(0, 1) - y).abs()
     assert off.mean() < 0.6
     assert "quality=20" in repr(jpeg)
     # sides of 64 and 92 pixels: where the short last block would come first, the blocks do not begin at the corner
@@ -211,6 +301,17 @@ def test_of_file_knows_gray_and_refuses_what_it_does_not_know(tmp_path):
         JPEG.of_file(cmyk)
     with pytest.raises(FileNotFoundError):
         JPEG.of_file(tmp_path / "none.jpg")
+    cut = tmp_path / "cut.jpg"
+    cut.write_bytes(gray.read_bytes()[:40])
+    with pytest.raises(ValueError, match=r"cut\.jpg is no JPEG"):
+        JPEG.of_file(cut)
+    rgb = tmp_path / "rgb.jpg"
+    Image.fromarray(detail(16)).save(rgb, "JPEG", keep_rgb=True)
+    data = rgb.read_bytes()
+    for told in (data, data.replace(b"\xff\xee", b"\xff\xed", 1)):  # with a word of Adobe's, and without
+        rgb.write_bytes(told)
+        with pytest.raises(ValueError, match="RGB components"):
+            JPEG.of_file(rgb)
 
 
 REFUSED = {
@@ -223,7 +324,9 @@ REFUSED = {
     "channels": (lambda: JPEG(50).coefficients(torch.zeros(1, 2, 8, 8)), "gray or RGB"),
     "integers": (lambda: JPEG(50).coefficients(torch.zeros(1, 1, 8, 8, dtype=torch.uint8)), "uint8"),
     "gray table": (lambda: dip.Dejpeg(detail(), JPEG(tables=[np.ones((8, 8))])), "brightness alone"),
-    "a number": (lambda: dip.Dejpeg(detail(), 75), r"jpeg=75.*JPEG\(75\)"),
+    "a number": (lambda: dip.Dejpeg(detail(), 7.5), r"jpeg=7.5.*75"),
+    "a quality": (lambda: dip.Dejpeg(detail(), 750), "quality=750"),
+    "photons": (lambda: dip.dejpeg(detail(), 75, loss="poisson"), "photons"),
     "two channels": (lambda: dip.Dejpeg(detail()[..., :2], channel_axis=-1), "2 channels"),
     "loss elsewhere": (lambda: dip.denoise(detail(), loss="quantization"), "for dip.Dejpeg, not for denoise"),
     "back-projection": (lambda: dip.dejpeg(detail(), JPEG(5), loss="back-projection"), "dip.Deblur"),
@@ -245,11 +348,12 @@ def test_refusals(case):
 def test_quantization_loss_by_hand():
     class Task:
         steps = torch.tensor([2.0, 4.0])
+        pixels = torch.tensor([1.0, 4.0])
 
     loss = losses.Quantization(0.5).of(Task())
     prediction, y = torch.tensor([1.5, -4.0]), torch.tensor([0.0, 0.0])
-    # beyond a half of the half-steps: 1.5 - 0.5 and 4 - 1; weights 3 / 2 and 3 / 4
-    assert float(loss(prediction, y)) == pytest.approx((1.5 * 1.0**2 + 0.75 * 3.0**2) / 2)
+    # beyond a half of the half-steps: 1.5 - 0.5 and 4 - 1; weights 3 / 2 and 4 * 3 / 4
+    assert float(loss(prediction, y)) == pytest.approx((1.5 * 1.0**2 + 3.0 * 3.0**2) / 2)
     assert float(loss(torch.tensor([0.5, -1.0]), y)) == 0
     assert losses.create("quantization") == losses.Quantization(0.5)
     with pytest.raises(RuntimeError, match="belongs to no task"):

@@ -90,18 +90,19 @@ class BackProjection(_OfTask):
 class Quantization(_OfTask):
     r"""Squared error of values that are known to whole steps q only: within some part of a step none counts.
 
-    .. math:: E = \frac{1}{n} \sum_j \frac{\bar q}{q_j} \max(|r_j| - f q_j / 2, \; 0)^2,
+    .. math:: E = \frac{1}{n} \sum_j p_j \frac{\bar q}{q_j} \max(|r_j| - f q_j / 2, \; 0)^2,
 
-    with the mean step :math:`\bar q`: an error of a step weighs the more, the finer it is, but not as much as if it
-    were counted in steps. With f = 1 all that would be rounded to y costs nothing, with f = 0 it is a squared error.
+    with the number of pixels p that a value stands for, and the mean step :math:`\bar q`: an error weighs the more, the
+    finer its step is, but not as much as if it were counted in steps. With f = 1 all that would be rounded to y costs
+    nothing, with f = 0 it is a squared error.
 
     Parameters
     ----------
     free : float, default 0.5
         f, 0 to 1. What lies near the end of its interval is likelier to be wrong than what lies in the middle.
     task : object, optional
-        Where the steps are; a fit fills it in. It has an attribute ``steps``, as `dip.Dejpeg` has: a Tensor that
-        broadcasts to y.
+        Where the steps are; a fit fills it in. It has the attributes ``steps`` and ``pixels``, as `dip.Dejpeg` has:
+        tensors that broadcast to y.
     """
 
     free: float = 0.5
@@ -130,7 +131,7 @@ class Quantization(_OfTask):
         """Return the loss, parameters as for `MSE`, but without weights."""
         residual, steps = self._known(prediction, observation, weight), self.task.steps
         beyond = (residual.abs() - self.free / 2 * steps).clamp(min=0)
-        return (beyond.square() * (steps.mean() / steps)).mean()
+        return (beyond.square() * (self.task.pixels * steps.mean() / steps)).mean()
 
 
 OF_TASKS = (BackProjection, Quantization)

@@ -124,8 +124,8 @@ class Poisson:
     Parameters
     ----------
     background : float, default 0.001
-        Added to p and to y, of which negative values count as 0: the logarithm has no limit at 0. In units of the
-        observation (for images, of the range [0, 1]).
+        Added to p and to y, of which negative values count as 0: the logarithm has no limit at 0. (For negative p the
+        loss goes on in a straight line.) In units of the observation (for images, of the range [0, 1]).
 
     References
     ----------
@@ -149,8 +149,10 @@ class Poisson:
         prediction, observation = _comparable(prediction, observation)
         if prediction.is_complex():
             raise TypeError("counts of photons are real, and this observation is complex; take another loss")
-        p, y = (values.clamp(min=0) + self.background for values in (prediction, observation))
-        return _mean(p - y + y * (y / p).log(), weight)
+        y, inside = (values.clamp(min=0) + self.background for values in (observation, prediction))
+        below = prediction - (inside - self.background)  # of negative predictions: there it goes on in a straight line
+        rho = inside - y + y * (y / inside).log() + below * (1 - y / self.background)
+        return _mean(rho, weight)
 
 
 def check_weight(weight: torch.Tensor, shape: tuple[int, ...]) -> None:

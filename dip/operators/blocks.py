@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -13,20 +14,19 @@ from dip.errors import positive_int
 
 __all__ = [
     "BLACK",
-    "PLACE",
-    "YCC",
+    "MCU",
     "Resized",
-    "decoded_planes",
-    "in_places",
+    "decoded_ycc",
     "mean",
-    "mixed",
-    "planes_of",
+    "not_upsampled",
     "repeated",
+    "rgb",
     "scaled",
-    "shrunk_back",
-    "stretched",
     "transformed",
     "untransformed",
+    "upsampled",
+    "whole_mcus",
+    "ycc",
 ]
 
 # The tables of the standard's annex K, which libjpeg scales by its quality.
@@ -39,7 +39,7 @@ _CHROMA = """
 _BASE = [np.array(words.split(), dtype=np.int64).reshape(8, 8) for words in (_LUMA, _CHROMA)]
 
 # JFIF: Y, Cb and Cr (about 0) of RGB, from BT.601
-YCC = torch.tensor(
+_YCC = torch.tensor(
     [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], dtype=torch.float64
 )
 _DCT = torch.tensor(  # orthonormal; rows are frequencies
@@ -51,8 +51,8 @@ _DCT = torch.tensor(  # orthonormal; rows are frequencies
 )
 BLACK = 128 / 255  # what is taken off the brightness
 
-PLACE = 16
-"""Pixels of a side that are stored together, whatever the subsampling."""
+MCU = 16
+"""Pixels of a side of a minimum coded unit, the largest whatever the subsampling."""
 
 
 Resized = Callable[[Tensor, tuple[int, int]], Tensor]
@@ -68,22 +68,33 @@ def scaled(quality: int | None) -> Tensor:
     return torch.from_numpy(np.stack([((base * percent + 50) // 100).clip(1, 255) for base in _BASE])).float()
 
 
-def mixed(matrix: Tensor, x: Tensor) -> Tensor:
+@functools.cache  # a copy to a GPU cannot be part of a recorded iteration
+def _matrix(name: str, dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return {"ycc": _YCC, "rgb": torch.linalg.inv(_YCC), "dct": _DCT}[name].to(device, dtype)
+
+
+def _mixed(name: str, x: Tensor) -> Tensor:
     """Return a matrix times the channels of (1, 3, H, W)."""
-    return (matrix.to(x) @ x.flatten(2)).unflatten(2, x.shape[2:])
+    return (_matrix(name, x.dtype, x.device) @ x.flatten(2)).unflatten(2, x.shape[2:])
 
 
-def planes_of(x: Tensor) -> Tensor:
+def rgb(planes: Tensor) -> Tensor:
+    """Return RGB of brightness and two colours."""
+    return _mixed("rgb", planes)
+
+
+def ycc(x: Tensor) -> Tensor:
     """Return brightness, and of RGB the two colours."""
-    return x if x.shape[1] == 1 else mixed(YCC, x)
+    return x if x.shape[1] == 1 else _mixed("ycc", x)
 
 
-def decoded_planes(x: Tensor) -> Tensor:
+def decoded_ycc(x: Tensor) -> Tensor:
     """Return the planes of a picture that was decoded: in whole gray levels, before they became RGB."""
-    return (255 * planes_of(x)).round() / 255
+    return (255 * ycc(x)).round() / 255
 
 
-def in_places(x: Tensor, multiple: int) -> Tensor:
+def whole_mcus(x: Tensor, multiple: int) -> Tensor:
     """Return x with its last row and column repeated up to a multiple; of slices, whose gradients are sums."""
     for axis in (2, 3):
         lacking = -x.shape[axis] % multiple
@@ -93,9 +104,9 @@ def in_places(x: Tensor, multiple: int) -> Tensor:
 
 
 def transformed(planes: Tensor, each: tuple[int, int]) -> Tensor:
-    """Transform blocks of 8 x 8: (1, C, H, W) -> (1, 64 C rows columns, h, w), with so many blocks in one place."""
+    """Transform blocks of 8 x 8: (1, C, H, W) -> (1, 64 C rows columns, h, w), with so many blocks in one unit."""
     rows, columns = each
-    dct = _DCT.to(planes)
+    dct = _matrix("dct", planes.dtype, planes.device)
     cut = planes[0].unflatten(-1, (-1, 8)).unflatten(-3, (-1, 8)) @ dct.T  # (C, blocks, 8, blocks, 8)
     cut = (cut.transpose(-3, -1) @ dct.T).unflatten(1, (-1, rows)).unflatten(-2, (-1, columns))
     # (C, h, rows, j, w, columns, i), of frequencies i downwards and j to the right
@@ -105,7 +116,7 @@ def transformed(planes: Tensor, each: tuple[int, int]) -> Tensor:
 def untransformed(coefficients: Tensor, each: tuple[int, int]) -> Tensor:
     """Undo `transformed`."""
     rows, columns = each
-    dct = _DCT.to(coefficients)
+    dct = _matrix("dct", coefficients.dtype, coefficients.device)
     cut = coefficients[0].unflatten(0, (-1, rows, columns, 8, 8)).permute(0, 5, 1, 4, 6, 2, 3)
     cut = (cut.flatten(1, 2).flatten(-3, -2) @ dct).transpose(-3, -1) @ dct  # (C, blocks, 8, blocks, 8)
     return cut.flatten(-2).flatten(1, 2)[None]
@@ -125,7 +136,7 @@ def repeated(planes: Tensor, each: tuple[int, int]) -> Tensor:
     return planes
 
 
-def stretched(planes: Tensor, each: tuple[int, int]) -> Tensor:
+def upsampled(planes: Tensor, each: tuple[int, int]) -> Tensor:
     """Interpolate linearly to twice as many rows, columns or both, as libjpeg does ("fancy upsampling")."""
     for axis, count in zip((2, 3), each, strict=True):
         if count == 2:
@@ -137,11 +148,11 @@ def stretched(planes: Tensor, each: tuple[int, int]) -> Tensor:
     return planes
 
 
-def shrunk_back(planes: Tensor, each: tuple[int, int]) -> Tensor:
-    """Undo `stretched`: means of pairs are (1, 6, 1) / 8 of neighbours, a matrix with eigenvalues from 1/2 to 1."""
+def not_upsampled(planes: Tensor, each: tuple[int, int]) -> Tensor:
+    """Undo `upsampled`: means of pairs are (1, 6, 1) / 8 of neighbours, a matrix with eigenvalues from 1/2 to 1."""
     if each == (1, 1):
         return planes
     wanted = found = mean(planes, each)
     for _ in range(40):  # each leaves at most 1/3 of the error in a direction, 5/9 in two
-        found = found + 4 / 3 * (wanted - mean(stretched(found, each), each))
+        found = found + 4 / 3 * (wanted - mean(upsampled(found, each), each))
     return found

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,24 +12,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dip.decoding import quiet
 from dip.errors import shown, unknown
+from dip.operators import traces
 from dip.operators.basic import precise
 from dip.operators.blocks import (
     BLACK,
-    PLACE,
-    YCC,
+    MCU,
     Resized,
-    decoded_planes,
-    in_places,
+    decoded_ycc,
     mean,
-    mixed,
-    planes_of,
+    not_upsampled,
     repeated,
+    rgb,
     scaled,
-    shrunk_back,
-    stretched,
     transformed,
     untransformed,
+    upsampled,
+    whole_mcus,
+    ycc,
 )
 
 __all__ = ["JPEG", "SUBSAMPLINGS"]
@@ -38,15 +38,11 @@ __all__ = ["JPEG", "SUBSAMPLINGS"]
 SUBSAMPLINGS = {"4:4:4": (1, 1), "4:2:2": (1, 2), "4:4:0": (2, 1), "4:2:0": (2, 2)}
 """How many rows and columns of pixels have one value of colour, in the field's words."""
 
-_CLIPPED_TIMES = 10  # of looking for what lies beyond the ends of the range
+_CLIPPED_TIMES = 10  # of looking for what lies beyond the ends of the range, at most
+_TURN = {2: "-flip horizontal", 3: "-rotate 180", 4: "-flip vertical"}  # by EXIF orientation
+_TURN |= {5: "-transpose", 6: "-rotate 90", 7: "-transverse", 8: "-rotate 270"}
 
 _LUMAS = 256  # coefficients of brightness of 16 x 16 pixels
-
-_FOUND_IN = 4096  # blocks in which the steps are looked for
-_ROUNDED = 0.45  # standard deviation that rounding to 8 bits leaves in a coefficient, in gray levels
-_CAP = 8.0  # of a squared deviation, halved: what is farther off, as in a block that was clipped, counts no more
-_ENOUGH = 10.0  # of the logarithm of how much likelier whole steps are than none
-_TOO_FINE = 97  # from this quality on the steps are as fine as the gray levels are
 
 
 class JPEG(torch.nn.Module):
@@ -63,8 +59,8 @@ class JPEG(torch.nn.Module):
     quality : int, optional
         1 to 100, as libjpeg's (and so Pillow's and OpenCV's) counts: the tables of the standard, scaled.
     tables : sequence of array, optional
-        In place of it: the steps for brightness and for the colours, or of brightness alone (for gray pictures); each
-        (8, 8) or 64 numbers, row by row (not in zigzag order), 1 to 65535.
+        In place of it: the steps q for brightness, and for the colours (one table for both, or two), or for brightness
+        alone (gray pictures); each (8, 8) or 64 numbers, row by row (not in zigzag order), 1 to 65535.
     subsampling : {"4:2:0", "4:2:2", "4:4:0", "4:4:4"}
         Whether one value of colour is kept for 2 x 2 pixels, for 1 x 2, for 2 x 1, or for each.
 
@@ -114,17 +110,21 @@ class JPEG(torch.nn.Module):
 
         path = Path(path)
         try:
-            with path.open("rb") as file:
+            with path.open("rb") as file, quiet():
                 image = JpegImagePlugin.JpegImageFile(file)
                 layers, tables, turned = image.layer, image.quantization, image.getexif().get(0x0112)
-                as_rgb = len(image.layer) == 3 and image.info.get("adobe_transform") == 0
-        except (SyntaxError, ValueError) as error:
+                # without a word of Adobe's libjpeg goes by the names of the components
+                told, names = image.info.get("adobe_transform"), [layer[0] for layer in layers]
+        except FileNotFoundError:
+            raise
+        except (SyntaxError, ValueError, OSError) as error:
             raise ValueError(f"{path} is no JPEG that can be read ({error})") from error
+        as_rgb = len(layers) == 3 and (told == 0 or (told is None and names == [*b"RGB"]))
         if len(layers) not in (1, 3) or as_rgb:
             raise ValueError(f"{path} has {'RGB' if as_rgb else len(layers)} components; gray and YCbCr are understood")
-        first, last = layers[0], layers[-1]  # each with its number, columns, rows and table
-        made = [np.reshape(tables[layer[3]], (8, 8)) for layer in (first, last)][: 1 if len(layers) == 1 else 2]
+        first, last = layers[0], layers[-1]  # each with its name, columns, rows and table
         each, size = (first[2] // last[2], first[1] // last[1]), (image.height, image.width)
+        made = [np.reshape(tables[layer[3]], (8, 8)) for layer in layers]
         if turned in (5, 6, 7, 8):  # rows and columns change places
             made, each, size = [table.T for table in made], each[::-1], size[::-1]
         words = {one: name for name, one in SUBSAMPLINGS.items()}
@@ -134,52 +134,85 @@ class JPEG(torch.nn.Module):
         mirrored = [turned in (3, 4, 7, 8), turned in (2, 3, 6, 7)]  # rows, columns
         if any(n % (8 * m) for n, m, other in zip(size, each, mirrored, strict=True) if other):
             raise ValueError(
-                f"{path} is shown turned (EXIF), and as its sides are no multiples of its blocks these would not begin "
-                "at the corner; turn the file itself without loss (jpegtran -rotate 90 -trim)"
+                f"{path} is shown turned (EXIF), and as its sides are no multiples of its blocks, these would not "
+                f"begin at the corner; turn the file itself: jpegtran {_TURN[int(turned or 1)]} -trim, which cuts them"
             )
         return cls(tables=made, subsampling=words[each])
 
     @classmethod
-    def found_in(cls, y: Tensor) -> Self:
+    def found_in(cls, y: Tensor, quality: int | None = None) -> Self:
         """Return how a picture was compressed, found in its pixels: their coefficients are whole numbers of steps.
+
+        Of one that was compressed several times it is mostly the coarsest that is found.
 
         Parameters
         ----------
         y : Tensor
             (1, 1 or 3, H, W) in [0, 1], as it came out of the JPEG, with its first block at the corner.
+        quality : int, optional
+            1 to 100, where it is known, and only the subsampling is to be found.
 
         Raises
         ------
         ValueError
-            There is no trace of a JPEG with libjpeg's tables.
+            There is no trace of a JPEG with libjpeg's tables, or of one that is coarser than the gray levels are.
         """
         _check(y)
-        with torch.no_grad():
-            used = _used(y, _luma)
-            quality = max(range(1, 101), key=lambda one: _evidence(used, scaled(one)[0]))
-            if quality >= _TOO_FINE or _evidence(used, scaled(quality)[0]) < _ENOUGH:
-                raise ValueError(
-                    "the image has no trace of a JPEG that begins at its corner (it may have been resized, turned or "
-                    "changed since); if it is one, say of which quality: jpeg=dip.operators.JPEG(75), or --quality 75"
-                )
-            if y.shape[1] == 1:
-                return cls(quality)
-            apart = {
-                name: _off(_used(y, partial(_colours, each)), scaled(quality)[1]) for name, each in SUBSAMPLINGS.items()
-            }
-        least = min(apart.values())
-        likely = ("4:2:0", *SUBSAMPLINGS)  # where there is no colour all are alike
-        return cls(quality, subsampling=next(name for name in likely if apart[name] <= least + 1e-9))
+        quality = traces.quality(y) if quality is None else quality
+        if quality is None:
+            raise ValueError(
+                "the image has no trace of a JPEG that begins at its corner: it may have been resized, turned or "
+                "changed since, or of a quality from 97 on, whose steps are as fine as gray levels; if it is one, say "
+                "of which quality: jpeg=75, or --quality 75"
+            )
+        if y.shape[1] == 1:
+            return cls(tables=[scaled(quality)[0]])
+        return cls(quality, subsampling=traces.subsampling(y, scaled(quality)[1], SUBSAMPLINGS))
+
+    def fits(self, y: Tensor) -> bool:
+        """Tell whether a picture, as for `found_in`, looks as if it had come out of such a JPEG."""
+        return traces.fit(y, list(self.tables), self._each)
+
+    def coarser(self, y: Tensor) -> Self | None:
+        """Return how a picture was compressed before, in coarser steps than these, as far as that is found in it."""
+        try:
+            found = type(self).found_in(y)
+        except ValueError:
+            return None
+        return found if found.tables[0].mean() > 1.2 * self.tables[0].mean() else None
 
     def steps_for(self, channels: int) -> Tensor:
         """Return the steps q of what `coefficients` returns, (1, K, 1, 1), for an image of so many channels."""
-        luma, chroma = self.tables[0], self.tables[-1]
-        if channels == 1:
-            return luma.repeat(4, 1, 1).reshape(1, -1, 1, 1) / 255
-        if len(self.tables) == 1:
+        luma = [self.tables[0]] * 4
+        if channels > 1 and len(self.tables) == 1:
             raise ValueError("a table for brightness alone is for gray images; give tables=(luma, chroma)")
-        blocks = [luma] * 4 + [chroma] * (8 // math.prod(self._each))
-        return torch.stack(blocks).reshape(1, -1, 1, 1) / 255
+        colours = [self.tables[number] for number in (1, -1) if channels > 1 for _ in range(math.prod(self._beside))]
+        return torch.stack(luma + colours).reshape(1, -1, 1, 1) / 255
+
+    def pixels_for(self, channels: int) -> Tensor:
+        """Return for how many pixels each of the `coefficients` stands, beside 64 others, (1, K, 1, 1)."""
+        of_colours = (channels - 1) * 64 * math.prod(self._beside)
+        pixels = [torch.ones(_LUMAS), torch.full((of_colours,), float(math.prod(self._each)))]
+        return torch.cat(pixels).reshape(1, -1, 1, 1)
+
+    def bounded(self, channels: int, size: Sequence[int]) -> Tensor:
+        """Return which of the `coefficients` are of blocks that an image of `size` (H, W) has as a whole.
+
+        Of the others (at the lower and right border) nobody knows what the file says: what was cut off is not seen.
+
+        Returns
+        -------
+        Tensor
+            bool, of the coefficients' shape.
+        """
+        masks = []
+        for each, count in (((2, 2), 1), (self._beside, channels - 1)):
+            rows, columns = (
+                (torch.arange(-(-n // MCU) * m) + 1) * (MCU // m) <= n for n, m in zip(size, each, strict=True)
+            )
+            whole = (rows[:, None] & columns).unflatten(1, (-1, each[1])).unflatten(0, (-1, each[0]))  # (h, r, w, c)
+            masks.append(whole.permute(1, 3, 0, 2).flatten(0, 1).repeat_interleave(64, 0).repeat(count, 1, 1))
+        return torch.cat(masks)[None]
 
     def coefficients(self, x: Tensor) -> Tensor:
         """Return the coefficients c of an image before they are rounded: a linear map, but for a constant.
@@ -195,29 +228,37 @@ class JPEG(torch.nn.Module):
             (1, K, ceil(H / 16), ceil(W / 16)), in units of x: what belongs to 16 x 16 pixels, the 64 coefficients of
             each of four blocks of brightness, then those of the colours.
         """
-        return self._coefficients(x, planes_of, mean)
+        return self._coefficients(x, ycc, mean)
 
-    def of_decoded(self, y: Tensor) -> Tensor:
+    def stored(self, y: Tensor) -> Tensor:
         """Return the coefficients k q that a picture was read from: those of a file, if `y` is what it holds.
 
-        Parameters and what is returned as of `coefficients`.
+        Of blocks that are not whole (see `bounded`) they are those of the picture, with its last row and column
+        repeated. Parameters and what is returned as of `coefficients`.
         """
         with torch.no_grad():
-            found, steps = self._coefficients(y, decoded_planes, shrunk_back), self.steps_for(y.shape[1]).to(y)
-            for _ in range(_CLIPPED_TIMES):
-                found = (found / steps).round() * steps
+            steps, whole = self.steps_for(y.shape[1]).to(y), self.bounded(y.shape[1], y.shape[2:]).to(y.device)
+
+            def rounded(found: Tensor) -> Tensor:
+                return torch.where(whole, (found / steps).round() * steps, found)
+
+            found = rounded(self._coefficients(y, decoded_ycc, not_upsampled))
+            clipped = (y <= 0) | (y >= 1)
+            for _ in range(_CLIPPED_TIMES * bool(clipped.any())):
                 # A value at the end of the range was there or beyond before it was clipped: where it is now.
                 picture = self.decoded(found, y.shape[2:])
-                picture = torch.where(y >= 1, picture.clamp(min=1), torch.where(y <= 0, picture.clamp(max=0), y))
-                found = self._coefficients(picture, decoded_planes, shrunk_back)
-            return (found / steps).round() * steps
+                picture = torch.where(clipped, torch.where(y >= 1, picture.clamp(min=1), picture.clamp(max=0)), y)
+                found, before = rounded(self._coefficients(picture, decoded_ycc, not_upsampled)), found
+                if torch.equal(found, before):
+                    break
+            return found
 
     def decoded(self, coefficients: Tensor, size: Sequence[int]) -> Tensor:
         """Return the picture (1, 1 or 3, H, W) of coefficients, of `size` (H, W), not rounded and not clipped.
 
         Colours that were averaged are interpolated linearly, as libjpeg does.
         """
-        return self._picture(coefficients, size, stretched) + BLACK
+        return self._picture(coefficients, size, upsampled) + BLACK
 
     def added(self, coefficients: Tensor, size: Sequence[int]) -> Tensor:
         """Return what has to be added to an image so that its `coefficients` rise by these."""
@@ -238,23 +279,22 @@ class JPEG(torch.nn.Module):
 
     def extra_repr(self) -> str:
         """Return what ``repr`` shows between the brackets."""
-        quality = next((q for q in range(1, 101) if self._is(scaled(q)[: len(self.tables)])), None)
-        how = (
-            f"quality={quality}"
-            if quality is not None
-            else f"{len(self.tables)} tables from {self.tables[0, 0, 0]:g} on"
-        )
-        return f"{how}, subsampling={self.subsampling!r}"
+        quality = next((q for q in range(1, 101) if self._is(q)), None)
+        how = f"{len(self.tables)} tables from {self.tables[0, 0, 0]:g} on" if quality is None else f"quality={quality}"
+        return how if len(self.tables) == 1 else f"{how}, subsampling={self.subsampling!r}"
 
-    def _is(self, tables: Tensor) -> bool:
-        """Tell whether these are the tables, perhaps of a picture that was turned."""
-        return any(torch.equal(one, self.tables) for one in (tables, tables.mT))
+    def _is(self, quality: int) -> bool:
+        """Tell whether the tables are libjpeg's of that quality, perhaps of a picture that was turned."""
+        theirs = scaled(quality)
+        ours = self.tables if len(self.tables) < 3 else self.tables[:2]
+        alike = len(self.tables) < 3 or torch.equal(*self.tables[1:])
+        return alike and any(torch.equal(one[: len(ours)], ours) for one in (theirs, theirs.mT))
 
     def _coefficients(self, x: Tensor, planed: Callable[[Tensor], Tensor], shrunk: Resized) -> Tensor:
         _check(x)
         x = x.to(precise(x))
         with torch.autocast(x.device.type, enabled=False):
-            planes = planed(in_places(x, PLACE))
+            planes = planed(whole_mcus(x, MCU))
             luma = transformed(planes[:, :1] - BLACK, (2, 2))
             if x.shape[1] == 1:
                 return luma
@@ -265,13 +305,8 @@ class JPEG(torch.nn.Module):
             planes = untransformed(coefficients[:, :_LUMAS], (2, 2))
             if coefficients.shape[1] > _LUMAS:
                 colours = untransformed(coefficients[:, _LUMAS:], self._beside)
-                planes = mixed(torch.linalg.inv(YCC), torch.cat([planes, enlarged(colours, self._each)], dim=1))
+                planes = rgb(torch.cat([planes, enlarged(colours, self._each)], dim=1))
             return planes[..., : size[0], : size[1]]
-
-    def fits(self, y: Tensor) -> bool:
-        """Tell whether a picture, as for `found_in`, looks as if it had come out of such a JPEG."""
-        with torch.no_grad():
-            return _evidence(_used(y, _luma), self.tables[0]) >= 0
 
     @property
     def _beside(self) -> tuple[int, int]:
@@ -280,14 +315,14 @@ class JPEG(torch.nn.Module):
 
 
 def _checked(tables: Sequence[Any]) -> Tensor:
-    """Return tables as float32 (1 or 2, 8, 8)."""
+    """Return tables as float32 (1 to 3, 8, 8)."""
     try:
         made = [np.asarray(table, dtype=np.float64).reshape(8, 8) for table in tables]
     except (TypeError, ValueError):
         made = []
-    if len(made) not in (1, 2):
+    if len(made) not in (1, 2, 3):
         raise ValueError(
-            f"tables={shown(tables)}: give one or two tables of 8 x 8 steps, for brightness and for colours"
+            f"tables={shown(tables)}: give one to three tables of 8 x 8 steps, for brightness and for the colours"
         )
     steps = np.stack(made)
     if not ((steps >= 1) & (steps <= 65535) & (steps == steps.round())).all():
@@ -298,55 +333,3 @@ def _checked(tables: Sequence[Any]) -> Tensor:
 def _check(x: Tensor) -> None:
     if x.ndim != 4 or x.shape[0] != 1 or x.shape[1] not in (1, 3):
         raise ValueError(f"a JPEG holds gray or RGB: (1, 1 or 3, H, W) is needed, got {tuple(x.shape)}")
-
-
-def _luma(x: Tensor) -> Tensor:
-    """Return the brightness about 0."""
-    return decoded_planes(x)[:, :1] - BLACK
-
-
-def _colours(each: tuple[int, int], x: Tensor) -> Tensor:
-    """Return the colours as they were stored."""
-    return shrunk_back(decoded_planes(x)[:, 1:], each)
-
-
-def _used(y: Tensor, planed: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-    """Return coefficients of some planes of a picture, (64, n) in gray levels, and which were not rounded to 0.
-
-    Of evenly chosen blocks that are whole, and of which nothing was clipped, as far as there are such.
-    """
-    y = y.detach().cpu().double()
-    y = y[..., : y.shape[2] // PLACE * PLACE, : y.shape[3] // PLACE * PLACE]
-    if not y.numel():
-        return y.new_zeros(64, 0), torch.zeros(64, 0, dtype=torch.bool)
-    clipped = ((y <= 0) | (y >= 1)).any(1, keepdim=True).double()
-    planes = planed(y)
-    size = 8 * y.shape[2] // planes.shape[2], 8 * y.shape[3] // planes.shape[3]
-    good = torch.nn.functional.max_pool2d(clipped, size)[0, 0] == 0
-    found = 255 * transformed(planes, (1, 1))[0].unflatten(0, (-1, 64)).transpose(0, 1)  # (64, planes, h, w)
-    found = (found[..., good] if good.any() else found).flatten(1)
-    found = found[:, :: max(1, found.shape[1] // _FOUND_IN)]
-    counts = found.abs() > 6 * _ROUNDED
-    counts[0] = False  # a block's mean is rounded the same way in each of its pixels
-    return found, counts
-
-
-def _deviation(used: tuple[Tensor, Tensor], table: Tensor) -> tuple[Tensor, Tensor]:
-    """Return log q and half the squared deviation from the next multiple of q, of the coefficients that count."""
-    found, counts = used
-    steps = table.reshape(64, 1).to(found).expand_as(found)[counts]
-    found = found[counts]
-    apart = (found - (found / steps).round() * steps) / _ROUNDED
-    return steps.log(), (apart.square() / 2).clamp(max=_CAP)
-
-
-def _evidence(used: tuple[Tensor, Tensor], table: Tensor) -> float:
-    """Return the log-likelihood, but for a constant, that coefficients are multiples of steps: fine ones fit always."""
-    log_steps, deviation = _deviation(used, table)
-    return float((log_steps - deviation).sum())
-
-
-def _off(used: tuple[Tensor, Tensor], table: Tensor) -> float:
-    """Return the mean of half the squared deviation, 0.5 for coefficients that are multiples of the steps."""
-    deviation = _deviation(used, table)[1]
-    return float(deviation.mean()) if len(deviation) else 0.0

@@ -1,0 +1,97 @@
+"""What a JPEG leaves in the pixels that are read back of it: their coefficients are whole numbers of steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from dip.operators.blocks import BLACK, MCU, decoded_ycc, not_upsampled, scaled, transformed
+
+__all__ = ["fit", "quality", "subsampling"]
+
+_FOUND_IN = 4096  # blocks in which the steps are looked for
+_ROUNDED = 0.45  # standard deviation that rounding to 8 bits leaves in a coefficient, in gray levels
+_CAP = 8.0  # of a squared deviation, halved: what is farther off, as in a block that was clipped, counts no more
+_ENOUGH = 10.0  # of the logarithm of how much likelier whole steps are than none
+_TOO_FINE = 97  # from this quality on the steps are as fine as the gray levels are
+
+
+@torch.no_grad()
+def quality(y: Tensor) -> int | None:
+    """Return the quality by which libjpeg compressed a picture (1, 1 or 3, H, W) in [0, 1], None without a trace."""
+    used = _used(y, _luma)
+    found = max(range(1, 101), key=lambda one: _evidence(used, scaled(one)[0]))
+    return None if found >= _TOO_FINE or _evidence(used, scaled(found)[0]) < _ENOUGH else found
+
+
+@torch.no_grad()
+def subsampling(y: Tensor, table: Tensor, known: Mapping[str, tuple[int, int]]) -> str:
+    """Return how the colours were subsampled, by the table of their steps; "4:2:0" where there is no colour."""
+    off = {name: _off(_used(y, partial(_colours, each)), table) for name, each in known.items()}
+    return min(("4:2:0", *known), key=lambda name: round(off[name], 9))
+
+
+@torch.no_grad()
+def fit(y: Tensor, tables: Sequence[Tensor], each: tuple[int, int]) -> bool:
+    """Tell whether a picture may have been compressed by tables, with so many rows and columns for a colour."""
+    if tables[0].mean() < scaled(_TOO_FINE)[0].mean() * 1.01:
+        return True  # nothing would tell
+    if _evidence(_used(y, _luma), tables[0]) < 0:
+        return False
+    return y.shape[1] == 1 or len(tables) != 2 or _evidence(_used(y, partial(_colours, each)), tables[1]) >= 0
+
+
+def _luma(x: Tensor) -> Tensor:
+    """Return the brightness about 0."""
+    return decoded_ycc(x)[:, :1] - BLACK
+
+
+def _colours(each: tuple[int, int], x: Tensor) -> Tensor:
+    """Return the colours as they were stored."""
+    return not_upsampled(decoded_ycc(x)[:, 1:], each)
+
+
+def _used(y: Tensor, planed: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """Return coefficients of some planes of a picture, (64, n) in gray levels, and which were not rounded to 0.
+
+    Of evenly chosen blocks that are whole, and of which nothing was clipped, as far as there are such.
+    """
+    y = y.detach().cpu().double()
+    unit = 8 if y.shape[1] == 1 else MCU
+    y = y[..., : y.shape[2] // unit * unit, : y.shape[3] // unit * unit]
+    if not y.numel():
+        return y.new_zeros(64, 0), torch.zeros(64, 0, dtype=torch.bool)
+    clipped = ((y <= 0) | (y >= 1)).any(1, keepdim=True).double()
+    planes = planed(y)
+    size = 8 * y.shape[2] // planes.shape[2], 8 * y.shape[3] // planes.shape[3]
+    good = torch.nn.functional.max_pool2d(clipped, size)[0, 0] == 0
+    found = 255 * transformed(planes, (1, 1))[0].unflatten(0, (-1, 64)).transpose(0, 1)  # (64, planes, h, w)
+    found = (found[..., good] if good.any() else found).flatten(1)
+    found = found[:, :: max(1, found.shape[1] // _FOUND_IN)]
+    counts = found.abs() > 6 * _ROUNDED
+    counts[0] = False  # a block's mean is rounded the same way in each of its pixels
+    return found, counts
+
+
+def _deviation(used: tuple[Tensor, Tensor], table: Tensor) -> tuple[Tensor, Tensor]:
+    """Return log q and half the squared deviation from the next multiple of q, of the coefficients that count."""
+    found, counts = used
+    steps = table.reshape(64, 1).to(found).expand_as(found)[counts]
+    found = found[counts]
+    apart = (found - (found / steps).round() * steps) / _ROUNDED
+    return steps.log(), (apart.square() / 2).clamp(max=_CAP)
+
+
+def _evidence(used: tuple[Tensor, Tensor], table: Tensor) -> float:
+    """Return the log-likelihood, but for a constant, that coefficients are multiples of steps: fine ones fit always."""
+    log_steps, deviation = _deviation(used, table)
+    return float((log_steps - deviation).sum())
+
+
+def _off(used: tuple[Tensor, Tensor], table: Tensor) -> float:
+    """Return the mean of half the squared deviation, 0.5 for coefficients that are multiples of the steps."""
+    deviation = _deviation(used, table)[1]
+    return float(deviation.mean()) if len(deviation) else 0.0

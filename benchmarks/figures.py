@@ -116,6 +116,7 @@ FIGURES = {
     ),
     "set5-jpeg10-256": _compressed(10),
     "set5-jpeg30-256": _compressed(30),
+    "set5-jpeg75-256": _compressed(75),
     "set11-50": _missing(0.5, 33.48),
     "set11-70": _missing(0.7, 28.50),
     "set11-90": _missing(0.9, 24.34),

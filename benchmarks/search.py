@@ -4,7 +4,7 @@
     python benchmarks/search.py inpaint --data DATA --pictures set14/monarch --missing 0.9
     python benchmarks/search.py super-resolve --data DATA --pictures set9/f16
     python benchmarks/search.py deblur --data DATA --iters 800
-    python benchmarks/search.py dejpeg --data DATA --iters 800
+    python benchmarks/search.py dejpeg --data DATA --quality 10
 
 The middle --size pixels: with noise of --sigma (25), clipped; in gray, with pixels missing at random; reduced by
 --factor; in gray, blurred by a Gaussian of 1.6 pixels, with noise of --blurred-sigma (2); or as a JPEG of --quality
@@ -196,14 +196,13 @@ DEJPEG: Variants = {
     "paper": {"preset": "paper"},
     "fast, mean squared error": {"loss": "mse"},
     "fast, code of noise, jitter 0.03": {"code": dip.codes.Uniform(32), "jitter": 0.03},
-    "fast, picture never renewed": {"code": OWN_BLURRED},
+    "fast, picture never renewed": {"code": dip.codes.Autoencoding(renewed=0)},
     "fast, not corrected": {"consistent": False},
     "fast, all of the interval free": {"loss": dip.losses.Quantization(1.0)},
-    "fast, a quarter of it free": {"loss": dip.losses.Quantization(0.25)},
+    "fast, half of it free": {"loss": dip.losses.Quantization(0.5)},
     "fast, none of it free": {"loss": dip.losses.Quantization(0.0)},
-    "fast, jitter 0.03": {"jitter": 0.03},
+    "fast, jitter 0.05": {"jitter": 0.05},
     "fast, jitter 0.2": {"jitter": 0.2},
-    "fast, mirrored": {"flips": 300},
     "fast, 64 channels everywhere": net(*[64] * 5, skip=WIDE),
     "fast": {"preset": "fast"},
 }

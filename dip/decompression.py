@@ -67,7 +67,8 @@ class Dejpeg(ImageTask):
             jpeg.steps_for(self.layout.channels)  # which refuses a table for gray
         self._given = jpeg
         self._found: JPEG | None = None
-        self.steps = self.pixels = torch.ones(1, 1, 1, 1)
+        self.steps = torch.ones(1, 1, 1, 1)
+        self.error = 0.0  # of the JPEG, as far as it can be told; once it is loaded
 
     def load(self) -> Observation:
         """Return the coefficients of the file, as `dip.operators.JPEG.stored` has them."""
@@ -85,26 +86,41 @@ class Dejpeg(ImageTask):
                 f"the image does not look as if it had come out of such a JPEG ({self._found.extra_repr()}): give it "
                 "as it was read, not resized, turned or changed since"
             )
-        return Observation(self._found.stored(picture.double()).float(), None)
+        stored = self._found.stored(picture.double()).float()
+        self.error = self._found.error(stored, self.layout.channels)
+        return Observation(stored, None)
 
     def place(self, observation: Observation) -> None:
         """Put what belongs to the coefficients onto the observation's device."""
-        channels, device = self.layout.channels, observation.y.device
-        self.steps, self.pixels = (each(channels).to(device) for each in (self.jpeg.steps_for, self.jpeg.pixels_for))
+        self.steps = self.jpeg.steps_for(self.layout.channels).to(observation.y.device)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the coefficients of x, not rounded."""
         return self.jpeg.coefficients(x)
 
     def consistent(self, x: Tensor | None, y: Tensor, times: int = 10) -> Tensor:
-        """Return x with each coefficient in its interval, moved no farther than that; of None the JPEG itself."""
-        jpeg, size = self.jpeg, self.shape[1:]
+        """Return x, brought together with what the file says of it, once; of None the JPEG itself.
+
+        A coefficient that was not rounded to 0 is known twice: from the file, with an error of q^2 / 12, and from x,
+        with that part of their mean squared distance which rounding does not explain. The better one of them counts for
+        more. Then each is moved into its interval, if it is not there.
+        """
+        size = self.shape[1:]
         if x is None:
-            return jpeg.decoded(y, size).clamp(0, 1)
-        half, whole = self.steps.to(y.device) / 2, jpeg.bounded(self.layout.channels, size).to(y.device)
-        off = jpeg.coefficients(x) - y
-        inside = torch.maximum(torch.minimum(off, half), -half)
-        return x + jpeg.added(torch.where(whole, inside - off, 0), size)
+            return self.jpeg.decoded(y, size).clamp(0, 1)
+        steps, found = self.steps.to(y.device), self.jpeg.coefficients(x)
+        whole = self.jpeg.bounded(self.layout.channels, size).to(y.device)
+        told = whole & (y.abs() > steps / 2)
+        rounding = (steps.square() / 12).expand_as(y)
+        made = []
+        for part in self.jpeg.planes(self.layout.channels):
+            off, known, theirs = found[:, part] - y[:, part], told[:, part], rounding[:, part]
+            ours = ((off.square() - theirs) * known).sum() / known.sum().clamp(min=1)
+            nearer = off * theirs / (theirs + ours.clamp(min=0))
+            made.append(torch.where(known, nearer, off))
+        half, off = steps / 2, found - y
+        inside = torch.maximum(torch.minimum(torch.cat(made, dim=1), half), -half)
+        return x + self.jpeg.added(torch.where(whole, inside - off, 0), size)
 
     @property
     def jpeg(self) -> JPEG:

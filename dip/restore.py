@@ -286,7 +286,7 @@ def dejpeg(
     image, jpeg, data_range, channel_axis
         See `Dejpeg`.
     iters, resume, **options
-        See `denoise`; preset "fast" with its 800 iterations by default.
+        See `denoise`; preset "fast" with its 600 iterations by default.
 
     Returns
     -------

@@ -280,7 +280,7 @@ def test_recipes_go_on_and_put_the_published_figures_beside(tmp_path):
     assert (tmp_path / "runs" / "set9-25" / "report.html").is_file()
     assert group["fits"] == {}
     names = [line.split()[0] for line in run("figures.py", "--list").splitlines()]
-    assert len(set(names)) == len(names) == 22
+    assert len(set(names)) == len(names) == 23
     assert {"set9-25-256", "kodak24-25", "set5-x4", "set14-x8-bicubic", "set11-90"} <= set(names)
 
 

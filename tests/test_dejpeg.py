@@ -164,7 +164,7 @@ def test_coefficients_of_a_decoded_picture_are_those_of_its_file(subsampling):
 @pytest.mark.parametrize("shape", [(75, 77, 3), (67, 67, 3), (67, 50)])
 @pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:0"])
 def test_blocks_that_are_cut_off_say_nothing_of_the_file(shape, subsampling):
-    """The clean picture is within the bounds of all that are whole, and a correction leaves it alone."""
+    """The clean picture is within the bounds of all that are whole, and a correction moves it next to nothing."""
     clean = detail(*shape[:2])
     clean = clean if len(shape) == 3 else clean[..., 0]
     options = {"subsampling": subsampling} if clean.ndim == 3 else {}
@@ -180,7 +180,7 @@ def test_blocks_that_are_cut_off_say_nothing_of_the_file(shape, subsampling):
     off = (task.forward(x) - fit.y).abs() / task.steps
     assert (off[whole.expand_as(off)] > 0.55).float().mean() < 0.002
     changed = 255 * (task.consistent(x, fit.y) - x).abs()
-    assert changed.mean() < 0.02
+    assert changed.mean() < 0.5
     # behind the last whole block, where the file knows nothing that could be seen, nothing is changed at all
     unit = 16 if subsampling == "4:2:0" and clean.ndim == 3 else 8
     beyond = [n // unit * unit for n in shape[:2]]
@@ -348,14 +348,15 @@ def test_refusals(case):
 def test_quantization_loss_by_hand():
     class Task:
         steps = torch.tensor([2.0, 4.0])
-        pixels = torch.tensor([1.0, 4.0])
+        error = 0.048
 
     loss = losses.Quantization(0.5).of(Task())
     prediction, y = torch.tensor([1.5, -4.0]), torch.tensor([0.0, 0.0])
-    # beyond a half of the half-steps: 1.5 - 0.5 and 4 - 1; weights 3 / 2 and 4 * 3 / 4
-    assert float(loss(prediction, y)) == pytest.approx((1.5 * 1.0**2 + 3.0 * 3.0**2) / 2)
+    # beyond a half of the half-steps: 1.5 - 0.5 and 4 - 1; weights 3 / 2 and 3 / 4
+    assert float(loss(prediction, y)) == pytest.approx((1.5 * 1.0**2 + 0.75 * 3.0**2) / 2)
     assert float(loss(torch.tensor([0.5, -1.0]), y)) == 0
-    assert losses.create("quantization") == losses.Quantization(0.5)
+    usual = losses.create("quantization").of(Task())  # (0.048 - 0.03) / 0.06 = 0.3 of an interval are free
+    assert float(usual(prediction, y)) == pytest.approx((1.5 * 1.2**2 + 0.75 * 3.4**2) / 2)
     with pytest.raises(RuntimeError, match="belongs to no task"):
         losses.Quantization()(prediction, y)
     with pytest.raises(ValueError, match="no weights"):

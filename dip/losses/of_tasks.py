@@ -90,24 +90,27 @@ class BackProjection(_OfTask):
 class Quantization(_OfTask):
     r"""Squared error of values that are known to whole steps q only: within some part of a step none counts.
 
-    .. math:: E = \frac{1}{n} \sum_j p_j \frac{\bar q}{q_j} \max(|r_j| - f q_j / 2, \; 0)^2,
+    .. math:: E = \frac{1}{n} \sum_j \frac{\bar q}{q_j} \max(|r_j| - f q_j / 2, \; 0)^2,
 
-    with the number of pixels p that a value stands for, and the mean step :math:`\bar q`: an error weighs the more, the
-    finer its step is, but not as much as if it were counted in steps. With f = 1 all that would be rounded to y costs
+    with the mean step :math:`\bar q`: an error weighs the more, the finer its step is, but not as much as if it were
+    counted in steps. With f = 1 all that would be rounded to y costs
     nothing, with f = 0 it is a squared error.
 
     Parameters
     ----------
-    free : float, default 0.5
-        f, 0 to 1. What lies near the end of its interval is likelier to be wrong than what lies in the middle.
+    free : float, optional
+        f, 0 to 1. By default it follows from the error σ of the JPEG (`dip.operators.JPEG.error`): (σ - 0.03) / 0.06,
+        from 0 to 0.5; the less is known, the less is gained by being near to it (by trials, see docs/performance.md).
     task : object, optional
-        Where the steps are; a fit fills it in. It has the attributes ``steps`` and ``pixels``, as `dip.Dejpeg` has:
-        tensors that broadcast to y.
+        Where the steps are; a fit fills it in. It has the attributes ``steps``, a Tensor that broadcasts to y, and
+        ``error``, as `dip.Dejpeg` has.
     """
 
-    free: float = 0.5
+    free: float | None = None
 
     def __post_init__(self) -> None:
+        if self.free is None:
+            return
         free = positive_float(self.free, "free", zero_ok=True)
         if free > 1:
             raise ValueError(f"free={free:g}: give a part of the interval, 0 to 1")
@@ -130,8 +133,9 @@ class Quantization(_OfTask):
     ) -> torch.Tensor:
         """Return the loss, parameters as for `MSE`, but without weights."""
         residual, steps = self._known(prediction, observation, weight), self.task.steps
-        beyond = (residual.abs() - self.free / 2 * steps).clamp(min=0)
-        return (beyond.square() * (self.task.pixels * steps.mean() / steps)).mean()
+        free = min(max((self.task.error - 0.03) / 0.06, 0.0), 0.5) if self.free is None else self.free
+        beyond = (residual.abs() - free / 2 * steps).clamp(min=0)
+        return (beyond.square() * (steps.mean() / steps)).mean()
 
 
 OF_TASKS = (BackProjection, Quantization)

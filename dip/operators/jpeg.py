@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -189,11 +190,11 @@ class JPEG(torch.nn.Module):
         colours = [self.tables[number] for number in (1, -1) if channels > 1 for _ in range(math.prod(self._beside))]
         return torch.stack(luma + colours).reshape(1, -1, 1, 1) / 255
 
-    def pixels_for(self, channels: int) -> Tensor:
-        """Return for how many pixels each of the `coefficients` stands, beside 64 others, (1, K, 1, 1)."""
-        of_colours = (channels - 1) * 64 * math.prod(self._beside)
-        pixels = [torch.ones(_LUMAS), torch.full((of_colours,), float(math.prod(self._each)))]
-        return torch.cat(pixels).reshape(1, -1, 1, 1)
+    def planes(self, channels: int) -> list[slice]:
+        """Return where in the `coefficients` those of brightness are, and of each colour."""
+        each = 64 * math.prod(self._beside)
+        ends = [0, _LUMAS] + [_LUMAS + each * n for n in range(1, channels)]
+        return [slice(begin, end) for begin, end in itertools.pairwise(ends)]
 
     def bounded(self, channels: int, size: Sequence[int]) -> Tensor:
         """Return which of the `coefficients` are of blocks that an image of `size` (H, W) has as a whole.
@@ -252,6 +253,24 @@ class JPEG(torch.nn.Module):
                 if torch.equal(found, before):
                     break
             return found
+
+    def error(self, stored: Tensor, channels: int) -> float:
+        r"""Return about how far a picture is from the one that was compressed: the root of the mean squared error.
+
+        It is :math:`2 \sqrt{\sum_{k \ne 0} q^2 / 12 n}`, over the coefficients that were not rounded to 0: what the
+        rounding of those costs is about half of the error, at all qualities (benchmarks/jpeg_error.py).
+
+        Parameters
+        ----------
+        stored : Tensor
+            What the method of that name returns.
+        channels : int
+            1 or 3.
+        """
+        steps = self.steps_for(channels).to(stored)
+        squares = torch.where(stored.abs() > steps / 2, steps.square() / 12, 0).double().sum((0, 2, 3)).cpu()
+        squares[_LUMAS:] *= math.prod(self._each)
+        return 2 * math.sqrt(float(squares.sum()) / (_LUMAS * stored[0, 0].numel()))
 
     def decoded(self, coefficients: Tensor, size: Sequence[int]) -> Tensor:
         """Return the picture (1, 1 or 3, H, W) of coefficients, of `size` (H, W), not rounded and not clipped.

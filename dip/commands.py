@@ -34,7 +34,7 @@ from dip.checkpoint import check_free
 from dip.codes import Image
 from dip.console import Console, one_line
 from dip.decompression import Dejpeg
-from dip.errors import unknown
+from dip.errors import unknown, warn
 from dip.folder import Folder
 from dip.job import Restoration
 from dip.operators import JPEG, gaussian_psf
@@ -76,6 +76,8 @@ def restore(args: argparse.Namespace, console: Console) -> int:
                 raise ValueError(f"--{name} is for a folder and {args.input} is one picture; leave it out")
     if not whole_folder:
         _check_single(args, mask)
+    if args.command == "dejpeg" and args.output.suffix.lower() in (".jpg", ".jpeg") and not whole_folder:
+        warn(f"{args.output} is a JPEG again, which loses anew; a .png keeps all of the result")
     if args.command == "deblur":
         args.blurred_by = _psf(args)  # the pixels, as workers need not see the file
     order, begin = _backend(_checked_here(args))

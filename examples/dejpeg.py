@@ -33,7 +33,7 @@ parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--image", type=Path, help="a picture of your own, which is compressed; its middle is used")
 parser.add_argument("--size", type=int, default=160, help="side of the part in pixels (default %(default)s)")
 parser.add_argument("--quality", type=int, default=10, help="of the JPEG, 1 to 100 (default %(default)s)")
-parser.add_argument("--iters", type=int, default=800, help="iterations (default %(default)s)")
+parser.add_argument("--iters", type=int, default=600, help="iterations (default %(default)s)")
 parser.add_argument("--out", type=Path, default="dejpeg.png", help="the figure (default %(default)s)")
 options = parser.parse_args([] if "ipykernel" in sys.modules else None)  # a notebook takes the defaults
 

@@ -512,6 +512,10 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert run("dejpeg", again, "-o", tmp_path / "c.png", "--subsampling", "4:4:4", *FAST) == 2
     assert "--quality" in capsys.readouterr().err
     assert not (tmp_path / "c.png").exists()
+    # a result that is a JPEG again is written, with a word
+    assert run("dejpeg", again, "-o", tmp_path / "d.jpg", *FAST) == 0
+    assert "is a JPEG again" in capsys.readouterr().err
+    assert (tmp_path / "d.jpg").exists()
 
 
 @pytest.mark.parametrize("workers", [[], ["--workers", "2"]])

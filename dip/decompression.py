@@ -86,7 +86,7 @@ class Dejpeg(ImageTask):
                 f"the image does not look as if it had come out of such a JPEG ({self._found.extra_repr()}): give it "
                 "as it was read, not resized, turned or changed since"
             )
-        stored = self._found.stored(picture.double()).float()
+        stored = self._found.stored(picture)
         self.error = self._found.error(stored, self.layout.channels)
         return Observation(stored, None)
 

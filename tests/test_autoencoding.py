@@ -242,7 +242,7 @@ def test_both_are_refused_where_they_mean_nothing():
         (
             noisy,
             {"consistent": True},
-            "consistent=True is for dip.SuperResolve, dip.Deblur and dip.Reconstruct; this is denoise$",
+            "consistent=True is for dip.SuperResolve, dip.Deblur, dip.Dejpeg and dip.Reconstruct; this is denoise$",
         ),
         (
             holes,

@@ -153,6 +153,6 @@ def not_upsampled(planes: Tensor, each: tuple[int, int]) -> Tensor:
     if each == (1, 1):
         return planes
     wanted = found = mean(planes, each)
-    for _ in range(40):  # each leaves at most 1/3 of the error in a direction, 5/9 in two
+    for _ in range(16):  # each leaves at most 1/3 of the error in a direction, 5/9 in two: of 50 gray levels 0.004
         found = found + 4 / 3 * (wanted - mean(upsampled(found, each), each))
     return found

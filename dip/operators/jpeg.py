@@ -39,7 +39,7 @@ __all__ = ["JPEG", "SUBSAMPLINGS"]
 SUBSAMPLINGS = {"4:4:4": (1, 1), "4:2:2": (1, 2), "4:4:0": (2, 1), "4:2:0": (2, 2)}
 """How many rows and columns of pixels have one value of colour, in the field's words."""
 
-_CLIPPED_TIMES = 10  # of looking for what lies beyond the ends of the range, at most
+_CLIPPED_TIMES = 4  # of looking for what lies beyond the ends of the range, at most
 _TURN = {2: "-flip horizontal", 3: "-rotate 180", 4: "-flip vertical"}  # by EXIF orientation
 _TURN |= {5: "-transpose", 6: "-rotate 90", 7: "-transverse", 8: "-rotate 270"}
 
@@ -126,6 +126,7 @@ class JPEG(torch.nn.Module):
         first, last = layers[0], layers[-1]  # each with its name, columns, rows and table
         each, size = (first[2] // last[2], first[1] // last[1]), (image.height, image.width)
         made = [np.reshape(tables[layer[3]], (8, 8)) for layer in layers]
+        made = made[:2] if len(made) == 3 and (made[1] == made[2]).all() else made
         if turned in (5, 6, 7, 8):  # rows and columns change places
             made, each, size = [table.T for table in made], each[::-1], size[::-1]
         words = {one: name for name, one in SUBSAMPLINGS.items()}

@@ -12,10 +12,11 @@ from dip.operators.blocks import BLACK, MCU, decoded_ycc, not_upsampled, scaled,
 
 __all__ = ["fit", "quality", "subsampling"]
 
-_FOUND_IN = 4096  # blocks in which the steps are looked for
+_FOUND_IN = 1024  # pixels of a side of the middle of a picture, in which the steps are looked for
 _ROUNDED = 0.45  # standard deviation that rounding to 8 bits leaves in a coefficient, in gray levels
 _CAP = 8.0  # of a squared deviation, halved: what is farther off, as in a block that was clipped, counts no more
 _ENOUGH = 10.0  # of the logarithm of how much likelier whole steps are than none
+_FINE_COLOURS = 20  # levels in the mean: below that the colours tell no subsampling from another for certain
 _TOO_FINE = 97  # from this quality on the steps are as fine as the gray levels are
 
 
@@ -41,7 +42,9 @@ def fit(y: Tensor, tables: Sequence[Tensor], each: tuple[int, int]) -> bool:
         return True  # nothing would tell
     if _evidence(_used(y, _luma), tables[0]) < 0:
         return False
-    return y.shape[1] == 1 or len(tables) != 2 or _evidence(_used(y, partial(_colours, each)), tables[1]) >= 0
+    if y.shape[1] == 1 or len(tables) != 2 or tables[1].mean() < _FINE_COLOURS:
+        return True
+    return _evidence(_used(y, partial(_colours, each)), tables[1]) >= 0
 
 
 def _luma(x: Tensor) -> Tensor:
@@ -57,11 +60,13 @@ def _colours(each: tuple[int, int], x: Tensor) -> Tensor:
 def _used(y: Tensor, planed: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
     """Return coefficients of some planes of a picture, (64, n) in gray levels, and which were not rounded to 0.
 
-    Of evenly chosen blocks that are whole, and of which nothing was clipped, as far as there are such.
+    Of whole blocks in the middle of the picture, of which nothing was clipped, as far as there are such.
     """
-    y = y.detach().cpu().double()
     unit = 8 if y.shape[1] == 1 else MCU
-    y = y[..., : y.shape[2] // unit * unit, : y.shape[3] // unit * unit]
+    for axis in (2, 3):
+        begin = max(0, y.shape[axis] - _FOUND_IN) // 2 // unit * unit
+        y = y.narrow(axis, begin, min(_FOUND_IN, y.shape[axis]) // unit * unit)
+    y = y.detach().cpu().double()
     if not y.numel():
         return y.new_zeros(64, 0), torch.zeros(64, 0, dtype=torch.bool)
     clipped = ((y <= 0) | (y >= 1)).any(1, keepdim=True).double()
@@ -70,7 +75,6 @@ def _used(y: Tensor, planed: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor
     good = torch.nn.functional.max_pool2d(clipped, size)[0, 0] == 0
     found = 255 * transformed(planes, (1, 1))[0].unflatten(0, (-1, 64)).transpose(0, 1)  # (64, planes, h, w)
     found = (found[..., good] if good.any() else found).flatten(1)
-    found = found[:, :: max(1, found.shape[1] // _FOUND_IN)]
     counts = found.abs() > 6 * _ROUNDED
     counts[0] = False  # a block's mean is rounded the same way in each of its pixels
     return found, counts

@@ -103,7 +103,8 @@ class Dejpeg(ImageTask):
 
         A coefficient that was not rounded to 0 is known twice: from the file, with an error of q^2 / 12, and from x,
         with that part of their mean squared distance which rounding does not explain. The better one of them counts for
-        more. Then each is moved into its interval, if it is not there.
+        more. Then each is moved into its interval, if it is not there. Colours that were averaged over neighbours are
+        interpolated, as a decoder does: what a fit has of them between is made up.
         """
         size = self.shape[1:]
         if x is None:
@@ -120,7 +121,7 @@ class Dejpeg(ImageTask):
             made.append(torch.where(known, nearer, off))
         half, off = steps / 2, found - y
         inside = torch.maximum(torch.minimum(torch.cat(made, dim=1), half), -half)
-        return x + self.jpeg.added(torch.where(whole, inside - off, 0), size)
+        return self.jpeg.decoded(torch.where(whole, y + inside, found), size)
 
     @property
     def jpeg(self) -> JPEG:

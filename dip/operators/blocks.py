@@ -19,7 +19,6 @@ __all__ = [
     "decoded_ycc",
     "mean",
     "not_upsampled",
-    "repeated",
     "rgb",
     "scaled",
     "transformed",
@@ -126,13 +125,6 @@ def mean(planes: Tensor, each: tuple[int, int]) -> Tensor:
     """Average over so many rows and columns."""
     for axis, count in zip((2, 3), each, strict=True):
         planes = planes.unflatten(axis, (-1, count)).mean(axis + 1)
-    return planes
-
-
-def repeated(planes: Tensor, each: tuple[int, int]) -> Tensor:
-    """Repeat values: what `mean` makes of it are these."""
-    for axis, count in zip((2, 3), each, strict=True):
-        planes = planes.repeat_interleave(count, axis)
     return planes
 
 

@@ -24,7 +24,6 @@ from dip.operators.blocks import (
     decoded_ycc,
     mean,
     not_upsampled,
-    repeated,
     rgb,
     scaled,
     transformed,
@@ -278,11 +277,12 @@ class JPEG(torch.nn.Module):
 
         Colours that were averaged are interpolated linearly, as libjpeg does.
         """
-        return self._picture(coefficients, size, upsampled) + BLACK
-
-    def added(self, coefficients: Tensor, size: Sequence[int]) -> Tensor:
-        """Return what has to be added to an image so that its `coefficients` rise by these."""
-        return self._picture(coefficients, size, repeated)
+        with torch.autocast(coefficients.device.type, enabled=False):
+            planes = untransformed(coefficients[:, :_LUMAS], (2, 2)) + BLACK
+            if coefficients.shape[1] > _LUMAS:
+                colours = untransformed(coefficients[:, _LUMAS:], self._beside)
+                planes = rgb(torch.cat([planes, upsampled(colours, self._each)], dim=1))
+            return planes[..., : size[0], : size[1]]
 
     def forward(self, x: Tensor) -> Tensor:
         """Return what is read back of `x`, (1, 1 or 3, H, W) in [0, 1], clipped to that but not rounded.
@@ -319,14 +319,6 @@ class JPEG(torch.nn.Module):
             if x.shape[1] == 1:
                 return luma
             return torch.cat([luma, transformed(shrunk(planes[:, 1:], self._each), self._beside)], dim=1)
-
-    def _picture(self, coefficients: Tensor, size: Sequence[int], enlarged: Resized) -> Tensor:
-        with torch.autocast(coefficients.device.type, enabled=False):
-            planes = untransformed(coefficients[:, :_LUMAS], (2, 2))
-            if coefficients.shape[1] > _LUMAS:
-                colours = untransformed(coefficients[:, _LUMAS:], self._beside)
-                planes = rgb(torch.cat([planes, enlarged(colours, self._each)], dim=1))
-            return planes[..., : size[0], : size[1]]
 
     @property
     def _beside(self) -> tuple[int, int]:

@@ -70,7 +70,7 @@ def scaled(quality: int | None) -> Tensor:
 @functools.cache  # a copy to a GPU cannot be part of a recorded iteration
 def _matrix(name: str, dtype: torch.dtype, device: torch.device) -> Tensor:
     with torch.inference_mode(False):
-        return {"ycc": _YCC, "rgb": torch.linalg.inv(_YCC), "dct": _DCT}[name].to(device, dtype)
+        return {"ycc": _YCC, "rgb": torch.linalg.inv(_YCC), "dct": _DCT}[name].to(dtype).to(device)
 
 
 def _mixed(name: str, x: Tensor) -> Tensor:

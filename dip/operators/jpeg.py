@@ -267,8 +267,8 @@ class JPEG(torch.nn.Module):
         channels : int
             1 or 3.
         """
-        steps = self.steps_for(channels).to(stored)
-        squares = torch.where(stored.abs() > steps / 2, steps.square() / 12, 0).double().sum((0, 2, 3)).cpu()
+        steps, stored = self.steps_for(channels).double(), stored.cpu().double()
+        squares = torch.where(stored.abs() > steps / 2, steps.square() / 12, 0).sum((0, 2, 3))
         squares[_LUMAS:] *= math.prod(self._each)
         return 2 * math.sqrt(float(squares.sum()) / (_LUMAS * stored[0, 0].numel()))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -54,11 +55,12 @@ class Dejpeg(ImageTask):
         super().__init__(image, data_range=data_range, channel_axis=channel_axis)
         if self.layout.channels not in (1, 3):
             raise ValueError(f"a JPEG is gray or RGB, and the image has {self.layout.channels} channels")
-        self._read = jpeg is not None and not isinstance(jpeg, (int, JPEG))
+        self._read = isinstance(jpeg, (str, os.PathLike))
         if isinstance(jpeg, (str, os.PathLike)):
             jpeg = JPEG.of_file(jpeg)
-        elif isinstance(jpeg, int):
+        elif isinstance(jpeg, (int, np.integer)):
             JPEG(jpeg)  # which checks it
+            jpeg = int(jpeg)
         elif jpeg is not None and not isinstance(jpeg, JPEG):
             raise TypeError(
                 f"jpeg={shown(jpeg)}: give a quality such as 75, a dip.operators.JPEG, or the path of the file"

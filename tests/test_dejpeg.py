@@ -225,8 +225,8 @@ def test_what_was_a_jpeg_twice(tmp_path):
 @pytest.mark.parametrize("subsampling", SUBSAMPLINGS)
 def test_of_a_quality_that_is_told_the_subsampling_is_found(subsampling):
     y = unpacked(packed(detail(), 30, subsampling=subsampling))
-    fit = dip.Fit(dip.Dejpeg(y, 30), **QUICK)
-    assert fit.task.jpeg.subsampling == subsampling
+    for quality in (30, np.int64(30)):
+        assert dip.Fit(dip.Dejpeg(y, quality), **QUICK).task.jpeg.subsampling == subsampling
     other = "4:4:4" if subsampling != "4:4:4" else "4:2:0"
     with pytest.warns(RuntimeWarning, match="does not look as if"):
         dip.Fit(dip.Dejpeg(y, JPEG(30, subsampling=other)), **QUICK)
@@ -336,6 +336,7 @@ REFUSED = {
     "integers": (lambda: JPEG(50).coefficients(torch.zeros(1, 1, 8, 8, dtype=torch.uint8)), "uint8"),
     "gray table": (lambda: dip.Dejpeg(detail(), JPEG(tables=[np.ones((8, 8))])), "brightness alone"),
     "a number": (lambda: dip.Dejpeg(detail(), 7.5), r"jpeg=7.5.*75"),
+    "a truth": (lambda: dip.Dejpeg(detail(), True), "quality"),
     "a quality": (lambda: dip.Dejpeg(detail(), 750), "quality=750"),
     "photons": (lambda: dip.dejpeg(detail(), 75, loss="poisson"), "photons"),
     "two channels": (lambda: dip.Dejpeg(detail()[..., :2], channel_axis=-1), "2 channels"),

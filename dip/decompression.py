@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any
 
@@ -90,6 +91,11 @@ class Dejpeg(ImageTask):
             )
         stored = self._found.stored(picture)
         self.error = self._found.error(stored, self.layout.channels)
+        if 0 < self.error < _GOOD:
+            warn(
+                f"the JPEG is a good one, about {-20 * math.log10(self.error):.0f} dB from the original: a fit may well "
+                "be further from it, if the picture is smooth (docs/results.md)"
+            )
         return Observation(stored, None)
 
     def place(self, observation: Observation) -> None:
@@ -143,3 +149,6 @@ class Dejpeg(ImageTask):
         """Return the size and how the image was compressed."""
         tables = digest(self.jpeg.tables)
         return {**super().fingerprint(), "operator": self.jpeg.extra_repr(), "tables_digest": tables}
+
+
+_GOOD = 0.01  # an error, by trials

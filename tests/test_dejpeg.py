@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 import warnings
 from pathlib import Path
 
@@ -219,7 +220,9 @@ def test_what_was_a_jpeg_twice(tmp_path):
         assert expected in fit.task.words
     # one that is told is taken
     path.write_bytes(packed(first, 92))
-    assert "quality=92" in dip.Fit(dip.Dejpeg(dip.files.read(path).pixels, JPEG.of_file(path)), **QUICK).task.words
+    with pytest.warns(RuntimeWarning, match="a good one"):
+        fit = dip.Fit(dip.Dejpeg(dip.files.read(path).pixels, JPEG.of_file(path)), **QUICK)
+    assert "quality=92" in fit.task.words
 
 
 @pytest.mark.parametrize("subsampling", SUBSAMPLINGS)
@@ -235,9 +238,10 @@ def test_of_a_quality_that_is_told_the_subsampling_is_found(subsampling):
 def test_the_finest_steps_are_believed():
     for quality in (97, 99, 100):
         y = unpacked(packed(detail(), quality))
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
+        with pytest.warns(RuntimeWarning) as caught:
             dip.Fit(dip.Dejpeg(y, JPEG(quality)), **QUICK)
+        (only,) = caught
+        assert re.search(r"a good one, about \d\d dB from the original", str(only.message))
 
 
 def test_a_table_for_each_colour(tmp_path):

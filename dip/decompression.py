@@ -93,8 +93,8 @@ class Dejpeg(ImageTask):
         self.error = self._found.error(stored, self.layout.channels)
         if 0 < self.error < _GOOD:
             warn(
-                f"the JPEG is a good one, about {-20 * math.log10(self.error):.0f} dB from the original: a fit may well "
-                "be further from it, if the picture is smooth (docs/results.md)"
+                f"the JPEG is a good one, about {-20 * math.log10(self.error):.0f} dB from the original: a fit may "
+                "well be further from it, if the picture is smooth (docs/results.md)"
             )
         return Observation(stored, None)
 

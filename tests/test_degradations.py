@@ -308,4 +308,4 @@ def test_text_mask_follows_text_and_size() -> None:
 
 
 def test_public_names() -> None:
-    assert sorted(degradations.__all__) == sorted([*NOISES, "random_mask", "text_mask"])
+    assert sorted(degradations.__all__) == sorted([*NOISES, "jpeg", "random_mask", "text_mask"])

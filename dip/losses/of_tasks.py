@@ -82,7 +82,8 @@ class BackProjection(_OfTask):
         self, prediction: torch.Tensor, observation: torch.Tensor, weight: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Return the loss, parameters as for `MSE`, but without weights."""
-        whitened: torch.Tensor = self.task.whitened(self._known(prediction, observation, weight))
+        residual = self._known(prediction, observation, weight)
+        whitened: torch.Tensor = self.task.whitened(residual)
         return whitened.square().mean()
 
 

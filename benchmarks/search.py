@@ -196,7 +196,7 @@ DEJPEG: Variants = {
     "paper": {"preset": "paper"},
     "fast, mean squared error": {"loss": "mse"},
     "fast, code of noise, jitter 0.03": {"code": dip.codes.Uniform(32), "jitter": 0.03},
-    "fast, picture never renewed": {"code": dip.codes.Autoencoding(renewed=0)},
+    "fast, picture never renewed": {"code": NEVER_RENEWED},
     "fast, not corrected": {"consistent": False},
     "fast, all of the interval free": {"loss": dip.losses.Quantization(1.0)},
     "fast, half of it free": {"loss": dip.losses.Quantization(0.5)},

@@ -18,13 +18,13 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-__all__ = ["EXIF_IFD", "GPS_IFD", "Decoded", "Refusal", "decode", "kind_of", "quiet"]
+__all__ = ["EXIF_IFD", "GPS_IFD", "ORIENTATION", "Decoded", "Refusal", "Turn", "decode", "kind_of", "quiet", "turned"]
 
-EXIF_IFD, GPS_IFD, _ORIENTATION = 0x8769, 0x8825, 0x0112  # EXIF tags
+EXIF_IFD, GPS_IFD, ORIENTATION = 0x8769, 0x8825, 0x0112  # EXIF tags
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 0x011A, 0x011B, 0x0128
 PER_INCH, PER_CENTIMETRE = 2, 3
 # Kept of the first EXIF directory: caption, make, model, resolution, software, date, artist, copyright. The
@@ -259,7 +259,7 @@ def _decode_tiff(file: BinaryIO, kind: str, max_pixels: int) -> _Parts:
         page: Any = tiff.pages.first
         _check_size(page.imagewidth, page.imagelength, max_pixels)
         _check_tiff(tiff, file, max_pixels)
-        profile, orientation = page.tags.valueof(34675), page.tags.valueof(_ORIENTATION)
+        profile, orientation = page.tags.valueof(34675), page.tags.valueof(ORIENTATION)
         if page.bitspersample > 8 and page.compression in (1, *_TIFF_DEFLATE) and page.predictor in (1, 2):
             array = page.asarray().astype(page.dtype.newbyteorder("="))
             if array.ndim == 3 and page.planarconfig == 2:
@@ -361,7 +361,7 @@ def _exif(read: Callable[[], Any], resolution: tuple[float, float] | None = None
     orientation = None
     try:
         given, kept = read(), Image.Exif()
-        orientation = given.get(_ORIENTATION)
+        orientation = given.get(ORIENTATION)
         for tag in _KEPT:
             value = _caption(str(given[tag])) if tag == _CAPTION and tag in given else given.get(tag)
             if value is not None:
@@ -387,10 +387,22 @@ def _caption(text: str) -> str | None:
 
 def _upright(array: np.ndarray, orientation: Any) -> np.ndarray:
     """Turn and mirror pixels as the EXIF orientation, 1 to 8, says; anything else counts as 1."""
-    if orientation not in range(2, 9):
-        return array
-    if orientation > 4:  # 5 to 8: rows and columns change places
+    turn = turned(orientation)
+    if turn.swapped:
         array = array.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
+    if turn.rows:
         array = array[::-1]
-    return array[:, ::-1] if orientation in (2, 3, 6, 7) else array
+    return array[:, ::-1] if turn.columns else array
+
+
+class Turn(NamedTuple):
+    """How pixels come to be upright: rows and columns change places; then rows and columns are mirrored."""
+
+    swapped: bool
+    rows: bool
+    columns: bool
+
+
+def turned(orientation: Any) -> Turn:
+    """Return what the EXIF orientation, 1 to 8, says; anything else counts as 1."""
+    return Turn(orientation in (5, 6, 7, 8), orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7))

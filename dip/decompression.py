@@ -120,14 +120,12 @@ class Dejpeg(ImageTask):
         steps, found = self.steps.to(y.device), self.jpeg.coefficients(x)
         whole = self.jpeg.bounded(self.layout.channels, size).to(y.device)
         told = whole & (y.abs() > steps / 2)
-        rounding = (steps.square() / 12).expand_as(y)
-        made = []
+        off, rounding, half, made = found - y, steps.square() / 12, steps / 2, []
         for part in self.jpeg.planes(self.layout.channels):
-            off, known, theirs = found[:, part] - y[:, part], told[:, part], rounding[:, part]
-            ours = ((off.square() - theirs) * known).sum() / known.sum().clamp(min=1)
-            nearer = off * theirs / (theirs + ours.clamp(min=0))
-            made.append(torch.where(known, nearer, off))
-        half, off = steps / 2, found - y
+            apart, known, theirs = off[:, part], told[:, part], rounding[:, part]
+            ours = ((apart.square() - theirs) * known).sum() / known.sum().clamp(min=1)
+            nearer = apart * theirs / (theirs + ours.clamp(min=0))
+            made.append(torch.where(known, nearer, apart))
         inside = torch.maximum(torch.minimum(torch.cat(made, dim=1), half), -half)
         return self.jpeg.decoded(torch.where(whole, y + inside, found), size)
 

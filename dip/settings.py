@@ -66,7 +66,7 @@ class Options(TypedDict, total=False):
         Correct the picture that is returned so that A x comes nearer to y than it does after a fit, by one step of
         `dip.operators.Downsample.consistent`: for `dip.SuperResolve`, and small pictures that have little noise. Of
         `dip.Deblur` by a regularised deconvolution of what is left of y, of `dip.Reconstruct` by a step of least
-        squares, of `dip.Dejpeg` by as little as brings each coefficient into its interval.
+        squares, of `dip.Dejpeg` by bringing it together with what the file says.
     stop : Rule
         When to stop before the count of iterations is reached (`dip.stopping`).
     tile : int

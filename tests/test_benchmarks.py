@@ -310,22 +310,24 @@ def test_recipes_tell_both_fits_of_a_mean(tmp_path, method):
     assert min(first, second) < both  # the mean of two has less error than the worse one, and mostly than either
 
 
-def test_search_of_deblurring(data, tmp_path):
+@pytest.mark.parametrize(
+    ("task", "size", "variant", "least"),
+    [("deblur", 40, "fast, not corrected", 15), ("dejpeg", 48, "fast, none of it free", 10)],
+)
+def test_search_compares_variants(data, tmp_path, task, size, variant, least):
     path = tmp_path / "search.json"
-    words = ("--pictures", "set9/f16", "--size", 40, "--iters", 50, "--variants", "fast, not corrected", "fast")
-    run("search.py", "deblur", "--data", data, *words, "--out", path)
+    words = ("--pictures", "set9/f16", "--size", size, "--iters", 50, "--variants", variant, "fast")
+    run("search.py", task, "--data", data, *words, "--out", path)
     (found,) = json.loads(path.read_text()).values()
-    assert found["fast"]["average"][0] != found["fast, not corrected"]["average"][0]
-    assert found["fast"]["output"][0] > 15
+    assert found["fast"]["average"][0] != found[variant]["average"][0]
+    assert found["fast"]["output"][0] > least
 
 
-def test_search_of_decompression(data, tmp_path):
-    path = tmp_path / "search.json"
-    words = ("--pictures", "set9/f16", "--size", 48, "--iters", 50, "--variants", "fast, none of it free", "fast")
-    run("search.py", "dejpeg", "--data", data, *words, "--out", path)
-    (found,) = json.loads(path.read_text()).values()
-    assert found["fast"]["average"][0] != found["fast, none of it free"]["average"][0]
-    assert found["fast"]["output"][0] > 10
+def test_the_error_that_a_jpeg_tells_is_near_the_true_one(data, tmp_path):
+    out = tmp_path / "jpeg-error.json"
+    run("jpeg_error.py", "--data", data, "--pictures", "set9/f16", "--size", 64, "--out", out)
+    ratio = json.loads(out.read_text())["ratio"]
+    assert 0.4 < ratio["least"] <= ratio["median"] <= ratio["most"] < 2
 
 
 def test_measurements_are_reconstructed_by_presets_and_by_the_usual_inversions(data, tmp_path):

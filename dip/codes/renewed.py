@@ -187,10 +187,10 @@ class Autoencoding(_Renewed):
 
     def begun(self, task: Any, y: Tensor) -> tuple[Self, Tensor]:
         """Return the code, with the scale that suits it, and the picture that the task makes of what was observed."""
-        error = getattr(task, "error", None)
+        first, error = task.consistent(None, y), getattr(task, "error", None)
         if self.scale is not None or error is None:
-            return self, task.consistent(None, y)
-        return replace(self, scale=_HIDDEN / max(float(error), 1 / 255)), task.consistent(None, y)
+            return self, first
+        return replace(self, scale=_HIDDEN / max(float(error), 1 / 255)), first
 
     def renew(self, z: Tensor, frame: Frame, task: Any, y: Tensor, average: Tensor, iteration: int) -> None:
         """Put the average of the outputs into z, corrected."""

@@ -94,8 +94,7 @@ class Quantization(_OfTask):
     .. math:: E = \frac{1}{n} \sum_j \frac{\bar q}{q_j} \max(|r_j| - f q_j / 2, \; 0)^2,
 
     with the mean step :math:`\bar q`: an error weighs the more, the finer its step is, but not as much as if it were
-    counted in steps. With f = 1 all that would be rounded to y costs
-    nothing, with f = 0 it is a squared error.
+    counted in steps. With f = 1 all that would be rounded to y costs nothing, with f = 0 it is a squared error.
 
     Parameters
     ----------

@@ -93,10 +93,10 @@ def decoded_ycc(x: Tensor) -> Tensor:
     return (255 * ycc(x)).round() / 255
 
 
-def whole_mcus(x: Tensor, multiple: int) -> Tensor:
-    """Return x with its last row and column repeated up to a multiple; of slices, whose gradients are sums."""
+def whole_mcus(x: Tensor) -> Tensor:
+    """Return x with its last row and column repeated up to whole units; of slices, whose gradients are sums."""
     for axis in (2, 3):
-        lacking = -x.shape[axis] % multiple
+        lacking = -x.shape[axis] % MCU
         if lacking:
             x = torch.cat([x, *[x.narrow(axis, x.shape[axis] - 1, 1)] * lacking], dim=axis)
     return x

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dip.decoding import quiet
+from dip.decoding import ORIENTATION, quiet, turned
 from dip.errors import shown, unknown
 from dip.operators import traces
 from dip.operators.basic import precise
@@ -39,8 +39,9 @@ SUBSAMPLINGS = {"4:4:4": (1, 1), "4:2:2": (1, 2), "4:4:0": (2, 1), "4:2:0": (2, 
 """How many rows and columns of pixels have one value of colour, in the field's words."""
 
 _CLIPPED_TIMES = 4  # of looking for what lies beyond the ends of the range, at most
-_TURN = {2: "-flip horizontal", 3: "-rotate 180", 4: "-flip vertical"}  # by EXIF orientation
-_TURN |= {5: "-transpose", 6: "-rotate 90", 7: "-transverse", 8: "-rotate 270"}
+# By EXIF orientation, what turns a file without loss.
+_TURN: dict[Any, str] = {2: "-flip horizontal", 3: "-rotate 180", 4: "-flip vertical", 6: "-rotate 90"}
+_TURN |= {7: "-transverse", 8: "-rotate 270"}
 
 _LUMAS = 256  # coefficients of brightness of 16 x 16 pixels
 
@@ -112,7 +113,7 @@ class JPEG(torch.nn.Module):
         try:
             with path.open("rb") as file, quiet():
                 image = JpegImagePlugin.JpegImageFile(file)
-                layers, tables, turned = image.layer, image.quantization, image.getexif().get(0x0112)
+                layers, tables, orientation = image.layer, image.quantization, image.getexif().get(ORIENTATION)
                 # without a word of Adobe's libjpeg goes by the names of the components
                 told, names = image.info.get("adobe_transform"), [layer[0] for layer in layers]
         except FileNotFoundError:
@@ -125,18 +126,17 @@ class JPEG(torch.nn.Module):
         first, last = layers[0], layers[-1]  # each with its name, columns, rows and table
         each, size = (first[2] // last[2], first[1] // last[1]), (image.height, image.width)
         made = [np.reshape(tables[layer[3]], (8, 8)) for layer in layers]
-        made = made[:2] if len(made) == 3 and (made[1] == made[2]).all() else made
-        if turned in (5, 6, 7, 8):  # rows and columns change places
+        turn = turned(orientation)
+        if turn.swapped:
             made, each, size = [table.T for table in made], each[::-1], size[::-1]
         words = {one: name for name, one in SUBSAMPLINGS.items()}
         if each not in words or len({layer[1:3] for layer in layers[1:]}) > 1:
             known = ", ".join(SUBSAMPLINGS)
             raise ValueError(f"{path} keeps a colour for {each[0]} x {each[1]} pixels; understood are {known}")
-        mirrored = [turned in (3, 4, 7, 8), turned in (2, 3, 6, 7)]  # rows, columns
-        if any(n % (8 * m) for n, m, other in zip(size, each, mirrored, strict=True) if other):
+        if any(n % (8 * m) for n, m, mirrored in zip(size, each, turn[1:], strict=True) if mirrored):
             raise ValueError(
                 f"{path} is shown turned (EXIF), and as its sides are no multiples of its blocks, these would not "
-                f"begin at the corner; turn the file itself: jpegtran {_TURN[int(turned or 1)]} -trim, which cuts them"
+                f"begin at the corner; turn the file itself: jpegtran {_TURN[orientation]} -trim, which cuts them"
             )
         return cls(tables=made, subsampling=words[each])
 
@@ -172,15 +172,14 @@ class JPEG(torch.nn.Module):
 
     def fits(self, y: Tensor) -> bool:
         """Tell whether a picture, as for `found_in`, looks as if it had come out of such a JPEG."""
-        return traces.fit(y, list(self.tables), self._each)
+        return traces.fit(y, self.tables, self._each)
 
     def coarser(self, y: Tensor) -> Self | None:
         """Return how a picture was compressed before, in coarser steps than these, as far as that is found in it."""
-        try:
-            found = type(self).found_in(y)
-        except ValueError:
+        quality = traces.quality(y)
+        if quality is None or scaled(quality)[0].mean() <= 1.2 * self.tables[0].mean():
             return None
-        return found if found.tables[0].mean() > 1.2 * self.tables[0].mean() else None
+        return self.found_in(y, quality)
 
     def steps_for(self, channels: int) -> Tensor:
         """Return the steps q of what `coefficients` returns, (1, K, 1, 1), for an image of so many channels."""
@@ -305,16 +304,14 @@ class JPEG(torch.nn.Module):
 
     def _is(self, quality: int) -> bool:
         """Tell whether the tables are libjpeg's of that quality, perhaps of a picture that was turned."""
-        theirs = scaled(quality)
-        ours = self.tables if len(self.tables) < 3 else self.tables[:2]
-        alike = len(self.tables) < 3 or torch.equal(*self.tables[1:])
-        return alike and any(torch.equal(one[: len(ours)], ours) for one in (theirs, theirs.mT))
+        theirs = scaled(quality)[: len(self.tables)]
+        return torch.equal(theirs, self.tables) or torch.equal(theirs.mT, self.tables)
 
     def _coefficients(self, x: Tensor, planed: Callable[[Tensor], Tensor], shrunk: Resized) -> Tensor:
         _check(x)
         x = x.to(precise(x))
         with torch.autocast(x.device.type, enabled=False):
-            planes = planed(whole_mcus(x, MCU))
+            planes = planed(whole_mcus(x))
             luma = transformed(planes[:, :1] - BLACK, (2, 2))
             if x.shape[1] == 1:
                 return luma
@@ -339,6 +336,8 @@ def _checked(tables: Sequence[Any]) -> Tensor:
     steps = np.stack(made)
     if not ((steps >= 1) & (steps <= 65535) & (steps == steps.round())).all():
         raise ValueError("tables: steps are whole numbers from 1 to 65535, in gray levels of 255")
+    if len(steps) == 3 and (steps[1] == steps[2]).all():
+        steps = steps[:2]
     return torch.from_numpy(steps).float()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
@@ -36,7 +36,7 @@ def subsampling(y: Tensor, table: Tensor, known: Mapping[str, tuple[int, int]]) 
 
 
 @torch.no_grad()
-def fit(y: Tensor, tables: Sequence[Tensor], each: tuple[int, int]) -> bool:
+def fit(y: Tensor, tables: Tensor, each: tuple[int, int]) -> bool:
     """Tell whether a picture may have been compressed by tables, with so many rows and columns for a colour."""
     if tables[0].mean() < scaled(_TOO_FINE)[0].mean() * 1.01:
         return True  # nothing would tell
@@ -58,7 +58,7 @@ def _colours(each: tuple[int, int], x: Tensor) -> Tensor:
 
 
 def _used(y: Tensor, planed: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-    """Return coefficients of some planes of a picture, (64, n) in gray levels, and which were not rounded to 0.
+    """Return coefficients of some planes that were not rounded to 0, (n,) in gray levels, and their frequencies, (n,).
 
     Of whole blocks in the middle of the picture, of which nothing was clipped, as far as there are such.
     """
@@ -68,7 +68,7 @@ def _used(y: Tensor, planed: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor
         y = y.narrow(axis, begin, min(_FOUND_IN, y.shape[axis]) // unit * unit)
     y = y.detach().cpu().double()
     if not y.numel():
-        return y.new_zeros(64, 0), torch.zeros(64, 0, dtype=torch.bool)
+        return y.new_zeros(0), torch.zeros(0, dtype=torch.long)
     clipped = ((y <= 0) | (y >= 1)).any(1, keepdim=True).double()
     planes = planed(y)
     size = 8 * y.shape[2] // planes.shape[2], 8 * y.shape[3] // planes.shape[3]
@@ -77,14 +77,13 @@ def _used(y: Tensor, planed: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor
     found = (found[..., good] if good.any() else found).flatten(1)
     counts = found.abs() > 6 * _ROUNDED
     counts[0] = False  # a block's mean is rounded the same way in each of its pixels
-    return found, counts
+    return found[counts], counts.nonzero()[:, 0]
 
 
 def _deviation(used: tuple[Tensor, Tensor], table: Tensor) -> tuple[Tensor, Tensor]:
     """Return log q and half the squared deviation from the next multiple of q, of the coefficients that count."""
-    found, counts = used
-    steps = table.reshape(64, 1).to(found).expand_as(found)[counts]
-    found = found[counts]
+    found, frequency = used
+    steps = table.flatten().to(found)[frequency]
     apart = (found - (found / steps).round() * steps) / _ROUNDED
     return steps.log(), (apart.square() / 2).clamp(max=_CAP)
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-from dip import demo, losses
+from dip import demo, losses, networks
 from dip.devices import PRECISIONS
 from dip.operators.jpeg import SUBSAMPLINGS
 
@@ -72,8 +72,8 @@ def add_files(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
 
 
 FIT_ONLY = (
-    *("preset", "iters", "seed", "precision", "engine", "down", "up", "skip", "code_image", "loss", "lr"),
-    *("jitter", "flips", "average", "stop", "patience", "earliest", "sigma", "tile", "save_every"),
+    *("preset", "iters", "seed", "precision", "engine", "network", "down", "up", "skip", "channels", "code_image"),
+    *("loss", "lr", "jitter", "flips", "average", "stop", "patience", "earliest", "sigma", "tile", "save_every"),
     *("checkpoint", "checkpoint_every", "resume"),
 )
 """The options that mean nothing for a trained model."""
@@ -224,14 +224,18 @@ def add_fit(parser: argparse.ArgumentParser) -> None:
         "together at the end; --iters then counts crops (default: the preset's for each N x N pixels of the picture), "
         "and the learning rate is 0.3 times the preset's",
     )
-    for name, about in (("down", "encoder"), ("up", "decoder"), ("skip", "skip connections, 0 = none")):
-        group.add_argument(
-            f"--{name}",
-            type=channels,
-            metavar="LIST",
-            help=f"channels of the {about}, one number a scale, as in 64,64,64,64,64 or 64x5"
-            + ("; default: as --down" if name == "up" else ""),
-        )
+    group.add_argument(
+        "--network",
+        metavar="NAME",
+        help=f"another network than the preset's: {', '.join(networks.names())}",
+    )
+    for name, about in (
+        ("down", "channels of the encoder, one number a scale, as in 64,64,64,64,64 or 64x5"),
+        ("up", "channels of the decoder; default: as --down"),
+        ("skip", "channels of the skip connections, 0 = none"),
+        ("channels", "channels of another network than the encoder-decoder, such as 64x6 for the deep-decoder"),
+    ):
+        group.add_argument(f"--{name}", type=channels, metavar="LIST", help=about)
     group.add_argument(
         "--code-image",
         type=path,

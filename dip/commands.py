@@ -260,15 +260,19 @@ def info(args: argparse.Namespace, console: Console) -> int:
         device = devices.resolve()
         for name in presets.names():
             preset = presets.get(*name.split("/"))
-            needed = settings.memory(preset, (3, height, width), device)
-            told = f"takes about {needed / 2**30:.2f} GiB on {device}"
-            if max(args.size) > crops.USUAL and preset.task != "reconstruct":
-                in_crops = settings.memory(preset, (3, height, width), device, tile=crops.USUAL)
-                told += f", {in_crops / 2**30:.2f} GiB with --tile {crops.USUAL}"
+            told = f"takes about {_gib(preset, height, width, device)} on {device}"
+            in_crops = max(args.size) > crops.USUAL and preset.task != "reconstruct"
+            with_tiles = _gib(preset, height, width, device, crops.USUAL) if in_crops else None
+            told += f", {with_tiles} with --tile {crops.USUAL}" if with_tiles else ""
             lines[f"{name}, {height} x {width}"] = told
     width = max(map(len, lines))
     console.say("\n".join(f"{name.ljust(width)}  {value}" for name, value in lines.items()))
     return 0
+
+
+def _gib(preset: presets.Preset, height: int, width: int, device: torch.device, tile: int | None = None) -> str | None:
+    needed = settings.memory(preset, (3, height, width), device, tile)
+    return None if needed is None else f"{needed / 2**30:.2f} GiB"
 
 
 def show_models(args: argparse.Namespace, console: Console) -> int:
@@ -340,9 +344,8 @@ def _order(args: argparse.Namespace) -> FitOrder:
             return Dejpeg(pixels, _jpeg(args, source), data_range=data_range)
         return Denoise(pixels, data_range=data_range)
 
-    network: dict[str, Any] = {
-        name: getattr(args, name) for name in ("down", "up", "skip") if getattr(args, name) is not None
-    }
+    given = {"name": args.network, **{name: getattr(args, name) for name in ("down", "up", "skip", "channels")}}
+    network: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if "down" in network:
         network.setdefault("up", network["down"])
     options: Options = {

@@ -249,7 +249,7 @@ def check(options: dict[str, Any], task: Problem, network: Any, frame: Frame) ->
             f"tile={tile}: the operator of dip.Reconstruct, as a blur with boundary='wrap', may join any two pixels of "
             "the picture, so a crop cannot be compared with a part of what was measured; leave tile out"
         )
-    if not (hasattr(network, "reach") and hasattr(network, "multiple")):
+    if not joins(network):
         raise ValueError(
             f"tile={tile}: a {type(network).__name__} does not say how far it sees (`reach`, in pixels) and what its "
             "sizes are multiples of (`multiple`), so its tiles cannot be joined; take a network of dip.networks"
@@ -270,6 +270,11 @@ def check(options: dict[str, Any], task: Problem, network: Any, frame: Frame) ->
             f"take tile={nearest}"
         )
     return needed(tile, frame)
+
+
+def joins(network: Any) -> bool:
+    """Tell whether a network says what its tiles can be joined by."""
+    return hasattr(network, "reach") and hasattr(network, "multiple")
 
 
 def norms_of(network: nn.Module) -> list[Any]:

@@ -106,6 +106,16 @@ _PRESETS = (
     ),
     Preset(
         "denoise",
+        "deep-decoder",
+        "Gaussian noise, by the few weights of Heckel and Hand's network",
+        1900,
+        {"channels": (128,) * 6},
+        code=Uniform(128),
+        jitter=0.0,
+        network="deep-decoder",
+    ),
+    Preset(
+        "denoise",
         "paper-flash",
         "picture taken without flash; its code is one taken with flash",
         601,
@@ -265,7 +275,13 @@ def listing(task: str) -> str:
     for p in _PRESETS:
         if p.task != task:
             continue
-        further = {k: v for k, v in p.options.items() if k not in ("down", "up", "skip")}
+        further = dict(p.options)
+        if p.network == "encoder-decoder":
+            down, skip = further.pop("down"), further.pop("skip")
+            made = f"down = up {_short(down)}, skip {_short(skip)}"
+            del further["up"]
+        else:
+            made = f"network {p.network}"
         code = "a picture, to be given" if p.code is None else repr(p.code)
         lines += [
             f"  {p.name:<16}  {p.about}",
@@ -274,8 +290,7 @@ def listing(task: str) -> str:
             + f", loss {p.loss}" * (p.loss != "mse")
             + ", consistent" * p.consistent
             + f", code {code}",
-            f"  {'':<16}  down = up {_short(p.options['down'])}, skip {_short(p.options['skip'])}"
-            + "".join(f", {k} {_short(v)}" for k, v in further.items()),
+            f"  {'':<16}  {made}" + "".join(f", {k} {_short(v)}" for k, v in further.items()),
         ]
     return "\n".join(lines)
 

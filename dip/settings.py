@@ -18,11 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from dip import checkpoint as checkpoints
-from dip import codes, crops, devices, flips, losses, networks, optimizers, presets, replay
+from dip import codes, crops, devices, estimate, flips, losses, networks, optimizers, presets, replay
 from dip.averaging import ExponentialAverage
 from dip.callbacks import Callback
 from dip.errors import callables, non_negative_int, positive_float, shown, unknown, yes_or_no
-from dip.networks.layers import foretelling
 from dip.problem import Correcting, Problem
 from dip.stopping import Discrepancy, Rule
 
@@ -39,7 +38,8 @@ class Options(TypedDict, total=False):
         Name of the settings (`dip.presets.names`); "paper" by default, where the task does not know better.
     network : dict, str or Module
         A dict changes options of the preset's network, as in ``network={"down": [64] * 5, "up": [64] * 5}``; a
-        name takes another network; a module that maps a code of `code.channels` to the image's channels is used as
+        name takes another network (`dip.networks.names`), as does "name" in a dict, with options of its own: ``{"name":
+        "unet", "channels": [32] * 5}``; a module that maps a code of `code.channels` to the image's channels is used as
         it is, with the weights it has, and is fitted in place. If not every size suits it, give it a method
         ``padded_size(height, width)``, which returns the next size up that does: the fit is cut back to the image's.
     code : str or Code
@@ -137,6 +137,7 @@ class Settings:
     network: nn.Module
     code: codes.Code
     frame: codes.Frame
+    code_frame: codes.Frame
     jitter: float
     flips: int | str
     optimize_code: bool
@@ -289,6 +290,7 @@ def resolve(task: Problem, options: Options) -> Settings:
         dtype = torch.float32
     padded = getattr(network, "padded_size", lambda h, w: (h, w))(height, width)
     frame = codes.Frame.around((height, width), padded)
+    of_code = _code_frame(network, frame, code, mirrored, given.get("tile"))
     optimize_code = yes_or_no(given.get("optimize_code", False), "optimize_code")
     if not optimize_code and not any(p.requires_grad for p in network.parameters()):
         raise ValueError("the network has no weights that could be fitted: every one has requires_grad=False")
@@ -297,19 +299,23 @@ def resolve(task: Problem, options: Options) -> Settings:
     if tile is not None and "lr" not in given:
         lr *= crops.SLOWER
     # The code alone tells that a size is out of the question, some of which PyTorch cannot even count.
-    devices.check_memory(3 * 4 * code.channels * frame.height * frame.width, device, task.shape[1:], padded=padded)
-    found = _dry_run(network, code.channels, frame, device, dtype, optimizer, tile, optimize_code=optimize_code)
+    values = max(code.channels * of_code.height * of_code.width, channels * frame.height * frame.width)
+    devices.check_memory(3 * 4 * values, device, task.shape[1:], padded=padded)
+    seen = estimate.seen(of_code, tile)
+    found = estimate.dry_run(network, code.channels, seen, device, dtype, optimizer, optimize_code=optimize_code)
     needed = None
     if found is not None:  # else it is a module that needs real data: its first iteration will tell
-        needed = _needed(found, network, code.channels, channels, frame, tile)
-        _check_shape(found.shape, (1, channels, *_seen(frame, tile)), code.channels)
-        way_out = None if tile or task.support is None else crops.needed(crops.USUAL, frame)
+        needed = estimate.needed(found, network, code.channels, channels, frame, tile)
+        _check_shape(found.shape, (1, channels, *estimate.seen(frame, tile)), (1, code.channels, *seen))
+        in_crops = tile is None and task.support is not None and crops.joins(network)
+        way_out = crops.needed(crops.USUAL, frame) if in_crops else None
         devices.check_memory(needed, device, task.shape[1:], padded=padded, tile=way_out)
     return Settings(
         preset=preset,
         network=network,
         code=code,
         frame=frame,
+        code_frame=of_code,
         jitter=jitter,
         flips=mirrored,
         optimize_code=optimize_code,
@@ -336,64 +342,50 @@ def resolve(task: Problem, options: Options) -> Settings:
     )
 
 
-def memory(preset: presets.Preset, shape: tuple[int, int, int], device: torch.device, tile: int | None = None) -> int:
+def memory(
+    preset: presets.Preset, shape: tuple[int, int, int], device: torch.device, tile: int | None = None
+) -> int | None:
     """Return the bytes that a fit of an image of `shape` (C, H, W) with a preset takes at its peak.
 
-    It is the estimate by which a fit is refused that would not find room (`dip.devices.dry_run`).
+    It is the estimate by which a fit is refused that would not find room (`dip.devices.dry_run`); None for crops
+    (`tile`) where the preset's network is not fitted in them.
     """
     # a picture as the code has the image's channels
     inputs = shape[0] if preset.code is None else codes.of_image(preset.code, shape[0]).channels
     network = _network(None, preset, inputs, shape[0], seed=0)
+    if tile is not None and not crops.joins(network):
+        return None
     size = (shape[1], shape[2])
     frame = codes.Frame.around(size, network.padded_size(*size))  # type: ignore[operator]
     tile = crops.needed(tile, frame)
-    found = _dry_run(network, inputs, frame, device, devices.precision("auto", device), preset.optimizer, tile)
+    seen = estimate.seen(frame.reduced(_magnification(network)), tile)
+    found = estimate.dry_run(network, inputs, seen, device, devices.precision("auto", device), preset.optimizer)
     assert found is not None, "a preset's network runs on the meta device"
-    return _needed(found, network, inputs, shape[0], frame, tile)
+    return estimate.needed(found, network, inputs, shape[0], frame, tile)
 
 
-def _needed(
-    found: devices.Foretold, network: Any, inputs: int, channels: int, frame: codes.Frame, tile: int | None
-) -> int:
-    """Return the bytes that a fit takes; in crops with the codes and images of the whole, and the pass over it."""
-    if tile is None:
-        return found.bytes
-    height, width = _seen(frame, tile)
-    side = crops.pass_tile(network, tile) + 2 * network.reach
-    seen = min(side, frame.height) * min(side, frame.width) / (height * width)
-    in_pass = round(5 * found.largest * seen)  # what a layer takes and gives, joined, normalised and padded
-    # Of the memory that the iterations have had a pass finds about half in pieces that suit it (benchmarks/memory.py).
-    most, least = max(found.bytes, in_pass), min(found.bytes, in_pass)
-    return most + least // 2 + 4 * frame.height * frame.width * (2 * inputs + 6 * channels)
+def _magnification(network: nn.Module) -> int:
+    """Return how many times as high and wide as its code the image is that a network makes."""
+    return int(getattr(network, "magnification", 1))
 
 
-def _dry_run(
-    network: nn.Module,
-    inputs: int,
-    frame: codes.Frame,
-    device: torch.device,
-    dtype: torch.dtype,
-    optimizer: str,
-    tile: int | None = None,
-    *,
-    optimize_code: bool = False,
-) -> devices.Foretold | None:
-    with foretelling(device):
-        return devices.dry_run(
-            network,
-            (1, inputs, *_seen(frame, tile)),
-            dtype,
-            device=device,
-            moments=optimizers.MOMENTS[optimizer],
-            optimize_code=optimize_code,
-        )
-
-
-def _seen(frame: codes.Frame, tile: int | None) -> tuple[int, int]:
-    """Return height and width of what the network sees in an iteration."""
-    if tile is None:
-        return frame.height, frame.width
-    return min(tile, frame.height), min(tile, frame.width)
+def _code_frame(network: nn.Module, frame: codes.Frame, code: codes.Code, flips: int | str, tile: Any) -> codes.Frame:
+    """Return the code's frame, if the options suit it."""
+    times = _magnification(network)
+    if times == 1:
+        return frame
+    found = frame.reduced(times)
+    for wrong, why, advice in (
+        (isinstance(code, codes.OF_PICTURES), f"code={code!r} has the image's size", "take dip.codes.Uniform(128)"),
+        (bool(flips), f"flips={flips!r} mirrors code and image alike", "leave it out"),
+        (tile is not None, f"tile={tile} takes crops of the code where those of the image are", "leave it out"),
+    ):
+        if wrong:
+            raise ValueError(
+                f"{why}, and a {type(network).__name__} makes the image of a code of {found.height} x {found.width} "
+                f'pixels; {advice}, or another network, such as "encoder-decoder"'
+            )
+    return found
 
 
 def _stop(stop: Any, loss: losses.Loss, task: str) -> Rule | None:
@@ -418,7 +410,9 @@ def _network(network: Any, preset: presets.Preset, inputs: int, outputs: int, se
         if network != name:
             name, options = network, {}
     elif isinstance(network, dict):
-        options |= network
+        if network.get("name", name) != name:
+            name, options = network["name"], {}
+        options |= {option: value for option, value in network.items() if option != "name"}
         for option, comes_from in (("in_channels", "code"), ("out_channels", "image"), ("generator", "seed")):
             if option in network:
                 raise TypeError(f"network={{{option!r}: ...}}: that follows from the {comes_from}; leave it out")
@@ -430,10 +424,10 @@ def _network(network: Any, preset: presets.Preset, inputs: int, outputs: int, se
     return networks.create(name, inputs, outputs, generator=generator, **options).float()  # whatever the default dtype
 
 
-def _check_shape(made: tuple[int, ...], needed: tuple[int, ...], code_channels: int) -> None:
+def _check_shape(made: tuple[int, ...], needed: tuple[int, ...], code: tuple[int, ...]) -> None:
     if made != needed:
         raise ValueError(
-            f"the network makes {made} of a code of shape {(1, code_channels, *needed[2:])}; the task needs {needed}: "
+            f"the network makes {made} of a code of shape {code}; the task needs {needed}: "
             "give it as many output channels as the image has, and the size of its code (one that halves its size "
             "needs a method padded_size(height, width), which returns the next size up that suits it)"
         )

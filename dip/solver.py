@@ -92,7 +92,7 @@ class Fit:
         if s.flips == AUTO:
             known = self._code.level if isinstance(self._code, codes.Denoised) else None
             level = known or noise_level(observation.y)
-        z = codes.draw(self._code, s.frame, s.code_seed, first)
+        z = codes.draw(self._code, s.code_frame, s.code_seed, first)
 
         # Channels-last suits convolutions; LBFGS flattens the weights and needs them in the plain order.
         order = torch.contiguous_format if s.optimizer == "lbfgs" else torch.channels_last

@@ -337,7 +337,7 @@ class Plain(torch.nn.Sequential):
 @pytest.mark.usefixtures("own_registry")
 def test_a_registered_network_can_be_fitted_by_its_name():
     register("plain", Plain)
-    assert names() == ["encoder-decoder", "plain"]
+    assert names() == ["deep-decoder", "encoder-decoder", "plain", "resnet", "unet"]
     assert create("plain", 4, 3, width=9)[0].out_channels == 9
     image = np.full((7, 13, 3), 0.5, np.float32)
     fit = dip.fit(dip.Denoise(image), network="plain", iters=2)

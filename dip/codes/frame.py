@@ -26,6 +26,13 @@ class Frame:
         """Centre an image of `size` (H, W) in `padded` (H, W)."""
         return cls(*padded, (padded[0] - size[0]) // 2, (padded[1] - size[1]) // 2, *size)
 
+    def reduced(self, factor: int) -> Frame:
+        """Return the frame of a code of which the network makes this one, so many times as high and wide."""
+        if factor == 1:
+            return self
+        size = (self.height // factor, self.width // factor)
+        return Frame.around(size, size)
+
     def crop(self, x: Tensor) -> Tensor:
         """Cut the image's window out of (..., height, width)."""
         if (self.height, self.width) == (self.inner_height, self.inner_width):

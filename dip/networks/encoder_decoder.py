@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dip.errors import non_negative_int, positive_int, unknown, yes_or_no
 from dip.networks import fused, recorded
+from dip.networks.base import ACTIVATIONS, PADDING, UPSAMPLING, Network, listed, one_of
 from dip.networks.layers import (
     Conv2d,
     applied,
@@ -25,21 +26,10 @@ from dip.networks.layers import (
 from dip.networks.upsampled import branched, conv_upsampled
 from dip.operators import Downsample
 
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "leaky_relu": lambda: nn.LeakyReLU(0.2, inplace=True),
-    "relu": lambda: nn.ReLU(inplace=True),
-    "elu": lambda: nn.ELU(inplace=True),
-    "silu": nn.SiLU,
-    "gelu": nn.GELU,
-    "none": nn.Identity,
-}
-UPSAMPLING = ("bilinear", "nearest")
 DOWNSAMPLING = ("stride", "average", "max", "lanczos2", "lanczos3")
-PADDING = ("reflect", "zero")
-NORM_SCALE = ("uniform", "one")
 
 
-class EncoderDecoder(nn.Module):
+class EncoderDecoder(Network):
     r"""The paper's "hourglass" with skip connections, of any number of scales.
 
     At scale i, counted from the image inwards, the encoder has two convolutions with `down[i]` channels, the
@@ -104,8 +94,6 @@ class EncoderDecoder(nn.Module):
     2217831
     """
 
-    follows_dtype = True
-
     def __init__(
         self,
         in_channels: int,
@@ -127,24 +115,17 @@ class EncoderDecoder(nn.Module):
         norm_scale: str = "uniform",
         generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__()
-        in_channels = positive_int(in_channels, "in_channels")
-        out_channels = positive_int(out_channels, "out_channels")
         down, up, skip = _channels(down=down, up=up, skip=skip)
         scales = len(down)
+        super().__init__(in_channels, out_channels, scales, sigmoid=sigmoid, norm_scale=norm_scale)
         kernels_down = _kernels(kernel_down, scales, "kernel_down")
         kernels_up = _kernels(kernel_up, scales, "kernel_up")
         kernels_skip = _kernels(kernel_skip, scales, "kernel_skip")
         self.upsampling = _choices(upsampling, scales, "upsampling", UPSAMPLING)
         downsampling = _choices(downsampling, scales, "downsampling", DOWNSAMPLING)
-        for name, value, allowed in (
-            ("padding", padding, PADDING),
-            ("activation", activation, ACTIVATIONS),
-            ("norm_scale", norm_scale, NORM_SCALE),
-        ):
-            if not isinstance(value, str) or value not in allowed:
-                raise unknown(name, value, allowed)
-        for name, choice in (("conv1x1_up", conv1x1_up), ("sigmoid", sigmoid), ("bias", bias)):
+        self.padding = one_of(padding, "padding", PADDING)
+        one_of(activation, "activation", ACTIVATIONS)
+        for name, choice in (("conv1x1_up", conv1x1_up), ("bias", bias)):
             yes_or_no(choice, name)
 
         def stage(inputs: int, outputs: int, kernel: int, downsampling: str | None = None) -> list[nn.Module]:
@@ -155,7 +136,7 @@ class EncoderDecoder(nn.Module):
             return [*layers, nn.BatchNorm2d(outputs), ACTIVATIONS[activation]()]
 
         self.down, self.skip, self.up = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
-        channels = in_channels
+        channels = self.in_channels
         for i in range(scales):
             deeper = up[i + 1] if i + 1 < scales else down[i]
             self.down.append(
@@ -173,42 +154,14 @@ class EncoderDecoder(nn.Module):
                 )
             )
             channels = down[i]
-        self.out = Conv2d(up[0], out_channels, 1, stride=1, padding=padding, bias=bias)
-        self.sigmoid, self.padding, self.norm_scale = sigmoid, padding, norm_scale
-        self.in_channels, self.out_channels, self.scales = in_channels, out_channels, scales
+        self.out = Conv2d(up[0], self.out_channels, 1, stride=1, padding=padding, bias=bias)
         self._deepest = _deepest_size(kernels_down, kernels_up, kernels_skip, padding)
-        self.multiple, self.reach = 2**scales, _reach(kernels_down, kernels_up, kernels_skip, downsampling)
+        self.reach = _reach(kernels_down, kernels_up, kernels_skip, downsampling)
         self.reset_parameters(generator)
 
     def extra_repr(self) -> str:
         """Return what the layers do not say of themselves; checkpoints compare it."""
         return f"upsampling={self.upsampling}, padding={self.padding!r}, sigmoid={self.sigmoid}"
-
-    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw all weights anew."""
-        for module in self.modules():
-            if isinstance(module, Conv2d):
-                bound = 1 / math.sqrt(module.weight[0].numel())
-                nn.init.uniform_(module.weight, -bound, bound, generator=generator)
-                if module.bias is not None:
-                    nn.init.uniform_(module.bias, -bound, bound, generator=generator)
-        for module in self.modules():  # after the convolutions, which are the same for either choice
-            if isinstance(module, nn.BatchNorm2d):
-                module.reset_parameters()
-                if self.norm_scale == "uniform":
-                    nn.init.uniform_(module.weight, generator=generator)
-
-    def padded_size(self, height: int, width: int) -> tuple[int, int]:
-        """Return the smallest size the network can make that holds an image of `height` x `width`.
-
-        Both sides are multiples of 2^scales, and large enough for the padding and for the batch statistics
-        at the deepest scale.
-        """
-        smallest = self.multiple * self._deepest
-        return (
-            max(smallest, math.ceil(height / self.multiple) * self.multiple),
-            max(smallest, math.ceil(width / self.multiple) * self.multiple),
-        )
 
     def forward(self, z: Tensor) -> Tensor:
         """Map a code (N, in_channels, H, W) to images (N, out_channels, H, W).
@@ -218,14 +171,7 @@ class EncoderDecoder(nn.Module):
         ValueError
             The code has other channels, or H or W is not a size that `padded_size` returns.
         """
-        if z.ndim != 4 or z.shape[1] != self.in_channels:
-            raise ValueError(f"the code has shape {tuple(z.shape)}; (N, {self.in_channels}, H, W) is needed")
-        size = (z.shape[2], z.shape[3])
-        if size != self.padded_size(*size):
-            raise ValueError(
-                f"a network of {self.scales} scales cannot make {size[0]} x {size[1]} pixels; "
-                f"pad the code to {self.padded_size(*size)} (see padded_size) or take fewer scales"
-            )
+        self.check(z)
         skips, x, weights = [], z, self._prepared(z)
         for down, skip, up, mode in zip(self.down, self.skip, self.up, self.upsampling, strict=True):
             layers, (norm, conv) = list(skip.children()), list(up.children())[:2]
@@ -267,8 +213,7 @@ def _halve(downsampling: str) -> nn.Module:
 def _channels(**lists: Sequence[int]) -> list[list[int]]:
     """Check the three channel lists; each error names the list."""
     for name, values in lists.items():
-        if isinstance(values, (str, bytes, int)) or not hasattr(values, "__len__"):
-            raise ValueError(f"{name}={values!r}: a list of channels is needed, one entry a scale, such as [128] * 5")
+        listed(values, name, "scale")
     lengths = {name: len(values) for name, values in lists.items()}
     if len(set(lengths.values())) != 1 or 0 in lengths.values():
         given = ", ".join(f"{name} has {n}" for name, n in lengths.items())

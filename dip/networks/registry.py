@@ -9,9 +9,17 @@ from typing import Any
 import torch
 
 from dip.errors import unknown
+from dip.networks.deep_decoder import DeepDecoder
 from dip.networks.encoder_decoder import EncoderDecoder
+from dip.networks.resnet import ResNet
+from dip.networks.unet import UNet
 
-_NETWORKS: dict[str, Callable[..., torch.nn.Module]] = {"encoder-decoder": EncoderDecoder}
+_NETWORKS: dict[str, Callable[..., torch.nn.Module]] = {
+    "encoder-decoder": EncoderDecoder,
+    "unet": UNet,
+    "resnet": ResNet,
+    "deep-decoder": DeepDecoder,
+}
 
 
 def names() -> list[str]:
@@ -31,7 +39,8 @@ def register(name: str, network: Callable[..., torch.nn.Module]) -> None:
         a code (1, in_channels, H, W) to an image (1, out_channels, H, W). All its weights have to be drawn
         from `generator` (a `torch.Generator` on the CPU, or None for PyTorch's own). If not every H and W
         suit it, it has a method ``padded_size(height, width)`` that returns the next size up that does. If it casts
-        its weights to the dtype of its code, it has an attribute ``follows_dtype = True``.
+        its weights to the dtype of its code, it has an attribute ``follows_dtype = True``. If it makes the image of a
+        smaller code, it has an attribute ``magnification``, how many times as high and wide the image is.
 
     Raises
     ------
@@ -73,7 +82,7 @@ def create(
     ValueError
         The name or an option is unknown, or the options do not fit together.
     """
-    if name not in _NETWORKS:
+    if not isinstance(name, str) or name not in _NETWORKS:
         raise unknown("network", name, _NETWORKS)
     network = _NETWORKS[name]
     parameters = inspect.signature(network).parameters

@@ -1,0 +1,69 @@
+"""How much memory a fit will take, told before it begins."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from dip import codes, crops, devices, optimizers
+from dip.networks.layers import foretelling
+
+
+def needed(
+    found: devices.Foretold, network: Any, inputs: int, channels: int, frame: codes.Frame, tile: int | None
+) -> int:
+    """Return the bytes that a fit takes; in crops with the codes and images of the whole, and the pass over it.
+
+    Parameters
+    ----------
+    found : Foretold
+        What `dry_run` tells of an iteration.
+    network : Module
+        What is fitted.
+    inputs, channels : int
+        Channels of the code and of the image.
+    frame : Frame
+        The whole.
+    tile : int or None
+        The side of a crop; None = the network sees the whole.
+    """
+    if tile is None:
+        return found.bytes
+    height, width = seen(frame, tile)
+    side = crops.pass_tile(network, tile) + 2 * network.reach
+    larger = min(side, frame.height) * min(side, frame.width) / (height * width)
+    in_pass = round(5 * found.largest * larger)  # what a layer takes and gives, joined, normalised and padded
+    # Of the memory that the iterations have had a pass finds about half in pieces that suit it (benchmarks/memory.py).
+    most, least = max(found.bytes, in_pass), min(found.bytes, in_pass)
+    return most + least // 2 + 4 * frame.height * frame.width * (2 * inputs + 6 * channels)
+
+
+def dry_run(
+    network: nn.Module,
+    inputs: int,
+    size: tuple[int, int],
+    device: torch.device,
+    dtype: torch.dtype,
+    optimizer: str,
+    *,
+    optimize_code: bool = False,
+) -> devices.Foretold | None:
+    """Return what an iteration with a code of these channels and (height, width) will need (`dip.devices.dry_run`)."""
+    with foretelling(device):
+        return devices.dry_run(
+            network,
+            (1, inputs, *size),
+            dtype,
+            device=device,
+            moments=optimizers.MOMENTS[optimizer],
+            optimize_code=optimize_code,
+        )
+
+
+def seen(frame: codes.Frame, tile: int | None) -> tuple[int, int]:
+    """Return height and width of what the network sees in an iteration."""
+    if tile is None:
+        return frame.height, frame.width
+    return min(tile, frame.height), min(tile, frame.width)

@@ -10,13 +10,10 @@ has 8 bits.
 from __future__ import annotations
 
 import argparse
-import io
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import imageio.v3 as iio
-import numpy as np
 import torch
 from records import RESULTS, Report
 from time_to_quality import add_pictures, as_tensor, cropped
@@ -33,19 +30,11 @@ def noisy(small: Tensor, sigma: float) -> Tensor:
     return (small + noise * sigma / 255).clamp(0, 1)
 
 
-def jpeg(small: Tensor, quality: int) -> Tensor:
-    """Return what a JPEG leaves of a small picture."""
-    pixels = (small[0] * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    packed = iio.imwrite("<bytes>", pixels, extension=".jpg", quality=quality)
-    read = iio.imread(io.BytesIO(packed), extension=".jpg")
-    return torch.from_numpy(np.ascontiguousarray(read.transpose(2, 0, 1)))[None] / 255
-
-
 FLAWS: dict[str, Callable[[Tensor], Tensor]] = {
     "no flaws": lambda small: small.clamp(0, 1),
     "noise of sigma 2": partial(noisy, sigma=2),
     "noise of sigma 5": partial(noisy, sigma=5),
-    "a JPEG of quality 85": partial(jpeg, quality=85),
+    "a JPEG of quality 85": partial(dip.degradations.jpeg, quality=85),
 }
 
 

@@ -14,7 +14,7 @@ from dip.console import one_line
 from dip.errors import warn
 from dip.guard import DivergenceError
 from dip.order import Failure, FitOrder, Job, failing, memory_errors, numbered
-from dip.settings import Options
+from dip.settings import Options, network_options
 from dip.solver import Fit
 from dip.stopping import warn_if_past
 from dip.work import Work, interrupts_held_back
@@ -176,7 +176,7 @@ class Restoration(Work):
         return {
             "preset": s.preset.name,
             "iters": iters,
-            "network": {"name": s.preset.network, **s.preset.options, **self._network_options()},
+            "network": network_options(self.order.options.get("network"), s.preset),
             "parameters": sum(p.numel() for p in self.fit.network.parameters()),
             "code": repr(s.code),
             "jitter": s.jitter,
@@ -193,7 +193,3 @@ class Restoration(Work):
             **self._task.fingerprint(),
             **self.order.named,
         }
-
-    def _network_options(self) -> dict[str, Any]:
-        given = self.order.options.get("network")
-        return given if isinstance(given, dict) else {}

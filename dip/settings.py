@@ -405,23 +405,30 @@ def _network(network: Any, preset: presets.Preset, inputs: int, outputs: int, se
         if wrong:
             raise TypeError(f"the network's weights are in {wrong.pop()}; a fit is in float32: pass network.float()")
         return network
-    name, options = preset.network, dict(preset.options)
-    if isinstance(network, str):
-        if network != name:
-            name, options = network, {}
-    elif isinstance(network, dict):
-        if network.get("name", name) != name:
-            name, options = network["name"], {}
-        options |= {option: value for option, value in network.items() if option != "name"}
-        for option, comes_from in (("in_channels", "code"), ("out_channels", "image"), ("generator", "seed")):
-            if option in network:
-                raise TypeError(f"network={{{option!r}: ...}}: that follows from the {comes_from}; leave it out")
-    elif network is not None:
+    options = network_options(network, preset)
+    generator = torch.Generator().manual_seed(seed)
+    made = networks.create(options.pop("name"), inputs, outputs, generator=generator, **options)
+    return made.float()  # whatever the default dtype
+
+
+def network_options(network: Any, preset: presets.Preset) -> dict[str, Any]:
+    """Return the name and the options of the network that the option `network`, but for a module, comes to.
+
+    Raises
+    ------
+    TypeError
+        It is something else, or says what follows from the code, the image or the seed.
+    """
+    given = {"name": network} if isinstance(network, str) else {} if network is None else network
+    if not isinstance(given, dict):
         raise TypeError(
             f"network={shown(network)}: give a dict of options, a name ({', '.join(networks.names())}) or a module"
         )
-    generator = torch.Generator().manual_seed(seed)
-    return networks.create(name, inputs, outputs, generator=generator, **options).float()  # whatever the default dtype
+    for option, comes_from in (("in_channels", "code"), ("out_channels", "image"), ("generator", "seed")):
+        if option in given:
+            raise TypeError(f"network={{{option!r}: ...}}: that follows from the {comes_from}; leave it out")
+    usual = {"name": preset.network, **preset.options}
+    return {**usual, **given} if given.get("name", preset.network) == preset.network else dict(given)
 
 
 def _check_shape(made: tuple[int, ...], needed: tuple[int, ...], code: tuple[int, ...]) -> None:

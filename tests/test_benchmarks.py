@@ -340,3 +340,23 @@ def test_measurements_are_reconstructed_by_presets_and_by_the_usual_inversions(d
         assert found[usual] > 10
         assert found["fast"]["iteration"] == [100]
         assert found["fast"]["psnr"][0] > 10
+
+
+def test_networks_are_fitted_beside_each_other(tmp_path):
+    out = tmp_path / "networks.json"
+    run("networks.py", "--pictures", "coffee", "--size", 32, "--iters", 50, "--out", out)
+    report = json.loads(out.read_text())
+    weights = {name: part["weights"] for name, part in report.items() if name.startswith("coffee")}
+    assert weights == {
+        "coffee, encoder-decoder": 2_217_831,
+        "coffee, unet": 2_165_859,
+        "coffee, resnet": 167_907,
+        "coffee, deep-decoder": 100_224,
+        "coffee, deep-decoder, 64 channels": 25_536,
+    }
+    clean = skimage.data.coffee()[184:216, 284:316] / 255
+    noisy = dip.degradations.gaussian(clean, 25, clip=True, seed=0)
+    for name in weights:
+        assert report[name]["noisy"] == pytest.approx(dip.metrics.psnr(noisy, clean), abs=0.01)
+        assert report[name]["iteration"] == [50]
+        assert 10 < report[name]["output"][0] < 40

@@ -260,6 +260,22 @@ def test_an_image_as_the_code(capsys):
     np.testing.assert_array_equal(files.read("out.png").pixels, expected)
 
 
+@pytest.mark.parametrize(
+    ("name", "channels", "words"),
+    [("unet", [4, 4, 4], "4x3"), ("resnet", [4, 6], "4,6"), ("deep-decoder", [4, 4, 4], "4x3")],
+)
+def test_another_network(name, channels, words):
+    pixels = make("in.png")
+    common = ("denoise", "in.png", "-o", "out.png", "--iters", 3, "--precision", "float32", "--json", "out.json")
+    assert dip_command(*common, "--network", name, "--channels", words) == 0
+    network = {"name": name, "channels": channels}
+    np.testing.assert_array_equal(
+        files.read("out.png").pixels, dip.denoise(pixels, iters=3, network=network, precision="float32")
+    )
+    report = json.loads(Path("out.json").read_text())
+    assert report["settings"]["network"] == network
+
+
 def test_picture_so_far_at_every_kth_iteration():
     make("in.png")
     words = ("denoise", "in.png", "-o", "out.png", "--save-every", 2, *SMALL, "--iters", 5)
@@ -317,6 +333,14 @@ MISTAKES = [
     ("lists", ["denoise", "in.png", "-o", "o.png", "--down", "8,8,8"], "one entry a scale"),
     ("no list", ["denoise", "in.png", "-o", "o.png", "--down", "8;8"], "not a list of channels"),
     ("channels", ["denoise", "in.png", "-o", "o.png", "--down", "0x5"], "down"),
+    ("network", ["denoise", "in.png", "-o", "o.png", "--network", "u-net"], "did you mean 'unet'?"),
+    ("of another network", ["denoise", "in.png", "-o", "o.png", "--channels", "8x5"], "'channels'"),
+    ("not of a U-Net", ["denoise", "in.png", "-o", "o.png", "--network", "unet", "--down", "8x5"], "'down'"),
+    (
+        "code of a picture",
+        ["denoise", "in.png", "-o", "o.png", "--preset", "fast", "--network", "deep-decoder"],
+        "DeepDecoder makes the image of a code of 2 x 2 pixels",
+    ),
     ("lr", ["denoise", "in.png", "-o", "o.png", "--lr", "nan"], "lr must be a finite number"),
     ("average", ["denoise", "in.png", "-o", "o.png", "--average", "1"], "--average 1"),
     ("range", ["denoise", "in.png", "-o", "o.png", "--data-range", "9,3"], "black below white"),

@@ -336,6 +336,22 @@ def test_a_whole_network(device, upsampling):
     near(found, 5e-4, least=1e-3)  # the gradients of a scale before another normalisation are all but 0
 
 
+@pytest.mark.parametrize(
+    ("name", "channels"), [("unet", [16, 24, 32]), ("resnet", [16, 16, 24]), ("deep-decoder", [16, 24, 16])]
+)
+def test_the_other_networks(device, name, channels):
+    torch.manual_seed(0)
+    network = networks.create(name, 8, 3, channels=channels).to(device, memory_format=torch.channels_last)
+    found = compared(lambda own, z: own[0](z), [network], [picture(1, 8, 24, 20, device=device)])
+    # gradients of biases before a normalisation, and of scales before another, are all but 0
+    near(found, 5e-4, least=1e-3)
+    (exact, _), (_, rough) = (
+        found,
+        compared(lambda own, z: own[0](z), [network], [picture(1, 8, 24, 20, device=device)], dtype=torch.bfloat16),
+    )
+    assert (exact["y"].cpu() - rough["y"].double().cpu()).abs().max() < 0.1
+
+
 def test_bfloat16_rounds_no_more_than_pytorchs_layers(device):
     modules = [module.to(device) for module in layers_of("both", 16)]
     x = picture(1, 16, 20, 24, device=device).bfloat16().float()

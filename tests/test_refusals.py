@@ -209,7 +209,7 @@ OPTIONS = {
     "preset": (denoise(preset="papr"), ValueError, ["unknown preset for denoise: 'papr'", "did you mean 'paper'"]),
     "preset of another task": (denoise(preset="paper-hole"), ValueError,
         ["'paper-hole' is one for inpaint; for denoise: ", "paper-sigma50"]),
-    "network": (denoise(network="unet"), ValueError, ["unknown network 'unet'", "encoder-decoder"]),
+    "network": (denoise(network="vnet"), ValueError, ["unknown network 'vnet'", "encoder-decoder"]),
     "network's option": (denoise(network={"downs": [8]}), ValueError,
         ["unknown option of network", "did you mean 'down'"]),
     "network's lists": (denoise(network={**NET, "up": [8]}), ValueError, ["up has 1", "one entry a scale"]),

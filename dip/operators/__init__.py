@@ -8,6 +8,7 @@ from dip.operators.downsample import Downsample
 from dip.operators.fourier import Fourier
 from dip.operators.jpeg import JPEG
 from dip.operators.radon import Radon
+from dip.operators.warp import Warp, radial_distortion
 
 __all__ = [
     "JPEG",
@@ -18,6 +19,8 @@ __all__ = [
     "Mask",
     "Operator",
     "Radon",
+    "Warp",
     "as_operator",
     "gaussian_psf",
+    "radial_distortion",
 ]

@@ -233,7 +233,7 @@ def add_fit(parser: argparse.ArgumentParser) -> None:
         ("down", "channels of the encoder, one number a scale, as in 64,64,64,64,64 or 64x5"),
         ("up", "channels of the decoder; default: as --down"),
         ("skip", "channels of the skip connections, 0 = none"),
-        ("channels", "channels of another network than the encoder-decoder, such as 64x6 for the deep-decoder"),
+        ("channels", "channels of the other networks, as in --network unet --channels 32x5"),
     ):
         group.add_argument(f"--{name}", type=channels, metavar="LIST", help=about)
     group.add_argument(

@@ -293,7 +293,7 @@ def dry_run(
     sizes = [t.untyped_storage().nbytes() for key, t in saved.items() if key not in weights]
     fitted = sum(p.numel() * p.element_size() for p in network.parameters()) + 4 * z.numel() * optimize_code
     largest = max(sizes, default=0)
-    total = sum(sizes) + 3 * largest + (3 + 2 * moments) * fitted + 3 * 4 * z.numel()
+    total = sum(sizes) + getattr(network, "alive", 3) * largest + (3 + 2 * moments) * fitted + 3 * 4 * z.numel()
     # Beyond what is alive: the kernels' own code and scratch, and room lost between blocks (benchmarks/memory.py), of
     # which PyTorch's own allocator for CUDA has less (benchmarks/gpu.py).
     on_cuda = device is not None and device.type == "cuda"
@@ -308,6 +308,7 @@ def check_memory(
     *,
     padded: tuple[int, int] | None = None,
     tile: int | None = None,
+    narrower: str | None = None,
 ) -> None:
     """Refuse a fit that would not find room.
 
@@ -323,6 +324,8 @@ def check_memory(
         Height and width that the network works on.
     tile : int, optional
         Side of crops in which the fit could be done.
+    narrower : str, optional
+        How to ask for a network of fewer channels.
 
     Raises
     ------
@@ -340,8 +343,8 @@ def check_memory(
         fewer = "take fewer scales (shorter channel lists)"
     raise MemoryError(
         f"fitting {size[0]} x {size[1]} pixels (height x width){inside} on {device} would take about {_gib(needed)} "
-        f"{room}; {fewer}, take fewer channels "
-        '(network={"down": [64] * 5, "up": [64] * 5}), precision="bfloat16", or a machine with more memory'
+        f"{room}; {fewer}, take fewer channels{f' ({narrower})' if narrower else ''}, "
+        'precision="bfloat16", or a machine with more memory'
     )
 
 

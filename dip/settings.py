@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from dip import checkpoint as checkpoints
-from dip import codes, crops, devices, estimate, flips, losses, networks, optimizers, presets, replay
+from dip import codes, crops, devices, flips, losses, networks, optimizers, presets, replay, sizes
 from dip.averaging import ExponentialAverage
 from dip.callbacks import Callback
 from dip.errors import callables, non_negative_int, positive_float, shown, unknown, yes_or_no
@@ -42,6 +43,7 @@ class Options(TypedDict, total=False):
         "unet", "channels": [32] * 5}``; a module that maps a code of `code.channels` to the image's channels is used as
         it is, with the weights it has, and is fitted in place. If not every size suits it, give it a method
         ``padded_size(height, width)``, which returns the next size up that does: the fit is cut back to the image's.
+        If its code is smaller than the image, give it an attribute ``magnification``, how many times.
     code : str or Code
         The code z (`dip.codes`).
     jitter : float
@@ -288,9 +290,10 @@ def resolve(task: Problem, options: Options) -> Settings:
                 'its weights to the dtype of its code; take precision="float32"'
             )
         dtype = torch.float32
-    padded = getattr(network, "padded_size", lambda h, w: (h, w))(height, width)
-    frame = codes.Frame.around((height, width), padded)
-    of_code = _code_frame(network, frame, code, mirrored, given.get("tile"))
+    frame, times = sizes.framed(network, height, width), sizes.magnification(network)
+    of_code = frame.reduced(times)
+    if times > 1:
+        _check_small_code(network, code, mirrored, given, preset)
     optimize_code = yes_or_no(given.get("optimize_code", False), "optimize_code")
     if not optimize_code and not any(p.requires_grad for p in network.parameters()):
         raise ValueError("the network has no weights that could be fitted: every one has requires_grad=False")
@@ -298,18 +301,20 @@ def resolve(task: Problem, options: Options) -> Settings:
     engine = replay.check(given.get("engine", "auto"), device, optimizer, tile)
     if tile is not None and "lr" not in given:
         lr *= crops.SLOWER
-    # The code alone tells that a size is out of the question, some of which PyTorch cannot even count.
+    # Code and image alone tell that a size is out of the question, some of which PyTorch cannot even count.
     values = max(code.channels * of_code.height * of_code.width, channels * frame.height * frame.width)
-    devices.check_memory(3 * 4 * values, device, task.shape[1:], padded=padded)
-    seen = estimate.seen(of_code, tile)
-    found = estimate.dry_run(network, code.channels, seen, device, dtype, optimizer, optimize_code=optimize_code)
+    narrower = getattr(network, "narrower", None)
+    advised = partial(devices.check_memory, padded=(frame.height, frame.width), narrower=narrower)
+    advised(3 * 4 * values, device, task.shape[1:])
+    seen = sizes.seen(of_code, tile)
+    found = sizes.dry_run(network, code.channels, seen, device, dtype, optimizer, optimize_code=optimize_code)
     needed = None
     if found is not None:  # else it is a module that needs real data: its first iteration will tell
-        needed = estimate.needed(found, network, code.channels, channels, frame, tile)
-        _check_shape(found.shape, (1, channels, *estimate.seen(frame, tile)), (1, code.channels, *seen))
-        in_crops = tile is None and task.support is not None and crops.joins(network)
+        needed = sizes.needed(found, network, code.channels, channels, frame, tile)
+        _check_shape(found.shape, (1, channels, *sizes.seen(frame, tile)), (1, code.channels, *seen))
+        in_crops = tile is None and task.support is not None and crops.joins(network) and times == 1
         way_out = crops.needed(crops.USUAL, frame) if in_crops else None
-        devices.check_memory(needed, device, task.shape[1:], padded=padded, tile=way_out)
+        advised(needed, device, task.shape[1:], tile=way_out)
     return Settings(
         preset=preset,
         network=network,
@@ -347,7 +352,7 @@ def memory(
 ) -> int | None:
     """Return the bytes that a fit of an image of `shape` (C, H, W) with a preset takes at its peak.
 
-    It is the estimate by which a fit is refused that would not find room (`dip.devices.dry_run`); None for crops
+    It is the sizes by which a fit is refused that would not find room (`dip.devices.dry_run`); None for crops
     (`tile`) where the preset's network is not fitted in them.
     """
     # a picture as the code has the image's channels
@@ -355,37 +360,31 @@ def memory(
     network = _network(None, preset, inputs, shape[0], seed=0)
     if tile is not None and not crops.joins(network):
         return None
-    size = (shape[1], shape[2])
-    frame = codes.Frame.around(size, network.padded_size(*size))  # type: ignore[operator]
+    frame = sizes.framed(network, *shape[1:])
     tile = crops.needed(tile, frame)
-    seen = estimate.seen(frame.reduced(_magnification(network)), tile)
-    found = estimate.dry_run(network, inputs, seen, device, devices.precision("auto", device), preset.optimizer)
+    seen = sizes.seen(frame.reduced(sizes.magnification(network)), tile)
+    found = sizes.dry_run(network, inputs, seen, device, devices.precision("auto", device), preset.optimizer)
     assert found is not None, "a preset's network runs on the meta device"
-    return estimate.needed(found, network, inputs, shape[0], frame, tile)
+    return sizes.needed(found, network, inputs, shape[0], frame, tile)
 
 
-def _magnification(network: nn.Module) -> int:
-    """Return how many times as high and wide as its code the image is that a network makes."""
-    return int(getattr(network, "magnification", 1))
-
-
-def _code_frame(network: nn.Module, frame: codes.Frame, code: codes.Code, flips: int | str, tile: Any) -> codes.Frame:
-    """Return the code's frame, if the options suit it."""
-    times = _magnification(network)
-    if times == 1:
-        return frame
-    found = frame.reduced(times)
+def _check_small_code(
+    network: nn.Module, code: codes.Code, flips: int | str, given: dict[str, Any], preset: presets.Preset
+) -> None:
+    """Refuse what needs a code of the image's size, for a network that makes the image of a smaller one."""
+    tile, ours = given.get("tile"), "code" not in given
+    whose = f"preset {preset.name!r} has a code that" if ours else f"code={code!r}"
+    other = 'take preset="paper"' if ours else "give code=dip.codes.Uniform(128)"
     for wrong, why, advice in (
-        (isinstance(code, codes.OF_PICTURES), f"code={code!r} has the image's size", "take dip.codes.Uniform(128)"),
+        (isinstance(code, codes.OF_PICTURES), f"{whose} has the image's size", other),
         (bool(flips), f"flips={flips!r} mirrors code and image alike", "leave it out"),
-        (tile is not None, f"tile={tile} takes crops of the code where those of the image are", "leave it out"),
+        (tile is not None, f"tile={tile} takes crops of code and image alike", "leave it out"),
     ):
         if wrong:
             raise ValueError(
-                f"{why}, and a {type(network).__name__} makes the image of a code of {found.height} x {found.width} "
-                f'pixels; {advice}, or another network, such as "encoder-decoder"'
+                f"{why}, and a {type(network).__name__} makes the image of a smaller code; {advice}, or take another "
+                'network, such as "encoder-decoder"'
             )
-    return found
 
 
 def _stop(stop: Any, loss: losses.Loss, task: str) -> Rule | None:
@@ -436,5 +435,6 @@ def _check_shape(made: tuple[int, ...], needed: tuple[int, ...], code: tuple[int
         raise ValueError(
             f"the network makes {made} of a code of shape {code}; the task needs {needed}: "
             "give it as many output channels as the image has, and the size of its code (one that halves its size "
-            "needs a method padded_size(height, width), which returns the next size up that suits it)"
+            "needs a method padded_size(height, width), which returns the next size up that suits it; one that makes "
+            "the image of a smaller code, an attribute magnification, how many times as high and wide it is)"
         )

@@ -339,7 +339,7 @@ MISTAKES = [
     (
         "code of a picture",
         ["denoise", "in.png", "-o", "o.png", "--preset", "fast", "--network", "deep-decoder"],
-        "DeepDecoder makes the image of a code of 2 x 2 pixels",
+        "a DeepDecoder makes the image of a smaller code; take --preset paper, or",
     ),
     ("lr", ["denoise", "in.png", "-o", "o.png", "--lr", "nan"], "lr must be a finite number"),
     ("average", ["denoise", "in.png", "-o", "o.png", "--average", "1"], "--average 1"),
@@ -552,6 +552,7 @@ def test_quiet_is_quiet(capsys):
         ("checkpoint_every means nothing", "checkpoint_every means nothing"),
         ("(data_range=255, or divide)", "(--data-range 255, or divide)"),
         ('network={"down": [64] * 5, "up": [64] * 5}', "--down 64x5"),
+        ('(network={"name": "unet", "channels": [16] * 5}),', "(--network unet --channels 16x5),"),
         ("out/seed=3/a.png exists", "out/seed=3/a.png exists"),
         ('code: "Uniform(channels=8, seed=2)" (seed=1)', 'code: "Uniform(channels=8, seed=2)" (--seed 1)'),
         (OSError(28, "No space left", "a.png"), "a.png: No space left"),

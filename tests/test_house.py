@@ -80,7 +80,7 @@ FLOORS = [
     {"stopping", "averaging", "history", "guard", "optimizers", "problem", "callbacks", "checkpoint"},
     {
         "settings",
-        "estimate",
+        "sizes",
         "solver",
         "ahead",
         "replay",

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dip.errors import positive_int, unknown, yes_or_no
+from dip.errors import positive_int, shown, unknown, yes_or_no
 from dip.networks.layers import Conv2d, upsample
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -47,10 +47,16 @@ class Network(nn.Module):
         How many times as high and wide as its code the image is.
     multiple : int
         What the height and width of an image are multiples of.
+    alive : int
+        How many tensors as large as the largest are alive at a time on the way back, for the estimate of the memory.
+    narrower : str
+        How to ask for fewer channels, for that one's message.
     """
 
     follows_dtype = True
     magnification = 1
+    alive = 3
+    narrower: str
 
     def __init__(self, in_channels: int, out_channels: int, scales: int, *, sigmoid: bool, norm_scale: str) -> None:
         super().__init__()
@@ -101,9 +107,10 @@ class Network(nn.Module):
         padded = self.padded_size(*size)
         if size != padded:
             needed = tuple(side // self.magnification for side in padded)
+            fewer = " or take fewer scales" if self.scales else ""
             raise ValueError(
                 f"a network of {self.scales} scales cannot make {size[0]} x {size[1]} pixels; "
-                f"pad the code to {needed} (see padded_size) or take fewer scales"
+                f"pad the code to {needed} (see padded_size){fewer}"
             )
 
 
@@ -136,17 +143,21 @@ def one_of(value: Any, name: str, allowed: Collection[str]) -> str:
     return value
 
 
-def listed(values: Sequence[int], name: str, each: str) -> Sequence[int]:
-    """Refuse what is no list of numbers of channels; `each` is what there is one entry for.
+def listed(values: Sequence[int], name: str, each: str) -> list[int]:
+    """Return a list of numbers of channels as a list; `each` is what there is one entry for.
 
     Raises
     ------
     ValueError
-        It is one number, or none.
+        It is no list, but one number, say.
     """
-    if isinstance(values, (str, bytes, int)) or not hasattr(values, "__len__"):
-        raise ValueError(f"{name}={values!r}: a list of channels is needed, one entry a {each}, such as [128] * 5")
-    return values
+    try:
+        ordered = [] if isinstance(values, str | bytes | dict | set) else list(values)
+    except TypeError:
+        ordered = []
+    if not ordered and not isinstance(values, list | tuple):
+        raise ValueError(f"{name}={shown(values)}: a list of channels is needed, one entry a {each}, such as [128] * 5")
+    return ordered
 
 
 def channels(values: Sequence[int], each: str) -> list[int]:
@@ -157,9 +168,10 @@ def channels(values: Sequence[int], each: str) -> list[int]:
     ValueError, TypeError
         It is no list, is empty, or an entry is not a whole number from 1 up.
     """
-    if not len(listed(values, "channels", each)):
+    found = listed(values, "channels", each)
+    if not found:
         raise ValueError(f"channels={values!r}: at least one {each} is needed")
-    return [positive_int(value, f"channels[{i}]") for i, value in enumerate(values)]
+    return [positive_int(value, f"channels[{i}]") for i, value in enumerate(found)]
 
 
 def convolved(

@@ -65,6 +65,9 @@ class DeepDecoder(Network):
     torch.Size([1, 3, 512, 512])
     """
 
+    alive = 4
+    narrower = 'network={"name": "deep-decoder", "channels": [64] * 6}'
+
     def __init__(
         self,
         in_channels: int,

@@ -45,9 +45,9 @@ class EncoderDecoder(Network):
         Channels of the code.
     out_channels : int, default 3
         Channels of the image.
-    down, up : sequence of int
+    down, up : sequence of int, default (128,) * 5
         Channels of the encoder and of the decoder, outermost scale first, at least 1 each.
-    skip : sequence of int
+    skip : sequence of int, default (4,) * 5
         Channels of the skip connections; 0 = none at that scale.
     kernel_down, kernel_up, kernel_skip : int or sequence of int, default 3, 3, 1
         Sizes of the convolution kernels, odd.
@@ -89,19 +89,21 @@ class EncoderDecoder(Network):
 
     Examples
     --------
-    >>> net = EncoderDecoder(32, 3, down=[128] * 5, up=[128] * 5, skip=[4] * 5)
+    >>> net = EncoderDecoder(32, 3)
     >>> sum(p.numel() for p in net.parameters())
     2217831
     """
+
+    narrower = 'network={"down": [64] * 5, "up": [64] * 5}'
 
     def __init__(
         self,
         in_channels: int,
         out_channels: int = 3,
         *,
-        down: Sequence[int],
-        up: Sequence[int],
-        skip: Sequence[int],
+        down: Sequence[int] = (128,) * 5,
+        up: Sequence[int] = (128,) * 5,
+        skip: Sequence[int] = (4,) * 5,
         kernel_down: int | Sequence[int] = 3,
         kernel_up: int | Sequence[int] = 3,
         kernel_skip: int | Sequence[int] = 1,
@@ -212,16 +214,15 @@ def _halve(downsampling: str) -> nn.Module:
 
 def _channels(**lists: Sequence[int]) -> list[list[int]]:
     """Check the three channel lists; each error names the list."""
-    for name, values in lists.items():
-        listed(values, name, "scale")
-    lengths = {name: len(values) for name, values in lists.items()}
+    found = {name: listed(values, name, "scale") for name, values in lists.items()}
+    lengths = {name: len(values) for name, values in found.items()}
     if len(set(lengths.values())) != 1 or 0 in lengths.values():
         given = ", ".join(f"{name} has {n}" for name, n in lengths.items())
         raise ValueError(
             f"{given} entries; down, up and skip need one entry a scale each, and at least one scale: give all three"
         )
     checked = []
-    for name, values in lists.items():
+    for name, values in found.items():
         row = []
         for i, value in enumerate(values):
             check = non_negative_int if name == "skip" else positive_int

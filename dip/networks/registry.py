@@ -40,7 +40,9 @@ def register(name: str, network: Callable[..., torch.nn.Module]) -> None:
         from `generator` (a `torch.Generator` on the CPU, or None for PyTorch's own). If not every H and W
         suit it, it has a method ``padded_size(height, width)`` that returns the next size up that does. If it casts
         its weights to the dtype of its code, it has an attribute ``follows_dtype = True``. If it makes the image of a
-        smaller code, it has an attribute ``magnification``, how many times as high and wide the image is.
+        smaller code, it has an attribute ``magnification``, how many times as high and wide the image is. To be fitted
+        in crops (``tile=``) it has ``reach``, as how many pixels away a pixel of the code may still change one of the
+        image, and ``multiple``, what its sizes are multiples of.
 
     Raises
     ------
@@ -87,7 +89,7 @@ def create(
     network = _NETWORKS[name]
     parameters = inspect.signature(network).parameters
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        allowed = set(parameters) - {"in_channels", "out_channels", "generator"}
+        allowed = [option for option in parameters if option not in ("in_channels", "out_channels", "generator")]
         for option in options:
             if option not in allowed:
                 raise unknown(f"option of network {name!r}:", option, allowed)

@@ -59,6 +59,8 @@ class ResNet(Network):
     torch.Size([1, 3, 61, 97])
     """
 
+    narrower = 'network={"name": "resnet", "channels": [16] * 8}'
+
     def __init__(
         self,
         in_channels: int,

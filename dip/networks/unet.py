@@ -19,8 +19,9 @@ class UNet(Network):
 
     At level i, counted from the image inwards, there are two 3 x 3 convolutions with `channels[i]` channels, each with
     batch normalisation and activation; from one level to the next the largest of 2 x 2 pixels is kept. On the way back
-    the resolution is doubled, a convolution takes the channels to those of the level, what the level had on the way in
-    is joined, and two convolutions follow. A last 1 x 1 convolution and a sigmoid make the image.
+    the resolution is doubled, a 3 x 3 convolution takes the channels to those of the level, what the level had on the
+    way in is joined, and two more follow. A last 1 x 1 convolution and a sigmoid make the image. (Published are 2 x 2
+    transposed convolutions and no normalisation; the original code of Deep Image Prior has none on the way back.)
 
     Parameters
     ----------
@@ -60,6 +61,8 @@ class UNet(Network):
     >>> net(torch.rand(1, 32, 64, 96)).shape
     torch.Size([1, 3, 64, 96])
     """
+
+    narrower = 'network={"name": "unet", "channels": [16] * 5}'
 
     def __init__(
         self,

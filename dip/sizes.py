@@ -1,4 +1,4 @@
-"""How much memory a fit will take, told before it begins."""
+"""The sizes of a fit, told before it begins: what the network makes, what it sees, and the memory that takes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,30 @@ import torch
 from torch import nn
 
 from dip import codes, crops, devices, optimizers
+from dip.errors import positive_int
 from dip.networks.layers import foretelling
+
+
+def magnification(network: nn.Module) -> int:
+    """Return how many times as high and wide as its code the image is that a network makes.
+
+    Raises
+    ------
+    TypeError, ValueError
+        What the network says of it is no whole number from 1 up.
+    """
+    return positive_int(getattr(network, "magnification", 1), "the network's magnification")
+
+
+def framed(network: nn.Module, height: int, width: int) -> codes.Frame:
+    """Return the image's place in what the network makes.
+
+    That is as large as the network's `padded_size` says, where it has one, and otherwise what its code comes to.
+    """
+    times = magnification(network)
+    of_its_own: Any = getattr(network, "padded_size", None)
+    padded = of_its_own(height, width) if of_its_own else (-(-height // times) * times, -(-width // times) * times)
+    return codes.Frame.around((height, width), padded)
 
 
 def needed(

@@ -56,7 +56,7 @@ def test_the_code_of_the_published_deep_decoder_is_of_16_x_16_pixels():
 
 
 def test_parameters_of_a_u_net():
-    """3 x 3 and 1 x 1 kernels, two numbers a normalised channel, a bias each; (published are 2 x 2 ones on the way up)."""
+    """3 x 3 kernels (1 x 1 at the end) with a bias each, and two numbers a normalised channel."""
     levels, inputs, outputs = (64, 128, 256, 512, 1024), 1, 2
     twice = [(inputs, 64), *itertools.pairwise(levels)]
     weights = sum(9 * a * b + 9 * b * b + 2 * 3 * b for a, b in twice)
@@ -335,7 +335,7 @@ def test_a_decoder_of_one_s_own_has_a_small_code():
         ),
         (
             {"code": dip.codes.Image(picture((16, 16)))},
-            "^code=Image.* has the image's size.*give code=dip.codes.Uniform",
+            "^code=Image.* the image's size.*give code=dip.codes.Uniform",
         ),
         ({"flips": 5}, "flips=5 mirrors code and image alike.*leave it out"),
         ({"tile": 64}, "tile=64 takes crops of code and image alike.*leave it out, or take another network"),

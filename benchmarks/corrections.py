@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from records import RESULTS, Report
+from records import RESULTS, Report, parse
 from time_to_quality import add_pictures, as_tensor, cropped
 from torch import Tensor
 
@@ -45,9 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--factor", type=int, default=4)
     parser.add_argument("--iters", type=int, help="by default the preset's")
     parser.add_argument("--out", type=Path, default=RESULTS / "corrections.json")
-    options = parser.parse_args(arguments)
-    if options.data is None:
-        parser.error("give --data FOLDER, or set DIP_DATA")
+    options = parse(parser, arguments)
     protocol = {"size": options.size, "factor": options.factor, "iters": options.iters, "seed": options.seed}
     report = Report(options.out, **protocol)
     for name in options.pictures:

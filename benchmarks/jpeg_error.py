@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from records import parse
 from time_to_quality import add_pictures, as_tensor, cropped, now
 
 import dip
@@ -27,9 +28,7 @@ def main(arguments: list[str] | None = None) -> None:
     add_pictures(parser, PICTURES[0])
     parser.set_defaults(pictures=PICTURES)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "jpeg-error.json")
-    options = parser.parse_args(arguments)
-    if options.data is None:
-        parser.error("give --data FOLDER, or set DIP_DATA")
+    options = parse(parser, arguments)
     found: dict[str, dict[str, list[float]]] = {}
     for name in options.pictures:
         clean = cropped(name, options)

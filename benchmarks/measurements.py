@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from records import RESULTS, Report
+from records import RESULTS, Report, parse
 from skimage.transform import iradon, radon
 from time_to_quality import add_pictures, gray
 
@@ -91,9 +91,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--views", type=int, default=60, help="of CT")
     parser.add_argument("--noise", type=float, default=0.005, help="of CT, as a share of the largest value")
     parser.add_argument("--out", type=Path, default=RESULTS / "measurements.json")
-    options = parser.parse_args(arguments)
-    if options.data is None:
-        parser.error("give --data FOLDER, or set DIP_DATA")
+    options = parse(parser, arguments)
     names = ("size", "seed", "iters", "sigma", "views", "noise")
     report = Report(options.out, **{name: getattr(options, name) for name in names})
     for name in options.pictures:

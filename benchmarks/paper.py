@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from records import parse
 from skimage.transform import resize
 
 import dip
@@ -173,9 +174,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--norm-scale", default="uniform", help="of the network: uniform, as in the paper; or one")
-    options = parser.parse_args(arguments)
-    if options.data is None:
-        parser.error("give --data FOLDER, or set DIP_DATA")
+    options = parse(parser, arguments)
     for folder in (options.out, options.pictures):
         folder.mkdir(parents=True, exist_ok=True)
     chosen = list(EXPERIMENTS) if "all" in options.experiment else options.experiment

@@ -36,9 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--data", type=Path, default=os.environ.get("DIP_DATA"), help="folder with the data sets")
     parser.add_argument("--out", type=Path, default=records.RESULTS / "robustness.json")
-    options = parser.parse_args(arguments)
-    if options.data is None:
-        parser.error("give --data FOLDER, or set DIP_DATA")
+    options = records.parse(parser, arguments)
     cases: dict[str, tuple[Callable[[Path, Path], Path], Callable[[Path], tuple[np.ndarray, ...]]]] = {
         "weights": (weights, values),
         "MNIST, gzipped": (partial(mnist, packed=True), digits),

@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 import skimage.filters
 import torch
+from records import parse
 from time_to_quality import add_pictures, as_tensor, cropped, gray, now, pair
 from torch import Tensor
 
@@ -266,9 +267,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--quality", type=int, default=10, help="of the JPEG; default 10")
     parser.add_argument("--iters", type=int, default=600)
     parser.add_argument("--out", type=Path, help="default: search-TASK.json in benchmarks/results")
-    options = parser.parse_args(arguments)
-    if options.data is None:
-        parser.error("give --data FOLDER, or set DIP_DATA")
+    options = parse(parser, arguments)
     problem, variants = SEARCHES[options.task]
     wrong = [name for name in options.variants or [] if name not in variants]
     if wrong:

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 from paper import crop, read
+from records import parse
 from speed import CODE, original
 from torch import Tensor
 
@@ -47,9 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--norm-scale", nargs="+", default=["one", "uniform"])
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "seeds.json")
-    options = parser.parse_args(arguments)
-    if options.data is None:
-        parser.error("give --data FOLDER, or set DIP_DATA")
+    options = parse(parser, arguments)
     clean = crop(read(options.data / "set9" / "f16.png"), options.size)
     noisy = dip.degradations.gaussian(clean, 25, clip=True, seed=0)
     contenders: dict[str, Callable[[int], Iterator[Tensor]]] = {}

@@ -37,6 +37,7 @@ import seeds
 import skimage.color
 import torch
 from paper import crop, read
+from records import parse
 from speed import wait
 from torch import Tensor
 
@@ -57,9 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--setting", action="append", help="a preset, or NAME=JSON; may be given again")
     parser.add_argument("--sigma", type=float, default=25)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "time_to_quality.json")
-    options = parser.parse_args(arguments)
-    if options.data is None:
-        parser.error("give --data FOLDER, or set DIP_DATA")
+    options = parse(parser, arguments)
     if options.reference_seconds and not options.reference:
         parser.error("--reference-seconds needs --reference CHECKOUT")
     settings = dict(setting(text) for text in options.setting or ["paper"])

@@ -301,6 +301,8 @@ class SuperResolve(ImageTask):
         self.factor = positive_int(factor, "factor")
         if kernel_sigma is not None and kernel != "gaussian":
             raise ValueError(f"kernel_sigma={kernel_sigma} is for the kernel gaussian, not for {kernel}; leave it out")
+        if kernel_sigma is not None:
+            positive_float(kernel_sigma, "kernel_sigma")
         self._operator = self._downsample = Downsample(self.factor, kernel=kernel, phase=phase, sigma=kernel_sigma)
 
     @property

@@ -263,7 +263,7 @@ def test_fits_of_any_size_by_name(name, task):
 
 @pytest.mark.parametrize("name", SMALL)
 def test_a_resumed_fit_is_the_same(name, tmp_path):
-    options = {"network": {"name": name, "channels": SMALL[name]}, "progress": False}
+    options = {"network": {"name": name, "channels": SMALL[name]}, "device": "cpu", "progress": False}
     task = dip.Denoise(picture((21, 33, 3)))
     straight = dip.fit(task, iters=12, **options)
     dip.fit(task, iters=5, **options).save(tmp_path / "fit.safetensors")
@@ -364,6 +364,7 @@ def test_fits_in_crops(name, monkeypatch):
         network={"name": name, "channels": SMALL[name]},
         tile=64,
         iters=12,
+        device="cpu",
         precision="float32",
         progress=False,
     )

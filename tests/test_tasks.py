@@ -261,6 +261,8 @@ def test_the_width_of_a_gaussian_reaches_the_operator():
     assert dip.super_resolve(small, 2, kernel="gaussian", kernel_sigma=0.8, iters=1, **QUICK).shape == (12, 16)
     with pytest.raises(ValueError, match=r"kernel_sigma=0\.8 is for the kernel gaussian, not for box"):
         dip.SuperResolve(small, 2, kernel="box", kernel_sigma=0.8)
+    with pytest.raises(ValueError, match="kernel_sigma must be a finite number above 0, not -1"):
+        dip.SuperResolve(small, 2, kernel="gaussian", kernel_sigma=-1)
 
 
 def test_downsampler_options_reach_the_operator():

@@ -67,6 +67,11 @@ class Network(nn.Module):
         self.scales, self.multiple = scales, 2**scales
         self._deepest = 2  # pixels a side: statistics need more than one, and so does padding by reflection
 
+    def extra_repr(self) -> str:
+        """Return what the layers do not say of themselves; checkpoints compare it."""
+        said = [f"{name}={getattr(self, name)!r}" for name in ("upsampling", "padding") if hasattr(self, name)]
+        return ", ".join([*said, f"sigmoid={self.sigmoid}"])
+
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw all weights anew."""
         for module in self.modules():

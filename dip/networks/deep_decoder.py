@@ -96,10 +96,6 @@ class DeepDecoder(Network):
         self.layers, self.out = nn.Sequential(*layers), _sums(inputs, self.out_channels)
         self.reset_parameters(generator)
 
-    def extra_repr(self) -> str:
-        """Return what the layers do not say of themselves; checkpoints compare it."""
-        return f"sigmoid={self.sigmoid}"
-
     def forward(self, z: Tensor) -> Tensor:
         """Map a code (N, in_channels, H, W) to images (N, out_channels, 2^scales H, 2^scales W).
 

@@ -161,10 +161,6 @@ class EncoderDecoder(Network):
         self.reach = _reach(kernels_down, kernels_up, kernels_skip, downsampling)
         self.reset_parameters(generator)
 
-    def extra_repr(self) -> str:
-        """Return what the layers do not say of themselves; checkpoints compare it."""
-        return f"upsampling={self.upsampling}, padding={self.padding!r}, sigmoid={self.sigmoid}"
-
     def forward(self, z: Tensor) -> Tensor:
         """Map a code (N, in_channels, H, W) to images (N, out_channels, H, W).
 

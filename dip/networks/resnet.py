@@ -98,10 +98,6 @@ class ResNet(Network):
         self.reach = 2 * len(of_blocks) + 3
         self.reset_parameters(generator)
 
-    def extra_repr(self) -> str:
-        """Return what the layers do not say of themselves; checkpoints compare it."""
-        return f"padding={self.padding!r}, sigmoid={self.sigmoid}"
-
     def forward(self, z: Tensor) -> Tensor:
         """Map a code (N, in_channels, H, W) to images (N, out_channels, H, W).
 

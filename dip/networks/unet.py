@@ -100,10 +100,6 @@ class UNet(Network):
         self.reach = _reach(self.scales)
         self.reset_parameters(generator)
 
-    def extra_repr(self) -> str:
-        """Return what the layers do not say of themselves; checkpoints compare it."""
-        return f"upsampling={self.upsampling!r}, padding={self.padding!r}, sigmoid={self.sigmoid}"
-
     def forward(self, z: Tensor) -> Tensor:
         """Map a code (N, in_channels, H, W) to images (N, out_channels, H, W).
 

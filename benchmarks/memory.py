@@ -29,6 +29,10 @@ CASES: dict[str, dict[str, Any]] = {
     "fast, bfloat16": {"preset": "fast", "precision": "bfloat16"},
     "64 channels, float32": {"network": {"down": [64] * 5, "up": [64] * 5}, "precision": "float32"},
     "paper in crops of 256, bfloat16": {"preset": "paper", "tile": 256, "precision": "bfloat16"},
+    "deep decoder, float32": {"preset": "deep-decoder", "precision": "float32"},
+    "deep decoder, bfloat16": {"preset": "deep-decoder", "precision": "bfloat16"},
+    "U-Net, bfloat16": {"network": "unet", "precision": "bfloat16"},
+    "ResNet, bfloat16": {"network": "resnet", "precision": "bfloat16"},
 }
 
 

@@ -1,12 +1,13 @@
 """The networks beside each other: PSNR against iterations, on photographs that scikit-image carries.
 
     python benchmarks/networks.py
-    python benchmarks/networks.py --published
+    python benchmarks/networks.py --published CHECKOUT/test_data/astronaut.png
 
 The middle --size pixels of --pictures with noise of --sigma, clipped: the paper's setting (preset "paper") with each
 network in place of its own, and the preset "deep-decoder", also with 64 channels. --published repeats what the authors
-of the deep decoder show: the whole astronaut (512 x 512), sigma 30, clipped, 1900 iterations, 128 channels; their
-notebook ended at a mean squared error of 0.001246 in one version and 0.001325 in another (29.04 and 28.78 dB), of the
+of the deep decoder show, with the picture of their repository (reinhardh/supplement_deep_decoder; it is another
+astronaut than scikit-image's): 512 x 512, sigma 30, clipped, 1900 iterations, 128 channels; their notebook ended at a
+mean squared error of 0.001246 in one version and 0.001325 in another (29.04 and 28.78 dB), of the
 last iterate. OUT has the PSNR of the averaged and of the single output and the loss at every 50th iteration, and the
 seconds of an iteration.
 """
@@ -20,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import skimage.data
-from paper import crop
+from paper import crop, read
 from records import RESULTS, Report
 from search import follow
 from time_to_quality import now
@@ -38,12 +39,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "code": dip.codes.Uniform(64),
     },
 }
-PUBLISHED = {"picture": "astronaut", "size": 512, "sigma": 30.0, "iters": 1900, "psnr": [29.04, 28.78]}
+PUBLISHED = {"size": 512, "sigma": 30.0, "iters": 1900}
 
 
 def measured(name: str, variant: str, options: argparse.Namespace) -> dict[str, Any]:
     """Return the course of a fit, and how many weights it has."""
-    clean = crop(getattr(skimage.data, name)() / np.float32(255), options.size)
+    pixels = getattr(skimage.data, name)() / 255 if options.published is None else read(options.published)
+    clean = crop(pixels.astype(np.float32), options.size)
     noisy = dip.degradations.gaussian(clean, options.sigma, clip=True, seed=0)
     given = VARIANTS[variant]
     network = dip.Fit(dip.Denoise(noisy), device="cpu", **given).network
@@ -67,17 +69,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--iters", type=int, default=1800)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--published", action="store_true", help="the deep decoder's own experiment")
+    parser.add_argument("--published", type=Path, metavar="FILE", help="the deep decoder's own experiment, of this")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args(arguments)
-    name = "deep-decoder" if options.published else "networks"
-    if options.published:
-        options.pictures, options.variants = [PUBLISHED["picture"]], ["deep-decoder"]
-        options.size, options.sigma, options.iters = (PUBLISHED[key] for key in ("size", "sigma", "iters"))
+    name = "networks"
+    if options.published is not None:
+        name, options.pictures, options.variants = "deep-decoder", [options.published.stem], ["deep-decoder"]
+        options.size, options.sigma, options.iters = PUBLISHED.values()
     protocol = {key: getattr(options, key) for key in ("size", "sigma", "iters", "seed")}
     report = Report(options.out or RESULTS / f"{name}.json", **protocol)
-    if options.published:
-        report.set(published=PUBLISHED)
     for picture in options.pictures:
         for variant in options.variants:
             found = report.part(f"{picture}, {variant}", partial(measured, picture, variant, options))

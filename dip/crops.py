@@ -273,8 +273,9 @@ def check(options: dict[str, Any], task: Problem, network: Any, frame: Frame) ->
 
 
 def joins(network: Any) -> bool:
-    """Tell whether a network says what its tiles can be joined by."""
-    return hasattr(network, "reach") and hasattr(network, "multiple")
+    """Tell whether a network says what its tiles can be joined by, and makes them of tiles of its code as large."""
+    told = hasattr(network, "reach") and hasattr(network, "multiple")
+    return told and getattr(network, "magnification", 1) == 1
 
 
 def norms_of(network: nn.Module) -> list[Any]:

@@ -312,7 +312,7 @@ def resolve(task: Problem, options: Options) -> Settings:
     if found is not None:  # else it is a module that needs real data: its first iteration will tell
         needed = sizes.needed(found, network, code.channels, channels, frame, tile)
         _check_shape(found.shape, (1, channels, *sizes.seen(frame, tile)), (1, code.channels, *seen))
-        in_crops = tile is None and task.support is not None and crops.joins(network) and times == 1
+        in_crops = tile is None and task.support is not None and crops.joins(network)
         way_out = crops.needed(crops.USUAL, frame) if in_crops else None
         advised(needed, device, task.shape[1:], tile=way_out)
     return Settings(
@@ -352,7 +352,7 @@ def memory(
 ) -> int | None:
     """Return the bytes that a fit of an image of `shape` (C, H, W) with a preset takes at its peak.
 
-    It is the sizes by which a fit is refused that would not find room (`dip.devices.dry_run`); None for crops
+    It is the estimate by which a fit is refused that would not find room (`dip.devices.dry_run`); None for crops
     (`tile`) where the preset's network is not fitted in them.
     """
     # a picture as the code has the image's channels

@@ -180,9 +180,21 @@ def channels(values: Sequence[int], each: str) -> list[int]:
 
 
 def convolved(
-    inputs: int, outputs: int, *, padding: str, activation: str | None, kernel: int = 3, bias: bool = True
+    inputs: int,
+    outputs: int,
+    *,
+    padding: str,
+    activation: str | None,
+    kernel: int = 3,
+    stride: int = 1,
+    bias: bool = True,
+    halving: nn.Module | None = None,
 ) -> list[nn.Module]:
-    """Return a convolution, its batch normalisation and, if there is one, the activation."""
-    layers: list[nn.Module] = [Conv2d(inputs, outputs, kernel, stride=1, padding=padding, bias=bias)]
+    """Return a convolution, what halves the resolution after it, its batch normalisation and the activation.
+
+    The second and the last only where they are given.
+    """
+    conv = Conv2d(inputs, outputs, kernel, stride=stride, padding=padding, bias=bias)
+    layers: list[nn.Module] = [conv] if halving is None else [conv, halving]
     layers.append(nn.BatchNorm2d(outputs))
     return layers if activation is None else [*layers, ACTIVATIONS[activation]()]

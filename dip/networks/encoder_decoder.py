@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dip.errors import non_negative_int, positive_int, unknown, yes_or_no
 from dip.networks import fused, recorded
-from dip.networks.base import ACTIVATIONS, PADDING, UPSAMPLING, Network, listed, one_of
+from dip.networks.base import ACTIVATIONS, PADDING, UPSAMPLING, Network, convolved, listed, one_of
 from dip.networks.layers import (
     Conv2d,
     applied,
@@ -132,10 +132,17 @@ class EncoderDecoder(Network):
 
         def stage(inputs: int, outputs: int, kernel: int, downsampling: str | None = None) -> list[nn.Module]:
             stride = 2 if downsampling == "stride" else 1
-            layers: list[nn.Module] = [Conv2d(inputs, outputs, kernel, stride=stride, padding=padding, bias=bias)]
-            if downsampling not in (None, "stride"):
-                layers.append(_halve(str(downsampling)))
-            return [*layers, nn.BatchNorm2d(outputs), ACTIVATIONS[activation]()]
+            halving = None if downsampling in (None, "stride") else _halve(str(downsampling))
+            return convolved(
+                inputs,
+                outputs,
+                padding=padding,
+                activation=activation,
+                kernel=kernel,
+                stride=stride,
+                bias=bias,
+                halving=halving,
+            )
 
         self.down, self.skip, self.up = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         channels = self.in_channels

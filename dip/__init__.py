@@ -12,6 +12,7 @@ from dip import (
     losses,
     metrics,
     networks,
+    noise,
     operators,
     presets,
     stopping,
@@ -20,12 +21,13 @@ from dip import (
 from dip._version import __version__
 from dip.checkpoint import CheckpointError
 from dip.decompression import Dejpeg
+from dip.denoising import Denoise
 from dip.guard import DivergenceError
 from dip.reconstruction import Reconstruct
 from dip.restore import deblur, dejpeg, denoise, fit, inpaint, reconstruct, super_resolve
 from dip.several import run_all
 from dip.solver import Fit
-from dip.tasks import Deblur, Denoise, Inpaint, SuperResolve
+from dip.tasks import Deblur, Inpaint, SuperResolve
 
 __all__ = [
     "CheckpointError",
@@ -54,6 +56,7 @@ __all__ = [
     "losses",
     "metrics",
     "networks",
+    "noise",
     "operators",
     "presets",
     "reconstruct",

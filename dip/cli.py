@@ -14,6 +14,7 @@ from dip import (
     commands,
     comparison,
     demo,
+    noise_arguments,
     place_arguments,
     presets,
     train_arguments,
@@ -63,6 +64,7 @@ _DENOISE_EXAMPLES = """\
 examples:
   dip denoise photo.png -o restored.png
   dip denoise photo.png -o restored.png --preset fast                  in a small part of the time
+  dip denoise cells.tif -o restored.tif --preset fast --noise poisson  few photons, or a camera's own noise
   dip denoise noisy/ -o restored/ --reference clean/ --json report.json
   dip denoise noisy/ -o restored/ --scheduler tcp://10.0.0.1:8786      on the workers of a Dask cluster
   dip denoise photo.png -o other.png --backend trained --model cnn5    by a trained model, for comparison
@@ -308,6 +310,7 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
     for one in (denoise, inpaint, enlarge, sharpen, unpack):
         group = arguments.add_files(one)
         if one is denoise:
+            noise_arguments.add(one)
             arguments.add_backend(one)
         if one is inpaint:
             arguments.add_mask(group)

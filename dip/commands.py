@@ -23,6 +23,7 @@ from dip import (
     demo,
     devices,
     files,
+    noise_arguments,
     place_arguments,
     presets,
     settings,
@@ -34,6 +35,7 @@ from dip.checkpoint import check_free
 from dip.codes import Image
 from dip.console import Console, one_line
 from dip.decompression import Dejpeg
+from dip.denoising import Denoise
 from dip.errors import unknown, warn
 from dip.folder import Folder
 from dip.job import Restoration
@@ -43,7 +45,7 @@ from dip.parcels import Parcel
 from dip.problem import Problem
 from dip.settings import Options
 from dip.storage import check_place, same
-from dip.tasks import Deblur, Denoise, Inpaint, SuperResolve
+from dip.tasks import Deblur, Inpaint, SuperResolve
 from dip.trained_job import Application, TrainedOrder
 from dip.work import Work, summary, write_report
 
@@ -206,7 +208,7 @@ def _backend(args: argparse.Namespace) -> tuple[Order, Callable[[Job], Work]]:
     """What is to be done, and what makes the work on one picture."""
     backend, model = getattr(args, "backend", "dip"), getattr(args, "model", None)
     if backend == "trained":
-        for name in arguments.FIT_ONLY:
+        for name in (*arguments.FIT_ONLY, *noise_arguments.NOISE):
             if getattr(args, name) is not None:
                 raise ValueError(
                     f"--{name.replace('_', '-')} means nothing with --backend trained, which fits nothing; leave it out"
@@ -330,6 +332,7 @@ def _jpeg(args: argparse.Namespace, source: Path | None) -> int | JPEG | Path | 
 def _order(args: argparse.Namespace) -> FitOrder:
     """What the options come to."""
     command, data_range = args.command, args.data_range
+    noise = noise_arguments.noise(args) if command == "denoise" else None
 
     def problem(pixels: np.ndarray, mask: np.ndarray | None, source: Path | None) -> Problem:
         if command == "inpaint":
@@ -342,7 +345,7 @@ def _order(args: argparse.Namespace) -> FitOrder:
             return Deblur(pixels, args.blurred_by, **how, data_range=data_range)
         if command == "dejpeg":
             return Dejpeg(pixels, _jpeg(args, source), data_range=data_range)
-        return Denoise(pixels, data_range=data_range)
+        return Denoise(pixels, noise=noise, data_range=data_range)
 
     given = {"name": args.network, **{name: getattr(args, name) for name in ("down", "up", "skip", "channels")}}
     network: dict[str, Any] = {name: value for name, value in given.items() if value is not None}

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dip import losses
 from dip.checkpoint import digest
 from dip.errors import shown, warn
 from dip.operators import JPEG
@@ -72,6 +73,13 @@ class Dejpeg(ImageTask):
         self._found: JPEG | None = None
         self.steps = torch.ones(1, 1, 1, 1)
         self.error = 0.0  # of the JPEG, as far as it can be told; once it is loaded
+
+    def check_options(self, loss: losses.Loss, stop: Any) -> None:
+        """Refuse a loss that is not for coefficients."""
+        if isinstance(loss, losses.Poisson):
+            raise ValueError(
+                f"loss={loss!r} is for counts of photons, and of a JPEG coefficients are compared; leave it out"
+            )
 
     def load(self) -> Observation:
         """Return the coefficients of the file, as `dip.operators.JPEG.stored` has them."""

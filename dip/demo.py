@@ -10,9 +10,9 @@ import numpy as np
 
 from dip import degradations, files, metrics
 from dip.callbacks import duration, shows_progress
+from dip.denoising import Denoise
 from dip.plot import side_by_side
 from dip.solver import Fit
-from dip.tasks import Denoise
 
 __all__ = ["ABOUT", "EXAMPLES", "ITERATIONS", "photograph", "run"]
 

@@ -18,6 +18,7 @@ from typing import Any
 
 __all__ = [
     "callables",
+    "finite_float",
     "non_negative_int",
     "positive_float",
     "positive_int",
@@ -203,6 +204,30 @@ def positive_float(value: Any, name: str, *, zero_ok: bool = False) -> float:
         raise ValueError(f"{advice}, not {shown(value)}; it is too large for a float") from None
     if not math.isfinite(number) or number < 0 or (number == 0 and not zero_ok):
         raise ValueError(f"{advice}, not {number:g}; pass a value such as 0.01")
+    return number
+
+
+def finite_float(value: Any, name: str) -> float:
+    """Check a real number of any sign: finite.
+
+    Raises
+    ------
+    TypeError
+        If `value` is not a number.
+    ValueError
+        If `value` is NaN or infinite.
+
+    Examples
+    --------
+    >>> finite_float(-1, "offset")
+    -1.0
+    """
+    try:
+        number = float(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{name}: {shown(value)} is no number") from None
+    if not math.isfinite(number):
+        raise ValueError(f"{name}: {number} is not finite")
     return number
 
 

@@ -20,15 +20,14 @@ from dip.errors import shown
 
 __all__ = ["Layout", "describe", "dtype_name", "from_tensor", "mask_to_tensor", "to_tensor"]
 
-# Integer types whose whole range is the clean range by default; the others (int16 from CT, int64 by accident)
-# say too little about it.
+# Integer types whose whole range is the clean range by default; int16 from CT or int64 by accident say too little.
 _RANGED_INTEGERS = ("uint8", "uint16")
 _OTHER_INTEGERS = ("int8", "int16", "int32", "int64", "uint32", "uint64")
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 _NUMBERS = (*_RANGED_INTEGERS, *_OTHER_INTEGERS, *_FLOATS)
 
-# An observation may overshoot the clean range, as unclipped noise does; with a value more than FAR spans
-# outside, or more than SHARE of them beyond one span, it is far more likely that another range was meant.
+# Noise may overshoot the clean range; with a value more than FAR spans outside, or more than SHARE of them beyond one
+# span, it is far more likely that another range was meant.
 _FAR, _SHARE = 4.0, 0.01
 _EACH = "of several pictures each is a fit (dip.run_all)"
 
@@ -142,21 +141,21 @@ def describe(
     return Layout(kind, shape, image.dtype, device, axis, alpha, low, high, data_range is not None)
 
 
-def to_tensor(image: _Array, layout: Layout, *, name: str = "image", known: np.ndarray | None = None) -> torch.Tensor:
+def to_tensor(
+    image: _Array, layout: Layout, *, name: str = "image", known: np.ndarray | None = None, spread: float = 1.0
+) -> torch.Tensor:
     """Turn an image into x, the form used inside.
 
     Computes ``x = (image - low) / (high - low)`` in float64 and rounds once. The image is not modified.
 
     Parameters
     ----------
-    image : numpy.ndarray or torch.Tensor
-        The image that `layout` describes.
-    layout : Layout
-        From `describe`.
-    name : str, optional
-        What the messages call the image.
+    image, layout, name
+        The image, what `describe` says of it, and what the messages call it.
     known : numpy.ndarray, optional
         (H, W), bool: values where it is False do not matter, not even NaN, and become `low`.
+    spread : float, default 1
+        How many spans noise may well reach beyond them.
 
     Returns
     -------
@@ -167,7 +166,7 @@ def to_tensor(image: _Array, layout: Layout, *, name: str = "image", known: np.n
     ------
     ValueError
         If the image does not fit `layout`, holds NaN or infinity, or is implausible for its clean range: a
-        value more than 4 spans outside, or more than 1 % of them more than one span.
+        value more than 4 times that far outside, or more than 1 % of them further than that.
 
     Examples
     --------
@@ -183,14 +182,14 @@ def to_tensor(image: _Array, layout: Layout, *, name: str = "image", known: np.n
         planes = np.where(known, planes, np.asarray(layout.low).astype(planes.dtype))
     _refuse_not_finite(planes, name)
     colours, span = planes[: layout.channels], layout.high - layout.low
-    lowest, highest = float(colours.min()), float(colours.max())
-    far = lowest < layout.low - _FAR * span or highest > layout.high + _FAR * span
+    lowest, highest, reach = float(colours.min()), float(colours.max()), spread * span
+    far = lowest < layout.low - _FAR * reach or highest > layout.high + _FAR * reach
     x = np.empty(colours.shape, np.float32)
     if not far:
         for plane, target in zip(colours, x, strict=True):  # one by one: each needs a float64 copy
             target[...] = np.subtract(plane, layout.low, dtype=np.float64) / span
-        if lowest < layout.low - span or highest > layout.high + span:
-            far = int(np.count_nonzero((x < -1) | (x > 2))) > _SHARE * x.size
+        if lowest < layout.low - reach or highest > layout.high + reach:
+            far = int(np.count_nonzero((x < -spread) | (x > 1 + spread))) > _SHARE * x.size
     if far:
         raise _implausible(layout, lowest, highest, name)
     return torch.from_numpy(x[None])
@@ -407,8 +406,8 @@ def _refuse_not_finite(planes: np.ndarray, name: str) -> None:
     if planes.dtype.kind != "f" or np.isfinite([planes.min(), planes.max()]).all():  # NaN passes through both
         return
     bad = planes.size - sum(int(np.count_nonzero(np.isfinite(plane))) for plane in planes)
-    advice = "set them to any number and mark their pixels as missing (False) in the mask of dip.inpaint"
-    raise ValueError(f"{name} has {bad} NaN or infinite values; only finite ones are allowed: {advice}")
+    advice = "only finite ones are allowed: set them to any number and mark their pixels as missing (False) in the mask"
+    raise ValueError(f"{name} has {bad} NaN or infinite values; {advice} of dip.inpaint")
 
 
 def _implausible(layout: Layout, lowest: float, highest: float, name: str) -> ValueError:
@@ -418,8 +417,9 @@ def _implausible(layout: Layout, lowest: float, highest: float, name: str) -> Va
         advice = "pass data_range=(low, high), the darkest and the brightest value of the clean image"
     else:
         advice = f"pass data_range={whites[0]} if that is its white, or divide by {whites[0]}"
+    advice += '; if it is noise, clip it (of few photons, give noise="poisson")'
     clean = f"far outside the clean range [{layout.low:g}, {layout.high:g}]"
-    return ValueError(f"{name} has values from {lowest:g} to {highest:g}, {clean}; {advice}; if it is noise, clip it")
+    return ValueError(f"{name} has values from {lowest:g} to {highest:g}, {clean}; {advice}")
 
 
 def _carrier(layout: Layout) -> np.dtype:

@@ -62,7 +62,8 @@ class Restoration(Work):
         if order.save_every is not None:
             options["callbacks"] = [Every(order.save_every, self._save_numbered)]
         with failing():  # what is wrong with the picture itself, rather than with what was said of it
-            images.to_tensor(pixels, images.describe(pixels, data_range=order.data_range), known=self._mask)
+            layout, spread = images.describe(pixels, data_range=order.data_range), getattr(self._task, "spread", 1.0)
+            images.to_tensor(pixels, layout, known=self._mask, spread=spread)
         try:
             with memory_errors():
                 self.fit = Fit(self._task, **options)
@@ -179,7 +180,7 @@ class Restoration(Work):
             "network": network_options(self.order.options.get("network"), s.preset),
             "parameters": sum(p.numel() for p in self.fit.network.parameters()),
             "code": repr(s.code),
-            "jitter": s.jitter,
+            "jitter": self.fit._jitter.std,
             "flips": self.fit._flips.after,
             "loss": repr(s.loss),
             "optimizer": s.optimizer,

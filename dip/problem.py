@@ -70,3 +70,11 @@ class Correcting(Protocol):
 
     def consistent(self, x: Tensor | None, y: Tensor, times: int = 10) -> Tensor:
         """Return x, corrected so often that A x comes to y, or nearer to it; of None a first picture."""
+
+
+@runtime_checkable
+class Particular(Protocol):
+    """A task that does not go with every loss and stopping rule."""
+
+    def check_options(self, loss: Any, stop: Any) -> None:
+        """Raise ValueError for a loss or a rule (None = none) that does not go with it."""

@@ -18,14 +18,16 @@ from torch import Tensor
 from dip import trained
 from dip.checkpoint import check_free
 from dip.decompression import Dejpeg
+from dip.denoising import Denoise
 from dip.errors import positive_int, unknown, warn
+from dip.noise import Noise
 from dip.operators import JPEG
 from dip.problem import Problem
 from dip.reconstruction import Reconstruct
 from dip.settings import Options, check_names
 from dip.solver import Fit
 from dip.stopping import warn_if_blind, warn_if_past
-from dip.tasks import DataRange, Deblur, Denoise, Inpaint, SuperResolve
+from dip.tasks import DataRange, Deblur, Inpaint, SuperResolve
 
 Array = TypeVar("Array", np.ndarray, Tensor)
 
@@ -99,6 +101,7 @@ def denoise(
     *,
     iters: int | None = None,
     resume: str | os.PathLike[str] | None = None,
+    noise: Noise = None,
     data_range: DataRange = None,
     channel_axis: int | None = None,
     backend: str = "dip",
@@ -109,8 +112,8 @@ def denoise(
 
     Parameters
     ----------
-    image, data_range, channel_axis
-        See `Denoise`.
+    image, noise, data_range, channel_axis
+        See `Denoise`. For few photons, and for a camera's own noise: ``noise="poisson"``.
     backend : {"dip", "trained"}
         "trained" applies a model that was trained on other pictures, for comparison (`dip.trained`); of the options
         below only `device` means something then, and the others are refused.
@@ -134,7 +137,7 @@ def denoise(
     """
     check_names(dict(options), also=_own(denoise))
     if backend == "trained":
-        one = _trained(model, {"iters": iters, "resume": resume, **options})
+        one = _trained(model, {"iters": iters, "resume": resume, "noise": noise, **options})
         return one(image, data_range=data_range, channel_axis=channel_axis)
     if backend != "dip":
         raise unknown("backend", backend, ("dip", "trained"))
@@ -142,7 +145,7 @@ def denoise(
         raise ValueError('model= means nothing without backend="trained"; preset= and network= are for a fit')
 
     def task(one: Any) -> Problem:
-        return Denoise(one, data_range=data_range, channel_axis=channel_axis)
+        return Denoise(one, noise=noise, data_range=data_range, channel_axis=channel_axis)
 
     return _restore(image, task, channel_axis, iters, resume, options)
 

@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from dip import checkpoint as checkpoints
-from dip import codes, crops, devices, flips, losses, networks, optimizers, presets, replay, sizes
+from dip import codes, crops, devices, flips, jitter, losses, networks, optimizers, presets, replay, sizes
 from dip.averaging import ExponentialAverage
 from dip.callbacks import Callback
 from dip.errors import callables, non_negative_int, positive_float, shown, unknown, yes_or_no
-from dip.problem import Correcting, Problem
+from dip.problem import Correcting, Particular, Problem
 from dip.stopping import Discrepancy, Rule
 
 if TYPE_CHECKING:
@@ -46,8 +46,9 @@ class Options(TypedDict, total=False):
         If its code is smaller than the image, give it an attribute ``magnification``, how many times.
     code : str or Code
         The code z (`dip.codes`).
-    jitter : float
-        Standard deviation of the noise added to the code at each iteration.
+    jitter : float or "auto"
+        Standard deviation of the noise added to the code at each iteration; "auto" = as the noise in the picture tells,
+        for `dip.codes.Denoised` (`dip.jitter`).
     flips : int or "auto"
         After how many iterations (of each tile) code and output are mirrored, another way at each, so that the noise is
         not fitted; 0 = never, "auto" = as the noise in the picture tells (`dip.flips`).
@@ -105,7 +106,7 @@ class Options(TypedDict, total=False):
     preset: str | None
     network: dict[str, Any] | str | nn.Module | None
     code: Any
-    jitter: float | None
+    jitter: float | str | None
     flips: int | str | None
     optimize_code: bool
     loss: Any
@@ -140,7 +141,7 @@ class Settings:
     code: codes.Code
     frame: codes.Frame
     code_frame: codes.Frame
-    jitter: float
+    jitter: float | str
     flips: int | str
     optimize_code: bool
     loss: losses.Loss
@@ -247,16 +248,14 @@ def resolve(task: Problem, options: Options) -> Settings:
     dtype = devices.precision(given.get("precision", "auto"), device)
     loss = losses.create(given.get("loss", preset.loss))
     loss = loss.of(task) if isinstance(loss, losses.OF_TASKS) else loss
-    if isinstance(loss, losses.Poisson) and task.task == "dejpeg":
-        raise ValueError(
-            f"loss={loss!r} is for counts of photons, and of a JPEG coefficients are compared; leave it out"
-        )
     penalties = callables(given.get("penalty", ()), "penalty", "a function of x: dip.losses.TotalVariation(1e-3)")
     callbacks = callables(given.get("callbacks", ()), "callbacks", "functions that take the fit, such as [print]")
     optimizer = optimizers.check(given.get("optimizer", preset.optimizer))
     lr = positive_float(given.get("lr", preset.lr if optimizer == preset.optimizer else optimizers.LR[optimizer]), "lr")
     average = ExponentialAverage(given.get("average", preset.average)).decay  # which checks it
     stop = _stop(given.get("stop"), loss, task.task)
+    if isinstance(task, Particular):
+        task.check_options(loss, stop)
     checkpoint, every = checkpoints.place(given.get("checkpoint"), given.get("checkpoint_every"))
     code = given.get("code", preset.code)
     if code is None:
@@ -276,10 +275,7 @@ def resolve(task: Problem, options: Options) -> Settings:
         )
     if isinstance(code, codes.Autoencoding) and not isinstance(task, Correcting):
         raise ValueError(f"code={code!r} is for tasks that can correct a picture, all but {task.task}")
-    usual = preset.jitter
-    if isinstance(preset.code, codes.Autoencoding) and not isinstance(code, codes.Autoencoding):
-        usual = min(usual, 0.03)  # which is for a picture as the code, and would drown another
-    jitter = positive_float(given.get("jitter", usual), "jitter", zero_ok=True)
+    shaken = jitter.check(given.get("jitter"), preset.jitter, preset.code, code)
     mirrored = flips.check(given.get("flips"), preset.flips, task.task, code)
     network = _network(given.get("network"), preset, code.channels, channels, weights_seed)
     if not getattr(network, "follows_dtype", False):
@@ -321,7 +317,7 @@ def resolve(task: Problem, options: Options) -> Settings:
         code=code,
         frame=frame,
         code_frame=of_code,
-        jitter=jitter,
+        jitter=shaken,
         flips=mirrored,
         optimize_code=optimize_code,
         loss=loss,

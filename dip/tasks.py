@@ -29,6 +29,7 @@ class ImageTask:
     default_preset = "paper"
     support: int | None = 0
     factor = 1
+    spread = 1.0  # how many times the clean range noise may well reach beyond it
 
     def __init__(self, image: Any, *, data_range: DataRange = None, channel_axis: int | None = None) -> None:
         self.layout = images.describe(image, channel_axis=channel_axis, data_range=data_range)
@@ -53,8 +54,8 @@ class ImageTask:
     def _observed(self, known: np.ndarray | None = None) -> Tensor:
         """Return the image as y, having made a copy of it that is our own."""
         self._image = _copied(self._image)
-        y = images.to_tensor(self._image, self.layout, known=known)
-        _warn_of_range(y, self.layout)
+        y = images.to_tensor(self._image, self.layout, known=known, spread=self.spread)
+        _warn_of_range(y, self.layout, self.spread)
         return y
 
     def place(self, observation: Observation) -> None:
@@ -100,7 +101,7 @@ class ImageTask:
         return {"shape": list(self.shape), "data_range": [self.layout.low, self.layout.high]}
 
 
-def _warn_of_range(y: Tensor, layout: images.Layout) -> None:
+def _warn_of_range(y: Tensor, layout: images.Layout, spread: float) -> None:
     """Warn where the values suggest another clean range than the one that is taken."""
     highest = float(y.max())
     if images.dtype_name(layout.dtype) == "uint16":
@@ -119,7 +120,7 @@ def _warn_of_range(y: Tensor, layout: images.Layout) -> None:
             "data_range=: as it is, it is taken for a very dark picture"
         )
     outside = float(((y < -0.25) | (y > 1.25)).float().mean())
-    if outside > 0.1:
+    if outside > 0.1 and spread == 1:
         low, high = (layout.low + (layout.high - layout.low) * float(value) for value in (y.min(), y.max()))
         warn(
             f"{outside:.0%} of the image's values are far outside its clean range [{layout.low:g}, {layout.high:g}], "
@@ -152,29 +153,6 @@ def check_size(layout: images.Layout, shape: tuple[int, int, int]) -> None:
             f"will have {shape[0]} of {shape[1]} x {shape[2]}; give the clean image "
             "of the same size, with as many channels"
         )
-
-
-class Denoise(ImageTask):
-    """Denoising: A = identity, y = x + noise.
-
-    Parameters
-    ----------
-    image : ndarray or Tensor
-        The noisy image. Arrays: (H, W), (H, W, 3), or (H, W, 4) = RGBA (its alpha is kept); tensors: (H, W),
-        (C, H, W) or (1, C, H, W). uint8, uint16, floats; other integers with a `data_range`.
-    data_range : float or (float, float), optional
-        Range of the *clean* image: white, or (black, white). By default the integer type's range, and [0, 1] for
-        floats. Noise may overshoot it.
-    channel_axis : int, optional
-        Position of the channels in any other layout, with any number of them.
-
-    Raises
-    ------
-    TypeError, ValueError
-        The image's type, dtype, shape or values are not of that kind.
-    """
-
-    task = "denoise"
 
 
 class Inpaint(ImageTask):

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dip import files, images
+from dip.denoising import Denoise
 from dip.order import Job, Order, failing
-from dip.tasks import Denoise
 from dip.trained import Denoiser, tiles
 from dip.work import Work, interrupts_held_back
 

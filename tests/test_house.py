@@ -50,6 +50,7 @@ PUBLIC_NAMES = [
     "losses",
     "metrics",
     "networks",
+    "noise",
     "operators",
     "presets",
     "reconstruct",
@@ -92,12 +93,13 @@ FLOORS = [
         "crops",
         "trained",
     },
-    {"tasks", "reconstruction", "decompression"},
+    {"tasks", "denoising", "reconstruction", "decompression"},
     {"restore", "several"},
     {"plot", "batch", "benchmark"},
     {"demo", "arguments", "cli", "commands", "comparison", "console", "folder", "job", "order", "work"}
     | {
         "benchmark_arguments",
+        "noise_arguments",
         "place_arguments",
         "parcels",
         "train_arguments",

@@ -16,7 +16,7 @@ from small import NET, picture
 
 import dip
 from dip import noise
-from dip.noise import noise_level
+from dip.noise import level, noise_level
 
 
 def as_tensor(pixels):
@@ -109,7 +109,7 @@ def test_the_limit_is_the_roughness_that_patches_of_noise_have():
     """0.999 of all patches of noise are within it."""
     for channels in (1, 3):
         patches = torch.randn(channels, 25, 200_000, generator=torch.Generator().manual_seed(0))
-        within = (noise._roughness(patches).sum(0) <= noise._limit(channels)).double().mean()
+        within = (level.roughness(patches).sum(0) <= level._limit(channels)).double().mean()
         assert 0.998 < within < 0.9999
 
 
@@ -119,12 +119,12 @@ def test_the_smallest_eigenvalues_are_as_many_as_have_their_median_as_mean():
     turn = torch.from_numpy(stats.ortho_group.rvs(5, random_state=0))
     root = turn @ torch.diag(values.sqrt())
     patches = torch.cat([root, -root], dim=1) * math.sqrt(5)  # whose covariance is that
-    assert float(noise._least_variance(patches)) == pytest.approx(2)
+    assert float(level._least_variance(patches)) == pytest.approx(2)
 
 
 def test_large_pictures_are_looked_at_in_some_places():
     large = 0.5 + 0.1 * torch.randn(1, 1, 900, 1100, generator=torch.Generator().manual_seed(0))
-    assert noise._patches(large).shape[2] <= 2**15
+    assert level.patches_of(large).shape[2] <= 2**15
     assert noise_level(large) == pytest.approx(0.1, rel=0.03)
 
 

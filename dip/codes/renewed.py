@@ -69,7 +69,8 @@ class Denoised(_Renewed):
         Channels of the noisy picture; a fit fills them in.
     level : float, optional
         The standard deviation of the noise, where white is 1, if it is known. By default it is what is found in the
-        picture (`dip.noise.noise_level`), which supposes that it is independent from pixel to pixel.
+        picture (`dip.noise.noise_level`), which supposes that it is independent from pixel to pixel, or what follows
+        from the `noise` of `dip.Denoise`.
 
     Notes
     -----
@@ -103,7 +104,8 @@ class Denoised(_Renewed):
 
     def begun(self, task: Any, y: Tensor) -> tuple[Self, Tensor]:
         """Return the code with the level of the noise, and the noisy picture itself."""
-        return replace(self, level=self.level or max(noise_level(y), 1e-6)), y
+        level = self.level or getattr(task, "level", None) or max(noise_level(y), 1e-6)
+        return replace(self, level=level), y
 
     def renew(self, z: Tensor, frame: Frame, task: Any, y: Tensor, average: Tensor, iteration: int) -> None:
         """Make the pictures of the Wiener filter in z anew, with the average of the outputs as the pilot."""

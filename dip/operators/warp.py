@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dip.errors import positive_int, shown, unknown
+from dip.errors import finite_float, positive_int, shown, unknown
 from dip.operators.basic import precise
 
 __all__ = ["Warp", "radial_distortion"]
@@ -178,11 +178,11 @@ def radial_distortion(
     """
     height, width = _two(size, "size", positive_int)
     given: Any = coefficients if hasattr(coefficients, "__len__") else [coefficients]
-    k = np.array([_number(value, "coefficients") for value in given])
-    middle = ((height - 1) / 2, (width - 1) / 2) if center is None else _two(center, "center", _number)
+    k = np.array([finite_float(value, "coefficients") for value in given])
+    middle = ((height - 1) / 2, (width - 1) / 2) if center is None else _two(center, "center", finite_float)
     if focal is None:
         focal = max(np.hypot(height - 1, width - 1) / 2, 1.0)
-    lengths = _two((focal, focal) if isinstance(focal, int | float) else focal, "focal", _number)
+    lengths = _two((focal, focal) if isinstance(focal, int | float) else focal, "focal", finite_float)
     if min(lengths) <= 0:
         raise ValueError(f"focal={shown(focal)}: a focal length is above 0, in pixels")
     places = np.indices((height, width), dtype=np.float64)
@@ -231,13 +231,3 @@ def _two(values: Any, name: str, check: Any) -> tuple[Any, Any]:
         raise ValueError(f"{name}={shown(values)}: two numbers are needed, for rows and columns")
     first, second = (check(value, name) for value in values)
     return first, second
-
-
-def _number(value: Any, name: str) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name}: {shown(value)} is no number") from None
-    if not np.isfinite(number):
-        raise ValueError(f"{name}: {number} is not finite")
-    return number

@@ -16,7 +16,7 @@ _GROUPS, _EACH = 4, 3000  # of patches equally bright: how many at most, and of 
 _ROUNDS = 6
 _FLAT = 0.999  # share of all patches without structure that are to be taken for such
 _ENOUGH = 10  # patches for each of a patch's values, at least
-_MORE = 1.2  # by which the second estimate is increased
+MORE = 1.2  # by which the second estimate is increased
 _WHITE, _APART = -0.15, 0.35  # the most correlation along rows or columns, and between channels, of such noise
 
 
@@ -60,7 +60,7 @@ def noise_level(picture: Tensor) -> float:
     if min(picture.shape[2:]) < 3:
         return 0.0
     picture = picture.detach().to("cpu", torch.float32)
-    return min(by_mask(picture), _MORE * by_patches(picture))
+    return min(by_mask(picture), MORE * by_patches(picture))
 
 
 def by_mask(picture: Tensor) -> float:
@@ -73,49 +73,80 @@ def by_mask(picture: Tensor) -> float:
 
 def by_patches(picture: Tensor) -> float:
     """Return the second estimate of `noise_level`, as it is found; infinity where there are too few patches."""
-    channels, least = picture.shape[1], _ENOUGH * _SIDE**2
-    if min(picture.shape[2:]) < _SIDE:
+    patches = patches_of(picture)
+    if patches is None:
         return math.inf
-    patches = _patches(picture)
-    if patches.shape[2] < least:
+    rough = roughness(patches)
+    of_pixels, of_channels = independent(patches, rough)
+    if not of_pixels:
         return math.inf
-    roughness, limit = _roughness(patches), _limit(channels)
-    rough = roughness.sum(0)
-    flattest = patches[:, :, rough <= rough.quantile(0.1)]
-    if not _along(flattest) <= _WHITE:
-        return math.inf
-    together = patches.shape[2] >= channels * least and _between(flattest) <= _APART
     groups = max(1, min(_GROUPS, patches.shape[2] // _EACH))
-    found = []
-    for group in patches.mean((0, 1)).argsort().tensor_split(groups):
-        inside, rough = patches[:, :, group].double(), roughness[:, group].double()
-        variances = _variances(inside, together)
-        for _ in range(_ROUNDS):
-            flat = (rough / variances[:, None]).sum(0) <= limit
-            if flat.sum() < (channels if together else 1) * least:
-                break
-            before, variances = variances, _variances(inside[:, :, flat], together)
-            if abs(variances.mean() / before.mean() - 1) < 2e-3:
-                break
-        found.append(float(variances.mean()))
+    found = [
+        float(flat_variances(patches[:, :, group], rough[:, group], of_channels)[0].mean())
+        for group in patches.mean((0, 1)).argsort().tensor_split(groups)
+    ]
     return math.sqrt(sum(found) / len(found))
 
 
-def _patches(picture: Tensor) -> Tensor:
-    """Return patches (C, 25, N), without those where noise was cut off unless nearly all are such."""
+def flat_variances(patches: Tensor, rough: Tensor, together: bool) -> tuple[Tensor, Tensor | None]:
+    """Return the variance (C,) of the noise in the patches without structure, and which of them have none.
+
+    Parameters
+    ----------
+    patches, rough : Tensor
+        (C, 25, N), and their `roughness` (C, N).
+    together : bool
+        Whether to look at all channels at once, too (see `independent`).
+
+    Returns
+    -------
+    variances : Tensor
+        float64.
+    flat : Tensor or None
+        (N,), True where a patch has no structure; None where these are too few, and it is the variance of all.
+    """
+    channels, enough = len(patches), _ENOUGH * _SIDE**2
+    inside, rough, limit = patches.double(), rough.double(), _limit(channels)
+    variances, flat = _variances(inside, together), None
+    for _ in range(_ROUNDS):
+        found = (rough / variances[:, None]).sum(0) <= limit
+        if found.sum() < (channels if together else 1) * enough:
+            break
+        flat, before = found, variances
+        variances = _variances(inside[:, :, flat], together)
+        if abs(variances.mean() / before.mean() - 1) < 2e-3:
+            break
+    return variances, flat
+
+
+def patches_of(picture: Tensor, most: int = _MOST) -> Tensor | None:
+    """Return patches (C, 25, N), without those where noise was cut off unless nearly all are such; None of too few."""
     _, channels, height, width = picture.shape
-    step = math.ceil(math.sqrt(max(1, (height - _SIDE + 1) * (width - _SIDE + 1) / _MOST)))
+    if min(height, width) < _SIDE:
+        return None
+    step = math.ceil(math.sqrt(max(1, (height - _SIDE + 1) * (width - _SIDE + 1) / most)))
     patches = F.unfold(picture, _SIDE, stride=step)[0]
     cut = ((patches == picture.min()) | (patches == picture.max())).float().mean(0) > 0.05
     if cut.float().mean() < 0.9:
         patches = patches[:, ~cut]
-    return patches.reshape(channels, _SIDE**2, -1)
+    return patches.reshape(channels, _SIDE**2, -1) if patches.shape[1] >= _ENOUGH * _SIDE**2 else None
 
 
-def _roughness(patches: Tensor) -> Tensor:
+def roughness(patches: Tensor) -> Tensor:
     """Return the sum (C, N) of the squared differences of neighbours."""
     squares = patches.reshape(len(patches), _SIDE, _SIDE, -1)
     return squares.diff(dim=1).square().sum((1, 2)) + squares.diff(dim=2).square().sum((1, 2))
+
+
+def independent(patches: Tensor, rough: Tensor) -> tuple[bool, bool]:
+    """Tell whether the noise is independent from pixel to pixel, and from channel to channel, where that can be told.
+
+    It is looked at in the flattest tenth of the patches.
+    """
+    total = rough.sum(0)
+    flattest = patches[:, :, total <= total.quantile(0.1)]
+    enough = patches.shape[2] >= len(patches) * _ENOUGH * _SIDE**2
+    return _along(flattest) <= _WHITE, enough and _between(flattest) <= _APART
 
 
 def _along(patches: Tensor) -> float:

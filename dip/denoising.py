@@ -1,0 +1,138 @@
+"""The task of a noisy picture."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from dip import losses
+from dip.errors import warn
+from dip.noise import GAUSSIAN, MORE, POISSON, Noise, PoissonGaussian, Stabilising, check, few_counts, found
+from dip.problem import Observation
+from dip.stopping import Discrepancy, Rule
+from dip.tasks import DataRange, ImageTask
+
+
+class Denoise(ImageTask):
+    """Denoising: A = identity, y = x + noise.
+
+    Parameters
+    ----------
+    image : ndarray or Tensor
+        The noisy image. Arrays: (H, W), (H, W, 3), or (H, W, 4) = RGBA (its alpha is kept); tensors: (H, W),
+        (C, H, W) or (1, C, H, W). uint8, uint16, floats; other integers with a `data_range`.
+    noise : {"gaussian", "poisson"} or PoissonGaussian, optional
+        "gaussian" (the default): the same everywhere. "poisson": it grows with the light, as that of few photons or of
+        a camera without processing; its gain and read noise are found in the image (`dip.noise.found`). Where they are
+        known, give a `dip.noise.PoissonGaussian`. Then y and x are on a scale on which the noise is the same everywhere
+        (`dip.noise.Stabilising`), and what is returned is brought back.
+    data_range : float or (float, float), optional
+        Range of the *clean* image: white, or (black, white). By default the integer type's range, and [0, 1] for
+        floats. Noise may overshoot it.
+    channel_axis : int, optional
+        Position of the channels in any other layout, with any number of them.
+
+    Attributes
+    ----------
+    noise : PoissonGaussian or None
+        What is taken of the noise that grows with the light, in the numbers of the image: as given, or as found once
+        a fit was made; None where it is the same everywhere.
+    level : float or None
+        Standard deviation of the noise in the fit's y, increased as that of `dip.noise.noise_level` is; None where that
+        is to be found.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The image's type, dtype, shape or values are not of that kind, nor is the noise.
+    """
+
+    task = "denoise"
+
+    def __init__(
+        self, image: Any, *, noise: Noise = None, data_range: DataRange = None, channel_axis: int | None = None
+    ) -> None:
+        super().__init__(image, data_range=data_range, channel_axis=channel_axis)
+        self._given = check(noise)
+        self.noise = self._given if isinstance(self._given, PoissonGaussian) else None
+        self.level: float | None = None
+        self._stabilising: Stabilising | None = None
+        if self._given == POISSON:
+            self.spread = _FEW
+        if self.noise is not None:
+            self._stabilise(self.noise.within(self.layout.low, self.layout.high))
+
+    def load(self) -> Observation:
+        """Return the observation as float32, stabilised where the noise grows with the light."""
+        y = self._observed()
+        if self._given == POISSON and self._stabilising is None:
+            model = found(y)
+            if model is None:
+                warn(
+                    'noise="poisson": the noise in the image cannot be told from it (it is not independent from pixel '
+                    "to pixel, or the image is too small or flat), so it is taken for the same everywhere; give "
+                    "dip.noise.PoissonGaussian(gain, sigma) if you know it"
+                )
+            else:
+                self.noise = model.without(self.layout.low, self.layout.high)
+                self._stabilise(model)
+        elif self._given is None:
+            self._warn_of_growth(y)
+        return Observation(y if self._stabilising is None else self._stabilising.forward(y), None)
+
+    def _stabilise(self, model: PoissonGaussian) -> None:
+        self._stabilising = Stabilising(model)
+        self.spread = max(self.spread, _TAIL * math.sqrt(model.variance(1.0)))
+        self.level = MORE * self._stabilising.level
+
+    def _warn_of_growth(self, y: Tensor) -> None:
+        """Tell of noise that grows much with the light; where black was cut off, it only seems to."""
+        if y.shape[2] * y.shape[3] < _ENOUGH:
+            return
+        if float((y == y.min()).float().mean()) > _CUT and not few_counts(y):
+            return
+        model = found(y)
+        if model is None:
+            return
+        dark, bright = (math.sqrt(model.variance(x)) for x in np.quantile(y.numpy(), (0.1, 0.9)).tolist())
+        if bright >= _GROWN * max(dark, 1e-6):
+            warn(
+                f"the noise in the image seems to grow with its light, from {dark:.2g} where it is dark to "
+                f"{bright:.2g} where it is bright (white is 1), and a fit takes it for the same everywhere: "
+                'noise="poisson" (--noise poisson) is made for it, and often better by far; "gaussian" says that it '
+                "is not so"
+            )
+
+    def check_options(self, loss: losses.Loss, stop: Rule | None) -> None:
+        """Refuse what looks at the noise in another way than `noise` does."""
+        if self._given not in (None, GAUSSIAN) and isinstance(loss, losses.Poisson):
+            raise ValueError(
+                f"loss={loss!r} is for y as it is, and with noise= the fit sees it on a scale on which its noise is "
+                'the same everywhere; leave out the one or the other (noise="poisson" is better by far)'
+            )
+        if self._given not in (None, GAUSSIAN) and isinstance(stop, Discrepancy):
+            raise ValueError(
+                f"stop={stop!r} compares with a noise that is the same everywhere in y, and noise= says that it grows; "
+                "leave out the one or the other"
+            )
+
+    def compose(self, x: Tensor) -> Tensor:
+        """Return x, brought back to the scale of the image."""
+        return x if self._stabilising is None else self._stabilising.inverse(x)
+
+    @property
+    def words(self) -> str:
+        """What is taken of noise that grows with the light, in words."""
+        return "" if self.noise is None else self.noise.words
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the size, and the noise that grows with the light."""
+        return {**super().fingerprint(), **({} if self.noise is None else {"noise": repr(self.noise)})}
+
+
+_FEW, _TAIL = 4.0, 3.0  # how far noise of few photons reaches, in times white; or in standard deviations
+_ENOUGH = 96 * 96  # pixels, to be sure of it
+_CUT, _GROWN = 0.02, 1.5  # a share of pixels; how many times as strong noise is where it is bright, by trials

@@ -1,0 +1,150 @@
+"""How strong noise is that grows with the light, as far as the picture itself tells."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dip.noise.level import flat_variances, independent, noise_level, patches_of, roughness
+from dip.noise.model import PoissonGaussian
+
+_GROUPS, _EACH = 8, 1500  # of patches equally bright: how many at most, and of how many patches at least
+_MOST = 2**14  # patches
+_ROUNDS, _STEPS = 4, 20
+_UNSURE = 0.3  # the weight of a group in which no patch is without structure
+_SIMPLER = 0.02  # by how much more a model with one number less may be off
+_LEAST = 1e-12
+_COUNTED, _DARK = 100, 5  # different values at most, from which counts are told; counts of a pixel
+
+
+def found(picture: Tensor) -> PoissonGaussian | None:
+    r"""Return the model of the noise in a picture; None where its noise cannot be told from the picture.
+
+    The noise has to be independent from pixel to pixel. As in the second estimate of `dip.noise.noise_level`, the
+    variance of the noise is found in groups of patches of 5 x 5 pixels that are equally bright, from those that have no
+    structure: so there are points (mean, variance), through which goes the straight line v = g x + b. It is fitted by
+    iterated weighting to the relative distances, so that a group with structure moves it little; it is nowhere
+    negative, nor does it fall. Then the picture is stabilised with it (`Stabilising`), which makes the noise in each
+    group more alike, and all is done again. A base b above 0 is read noise, one below it an offset; where a line
+    without b, or one without g, lies as near to the points, it is that.
+
+    A picture of few different values that are all multiples of one is taken for counts, where the line does not
+    contradict: then g is that one.
+
+    Parameters
+    ----------
+    picture : Tensor
+        (1, C, H, W), in any range. All channels are taken to have the same noise.
+
+    References
+    ----------
+    Foi, Trimeche, Katkovnik, Egiazarian, "Practical Poissonian-Gaussian noise modeling and fitting for single-image
+    raw-data", IEEE Transactions on Image Processing 2008. To look at what is stabilised: Mäkitalo, Foi, "Noise
+    parameter mismatch in variance stabilization, with an application to Poisson-Gaussian noise estimation", IEEE
+    Transactions on Image Processing 2014.
+    """
+    picture = picture.detach().to("cpu", torch.float32)
+    line = _line_of(picture)
+    one = few_counts(picture)
+    if one is not None and _agrees(picture, one, line):
+        return PoissonGaussian(one)
+    if line is None:
+        return None
+    slope, base = line
+    return PoissonGaussian(slope, math.sqrt(max(base, 0)), -base / slope if base < 0 else 0.0)
+
+
+def _line_of(picture: Tensor) -> tuple[float, float] | None:
+    """Return slope and base of the noise's variance over the brightness; None where it cannot be told."""
+    patches = patches_of(picture, _MOST)
+    if patches is None:
+        return None
+    of_pixels, of_channels = independent(patches, roughness(patches))
+    level = noise_level(picture)
+    if not of_pixels or not level:
+        return None
+    groups = max(1, min(_GROUPS, patches.shape[2] // _EACH))
+    slope, base = 0.0, level**2
+    order = patches.mean((0, 1)).argsort()
+    for _ in range(_ROUNDS):
+        stable = _stabilised(patches, slope, base)
+        rough, points = roughness(stable), []
+        for group in order.tensor_split(groups):
+            variances, flat = flat_variances(stable[:, :, group], rough[:, group], of_channels)
+            inside = patches[:, :, group if flat is None else group[flat]].mean((1, 2)).double()
+            weight = torch.full_like(inside, _UNSURE if flat is None else 1.0)
+            points.append(torch.stack([inside, variances * (slope * inside + base).clamp(min=_LEAST), weight]))
+        slope, base = _line(*torch.cat(points, dim=1).numpy())
+    return slope, base
+
+
+def _stabilised(patches: Tensor, slope: float, base: float) -> Tensor:
+    """Return patches whose noise has about the variance 1, if it is slope · x + base where the picture is x."""
+    if not slope:
+        return patches / math.sqrt(base)
+    return 2 * (patches / slope + 3 / 8 + base / slope**2).clamp(min=0).sqrt()
+
+
+def _line(x: np.ndarray, v: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
+    """Return slope and base of the line through points, of which some are too high; the simplest that will do."""
+    from scipy.optimize import nnls
+
+    v = v.clip(min=_LEAST)
+    first = x.min()
+    # at least 0 at the darkest point, and from there on no less
+    rows = np.stack([np.ones_like(x), x - first], axis=1)
+    w = weights / v
+    for _ in range(_STEPS):
+        there, rise = nnls(rows * w[:, None], v * w)[0]
+        line = (rows @ (there, rise)).clip(min=_LEAST)
+        w = weights / line / np.sqrt(np.abs(v / line - 1).clip(min=0.05))
+    full = (float(rise), float(there - rise * first))
+    lines = [full]
+    if first > 0:
+        lines.append((_middle(v / x, weights), 0.0))
+    lines.append((0.0, _middle(v, weights)))
+    off = [_off(x, v, weights, *line) for line in lines]
+    return next(line for line, far in reversed(list(zip(lines, off, strict=True))) if far <= off[0] + _SIMPLER)
+
+
+def _off(x: np.ndarray, v: np.ndarray, weights: np.ndarray, slope: float, base: float) -> float:
+    """Return how far points are from a line, in the mean, in parts of it."""
+    line = (slope * x + base).clip(min=_LEAST)
+    return float(np.average(np.abs(v / line - 1).clip(max=1), weights=weights))
+
+
+def _middle(values: np.ndarray, weights: np.ndarray) -> float:
+    """Return the weighted median."""
+    order = values.argsort()
+    summed = weights[order].cumsum()
+    return float(values[order][np.searchsorted(summed, summed[-1] / 2)])
+
+
+def few_counts(picture: Tensor) -> float | None:
+    """Return what all values of a picture are multiples of, if there are few of them; else None."""
+    values = picture.unique()
+    if not 2 < len(values) <= _COUNTED:
+        return None
+    one = float(values.diff().min())
+    highest = float(values[-1])
+    if highest > 0 and one > 0:
+        one = highest / max(1, round(highest / one))  # numbers may have been rounded
+    counts = values / one
+    return one if float((counts - counts.round()).abs().max()) < 0.05 else None
+
+
+def _agrees(picture: Tensor, one: float, line: tuple[float, float] | None) -> bool:
+    """Whether the variance in a picture may be that of counts of which each is `one`."""
+    mean = float(picture.mean())
+    if line is None or mean < _DARK * one:  # patches tell nothing, and there is little structure beside such noise
+        mask = picture.new_tensor([1.0, -2.0, 1.0])
+        rest = F.conv2d(picture.transpose(0, 1), torch.outer(mask, mask)[None, None])
+        variance, expected = float(rest.square().mean()) / 36, one * mean
+    else:
+        bright = float(np.quantile(picture.numpy(), 0.9))
+        variance, expected = line[0] * bright + line[1], one * bright
+    return 0.5 * expected <= variance <= 1.5 * expected

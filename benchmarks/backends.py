@@ -8,7 +8,8 @@ photons at white) and impulse noise (10 % of the values). PSNR, SSIM and seconds
 was trained on, so that the table tells what is in its domain. For DIP the preset is given (--dip). The preset "fast" is
 made for Gaussian noise: its code is the noisy picture after denoisers that take all noise for such, and points come
 through. So for impulse noise there is another fit, "dip, L1": the paper's preset with half the channels, a jitter of
-0.01, the L1 loss, which is the usual one there, and 600 iterations. What OUT has already is not run again.
+0.01, the L1 loss, which is the usual one there, and 600 iterations. With few photons "dip, noise poisson" is told what
+kind of noise it is. What OUT has already is not run again.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ NOISES: dict[str, Any] = {
 
 HALF = {"down": [64] * 5, "up": [64] * 5}
 FOR_POINTS: dict[str, Any] = {"preset": "paper", "network": HALF, "jitter": 0.01, "loss": "l1", "iters": 600}
-POINTS = "dip, L1"
+POINTS, COUNTED = "dip, L1", "dip, noise poisson"
+OWN = {"impulse": [POINTS], "poisson": [COUNTED]}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -63,7 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
         for path in dip.files.find(options.data / options.set):
             clean = middle(dip.files.read(path).pixels, options.size)
             noisy = NOISES[noise]((clean / 255).astype(np.float32), 0)
-            fits = [] if options.dip == "none" else ["dip", POINTS] if noise.startswith("impulse") else ["dip"]
+            fits = [] if options.dip == "none" else ["dip", *OWN.get(noise.partition(" ")[0], [])]
             for name in ["noisy", *models, *fits]:
                 report.part(
                     f"{noise}/{path.stem}/{name}",
@@ -97,8 +99,9 @@ def one_figure(
     started = time.perf_counter()
     if name == "noisy":
         restored = noisy
-    elif name in ("dip", POINTS):
-        given = {"preset": options.dip, "flips": options.flips} if name == "dip" else FOR_POINTS
+    elif name in ("dip", POINTS, COUNTED):
+        given = FOR_POINTS if name == POINTS else {"preset": options.dip, "flips": options.flips}
+        given = {**given, "noise": "poisson" if name == COUNTED else "gaussian"}
         if options.iters:
             given = {**given, "iters": options.iters}
         restored = dip.denoise(noisy, device=options.device, progress=False, **given)

@@ -23,12 +23,10 @@ from pathlib import Path
 import dip
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+_NAMES = ("denoise", "inpaint", "super_resolve", "deblur", "dejpeg", "few_photons", "own_operator", "trained")
 COMMANDS = {
     "demo": ["-m", "dip", "demo"],
-    **{
-        name: [str(EXAMPLES / f"{name}.py")]
-        for name in ("denoise", "inpaint", "super_resolve", "deblur", "dejpeg", "own_operator", "trained")
-    },
+    **{name: [str(EXAMPLES / f"{name}.py")] for name in _NAMES},
 }
 
 

@@ -2,62 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from dip import codes
-from dip.errors import positive_float
 from dip.networks import cuda
 
-__all__ = ["AUTO", "Jitter", "check", "strength"]
-
-AUTO = "auto"
-_LEAST, _MOST, _SHARE = 1 / 30, 0.05, 0.125
-_FOR_NOISE = 0.03  # the most for a code of noise in place of one that is made of the fit's own picture
-
-
-def check(given: Any, preset: float | str, own: Any, code: codes.Code) -> float | str:
-    """Return the option `jitter`, the preset's where none is given (None).
-
-    Parameters
-    ----------
-    given : float, "auto" or None
-        The option.
-    preset : float or "auto"
-        The preset's.
-    own, code : Code
-        The preset's code, for which its jitter is, and the fit's. ("auto" is for `dip.codes.Denoised`.)
-
-    Raises
-    ------
-    TypeError, ValueError
-        It is neither a number from 0 up nor "auto", or "auto" was given with a code that knows of no noise.
-    """
-    if isinstance(given, str):
-        if given == AUTO and isinstance(code, codes.Denoised):
-            return given
-        raise ValueError(
-            f'jitter={given!r}: give a number such as 0.03, or with a code of filtered pictures, "denoised", "auto", '
-            f"for which the noise tells; this is {code!r}"
-        )
-    if given is not None:
-        return positive_float(given, "jitter", zero_ok=True)
-    if isinstance(preset, str):
-        return preset if isinstance(code, codes.Denoised) else _LEAST
-    if isinstance(own, codes.Autoencoding) and not isinstance(code, codes.Autoencoding):
-        return min(preset, _FOR_NOISE)  # what is for a picture as the code would drown another
-    return preset
-
-
-def strength(jitter: float | str, level: float) -> float:
-    """Return the standard deviation of the jitter in a fit.
-
-    "auto" is an eighth of the level of the noise where white is 1 (`dip.noise.noise_level`), from 1/30 to 0.05: strong
-    noise is fitted soon, above all in flat pictures, and more jitter hides the detail of others.
-    """
-    return min(max(_LEAST, _SHARE * level), _MOST) if isinstance(jitter, str) else jitter
+__all__ = ["Jitter"]
 
 
 class Jitter:

@@ -180,7 +180,7 @@ class Restoration(Work):
             "network": network_options(self.order.options.get("network"), s.preset),
             "parameters": sum(p.numel() for p in self.fit.network.parameters()),
             "code": repr(s.code),
-            "jitter": self.fit._jitter.std,
+            "jitter": s.jitter,
             "flips": self.fit._flips.after,
             "loss": repr(s.loss),
             "optimizer": s.optimizer,

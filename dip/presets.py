@@ -34,8 +34,8 @@ class Preset:
         Options of the network.
     code : object or None
         The code; None = it has to be given.
-    jitter : float or "auto"
-        Standard deviation of the noise added to the code at each iteration; "auto" = as the noise tells.
+    jitter : float
+        Standard deviation of the noise added to the code at each iteration.
     flips : int or "auto"
         After how many iterations code and output are mirrored, another way at each; 0 = never.
     lr : float
@@ -58,7 +58,7 @@ class Preset:
     iters: int
     options: Mapping[str, Any] = field(hash=False)
     code: Any = field(default_factory=lambda: Uniform(32))
-    jitter: float | str = 0.03
+    jitter: float = 0.03
     flips: int | str = 0
     lr: float = 0.01
     network: str = "encoder-decoder"
@@ -91,7 +91,7 @@ _PRESETS = (
         750,
         _THIN,
         code=Denoised(),
-        jitter="auto",
+        jitter=1 / 30,
         flips="auto",
     ),
     Preset("denoise", "paper-sigma50", "stronger noise, sigma 50", 1800, _PAPER, jitter=1 / 20),
@@ -282,11 +282,10 @@ def listing(task: str) -> str:
             del further["up"]
         else:
             made = f"network {p.network}"
-        jitter = p.jitter if isinstance(p.jitter, str) else f"{p.jitter:.3g}"
         code = "a picture, to be given" if p.code is None else repr(p.code)
         lines += [
             f"  {p.name:<16}  {p.about}",
-            f"  {'':<16}  {p.iters} iterations, lr {p.lr:g}, jitter {jitter}"
+            f"  {'':<16}  {p.iters} iterations, lr {p.lr:g}, jitter {p.jitter:.3g}"
             + f", flips {p.flips}" * bool(p.flips)
             + f", loss {p.loss}" * (p.loss != "mse")
             + ", consistent" * p.consistent

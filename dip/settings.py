@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from dip import checkpoint as checkpoints
-from dip import codes, crops, devices, flips, jitter, losses, networks, optimizers, presets, replay, sizes
+from dip import codes, crops, devices, flips, losses, networks, optimizers, presets, replay, sizes
 from dip.averaging import ExponentialAverage
 from dip.callbacks import Callback
 from dip.errors import callables, non_negative_int, positive_float, shown, unknown, yes_or_no
@@ -46,9 +46,8 @@ class Options(TypedDict, total=False):
         If its code is smaller than the image, give it an attribute ``magnification``, how many times.
     code : str or Code
         The code z (`dip.codes`).
-    jitter : float or "auto"
-        Standard deviation of the noise added to the code at each iteration; "auto" = as the noise in the picture tells,
-        for `dip.codes.Denoised` (`dip.jitter`).
+    jitter : float
+        Standard deviation of the noise added to the code at each iteration.
     flips : int or "auto"
         After how many iterations (of each tile) code and output are mirrored, another way at each, so that the noise is
         not fitted; 0 = never, "auto" = as the noise in the picture tells (`dip.flips`).
@@ -106,7 +105,7 @@ class Options(TypedDict, total=False):
     preset: str | None
     network: dict[str, Any] | str | nn.Module | None
     code: Any
-    jitter: float | str | None
+    jitter: float | None
     flips: int | str | None
     optimize_code: bool
     loss: Any
@@ -141,7 +140,7 @@ class Settings:
     code: codes.Code
     frame: codes.Frame
     code_frame: codes.Frame
-    jitter: float | str
+    jitter: float
     flips: int | str
     optimize_code: bool
     loss: losses.Loss
@@ -275,7 +274,10 @@ def resolve(task: Problem, options: Options) -> Settings:
         )
     if isinstance(code, codes.Autoencoding) and not isinstance(task, Correcting):
         raise ValueError(f"code={code!r} is for tasks that can correct a picture, all but {task.task}")
-    shaken = jitter.check(given.get("jitter"), preset.jitter, preset.code, code)
+    usual = preset.jitter
+    if isinstance(preset.code, codes.Autoencoding) and not isinstance(code, codes.Autoencoding):
+        usual = min(usual, 0.03)  # which is for a picture as the code, and would drown another
+    jitter = positive_float(given.get("jitter", usual), "jitter", zero_ok=True)
     mirrored = flips.check(given.get("flips"), preset.flips, task.task, code)
     network = _network(given.get("network"), preset, code.channels, channels, weights_seed)
     if not getattr(network, "follows_dtype", False):
@@ -317,7 +319,7 @@ def resolve(task: Problem, options: Options) -> Settings:
         code=code,
         frame=frame,
         code_frame=of_code,
-        jitter=shaken,
+        jitter=jitter,
         flips=mirrored,
         optimize_code=optimize_code,
         loss=loss,

@@ -20,7 +20,7 @@ from dip.errors import positive_int, shown, warn
 from dip.flips import AUTO, Flips, begin_after
 from dip.guard import Guard, Watch
 from dip.history import History
-from dip.jitter import Jitter, strength
+from dip.jitter import Jitter
 from dip.noise import noise_level
 from dip.problem import Correcting, Observation, Problem
 from dip.replay import Replays
@@ -89,7 +89,7 @@ class Fit:
             self._code, first = self._code.begun(task, observation.y)
         elif s.consistent and isinstance(task, Correcting):
             task.consistent(None, self.y, times=1)  # whether it can is told now, as it is by such a code
-        if AUTO in (s.flips, s.jitter):
+        if s.flips == AUTO:
             known = self._code.level if isinstance(self._code, codes.Denoised) else getattr(task, "level", None)
             level = known or noise_level(observation.y)
         z = codes.draw(self._code, s.code_frame, s.code_seed, first)
@@ -101,7 +101,7 @@ class Fit:
         if init is not None:
             self._warm_start(init)
         self.code.requires_grad_(s.optimize_code)
-        self._jitter = Jitter(strength(s.jitter, level), s.jitter_seed, self.device, s.dtype)
+        self._jitter = Jitter(s.jitter, s.jitter_seed, self.device, s.dtype)
         self._flips = Flips(begin_after(s.flips, task.shape, level) * s.tiles, self.device)
         self._view = Whole(s.frame) if s.tile is None else self._crops(s.tile)
         self._part = self.code

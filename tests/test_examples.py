@@ -80,6 +80,7 @@ FEW = pytest.mark.filterwarnings("ignore:WindowedVariance looks at nothing befor
         ("inpaint", ["given", "biharmonic", "Deep Image Prior"]),
         ("super_resolve", ["given (nearest)", "bicubic", "Deep Image Prior"]),
         ("deblur", ["blurred", "Richardson-Lucy, best count", "Deep Image Prior"]),
+        ("few_photons", ["counted", "noise the same everywhere", "noise of photons"]),
         ("dejpeg", ["JPEG", "total variation, best strength", "Deep Image Prior"]),
         ("own_operator", ["filtered back-projection", "Deep Image Prior"]),
     ],

@@ -6,11 +6,15 @@ import math
 from typing import Any
 
 import numpy as np
+import torch.nn.functional as F
 from torch import Tensor
 
 from dip import losses
 from dip.errors import warn
-from dip.noise import GAUSSIAN, MORE, POISSON, Noise, PoissonGaussian, Stabilising, check, few_counts, found
+from dip.noise import Noise, PoissonGaussian, Stabilising, found
+from dip.noise.growing import few_counts
+from dip.noise.level import MORE
+from dip.noise.model import POISSON, check
 from dip.problem import Observation
 from dip.stopping import Discrepancy, Rule
 from dip.tasks import DataRange, ImageTask
@@ -26,9 +30,9 @@ class Denoise(ImageTask):
         (C, H, W) or (1, C, H, W). uint8, uint16, floats; other integers with a `data_range`.
     noise : {"gaussian", "poisson"} or PoissonGaussian, optional
         "gaussian" (the default): the same everywhere. "poisson": it grows with the light, as that of few photons or of
-        a camera without processing; its gain and read noise are found in the image (`dip.noise.found`). Where they are
-        known, give a `dip.noise.PoissonGaussian`. Then y and x are on a scale on which the noise is the same everywhere
-        (`dip.noise.Stabilising`), and what is returned is brought back.
+        a camera without processing; its gain, read noise and offset are found in the image (`dip.noise.found`). Where
+        they are known, give a `dip.noise.PoissonGaussian`. Then y and x are on a scale on which the noise is the same
+        everywhere (`dip.noise.Stabilising`), and what is returned is brought back.
     data_range : float or (float, float), optional
         Range of the *clean* image: white, or (black, white). By default the integer type's range, and [0, 1] for
         floats. Noise may overshoot it.
@@ -60,15 +64,22 @@ class Denoise(ImageTask):
         self.noise = self._given if isinstance(self._given, PoissonGaussian) else None
         self.level: float | None = None
         self._stabilising: Stabilising | None = None
-        if self._given == POISSON:
-            self.spread = _FEW
-        if self.noise is not None:
-            self._stabilise(self.noise.within(self.layout.low, self.layout.high))
+        self._silent = self._given is not None
+        if self._grows:
+            self.spread = math.inf  # of means, not of pixels, it is told here what is plausible
+
+    @property
+    def _grows(self) -> bool:
+        """Whether noise is said to grow with the light."""
+        return self._given == POISSON or (isinstance(self._given, PoissonGaussian) and self._given.gain > 0)
 
     def load(self) -> Observation:
         """Return the observation as float32, stabilised where the noise grows with the light."""
         y = self._observed()
-        if self._given == POISSON and self._stabilising is None:
+        if self._grows:
+            self._check_light(y)
+        model = None if self.noise is None else self.noise.within(self.layout.low, self.layout.high)
+        if self._given == POISSON and model is None:
             model = found(y)
             if model is None:
                 warn(
@@ -78,18 +89,32 @@ class Denoise(ImageTask):
                 )
             else:
                 self.noise = model.without(self.layout.low, self.layout.high)
-                self._stabilise(model)
-        elif self._given is None:
+        elif not self._silent:
             self._warn_of_growth(y)
-        return Observation(y if self._stabilising is None else self._stabilising.forward(y), None)
-
-    def _stabilise(self, model: PoissonGaussian) -> None:
+        if model is None:
+            return Observation(y, None)
         self._stabilising = Stabilising(model)
-        self.spread = max(self.spread, _TAIL * math.sqrt(model.variance(1.0)))
         self.level = MORE * self._stabilising.level
+        return Observation(self._stabilising.forward(y), None)
+
+    def _check_light(self, y: Tensor) -> None:
+        """Refuse, or warn of, an image that is brighter than its white, not by its noise."""
+        side = min(_BLOCK, *y.shape[2:])
+        highest = float(np.quantile(F.avg_pool2d(y, side).numpy(), 0.99))
+        if highest < _BRIGHT:
+            return
+        white = self.layout.low + highest * (self.layout.high - self.layout.low)
+        text = (
+            f"the image is brighter than its white, {self.layout.high:g}: parts of {side} x {side} pixels have means "
+            f"up to {white:.3g}, and nothing above white is returned; give data_range=(black, white) of the clean image"
+        )
+        if highest > _FAR:
+            raise ValueError(text)
+        warn(text)
 
     def _warn_of_growth(self, y: Tensor) -> None:
         """Tell of noise that grows much with the light; where black was cut off, it only seems to."""
+        y = y[..., : _MOST // y.shape[3] + 1, :]  # it is no more than a hint
         if y.shape[2] * y.shape[3] < _ENOUGH:
             return
         if float((y == y.min()).float().mean()) > _CUT and not few_counts(y):
@@ -102,18 +127,19 @@ class Denoise(ImageTask):
             warn(
                 f"the noise in the image seems to grow with its light, from {dark:.2g} where it is dark to "
                 f"{bright:.2g} where it is bright (white is 1), and a fit takes it for the same everywhere: "
-                'noise="poisson" (--noise poisson) is made for it, and often better by far; "gaussian" says that it '
-                "is not so"
+                'noise="poisson" is made for it, and often better by far; "gaussian" says that it is not so'
             )
 
     def check_options(self, loss: losses.Loss, stop: Rule | None) -> None:
         """Refuse what looks at the noise in another way than `noise` does."""
-        if self._given not in (None, GAUSSIAN) and isinstance(loss, losses.Poisson):
+        if isinstance(loss, losses.Poisson):
+            self._silent = True  # it knows
+        if self._grows and isinstance(loss, losses.Poisson):
             raise ValueError(
                 f"loss={loss!r} is for y as it is, and with noise= the fit sees it on a scale on which its noise is "
                 'the same everywhere; leave out the one or the other (noise="poisson" is better by far)'
             )
-        if self._given not in (None, GAUSSIAN) and isinstance(stop, Discrepancy):
+        if self._grows and isinstance(stop, Discrepancy):
             raise ValueError(
                 f"stop={stop!r} compares with a noise that is the same everywhere in y, and noise= says that it grows; "
                 "leave out the one or the other"
@@ -133,6 +159,6 @@ class Denoise(ImageTask):
         return {**super().fingerprint(), **({} if self.noise is None else {"noise": repr(self.noise)})}
 
 
-_FEW, _TAIL = 4.0, 3.0  # how far noise of few photons reaches, in times white; or in standard deviations
-_ENOUGH = 96 * 96  # pixels, to be sure of it
+_BLOCK, _BRIGHT, _FAR = 16, 1.25, 8.0  # pixels a side, and how many times as bright as white their mean may be
+_MOST, _ENOUGH = 2**19, 96 * 96  # pixels that are looked at for a hint, and how many it takes to be sure of it
 _CUT, _GROWN = 0.02, 1.5  # a share of pixels; how many times as strong noise is where it is bright, by trials

@@ -193,15 +193,7 @@ def positive_float(value: Any, name: str, *, zero_ok: bool = False) -> float:
     0.01
     """
     advice = f"{name} must be a finite number {'of 0 or more' if zero_ok else 'above 0'}"
-    wrong_type = f"{advice}, not {shown(value)} ({type(value).__name__}); pass a float such as 0.01"
-    if _is_bool(value) or isinstance(value, (str, bytes, bytearray)):
-        raise TypeError(wrong_type)
-    try:
-        number = float(value)
-    except (TypeError, ValueError, RuntimeError):  # RuntimeError: a tensor of several elements
-        raise TypeError(wrong_type) from None
-    except OverflowError:
-        raise ValueError(f"{advice}, not {shown(value)}; it is too large for a float") from None
+    number = _real(value, advice)
     if not math.isfinite(number) or number < 0 or (number == 0 and not zero_ok):
         raise ValueError(f"{advice}, not {number:g}; pass a value such as 0.01")
     return number
@@ -222,13 +214,23 @@ def finite_float(value: Any, name: str) -> float:
     >>> finite_float(-1, "offset")
     -1.0
     """
-    try:
-        number = float(value)
-    except (TypeError, ValueError, RuntimeError):
-        raise TypeError(f"{name}: {shown(value)} is no number") from None
+    advice = f"{name} must be a finite number"
+    number = _real(value, advice)
     if not math.isfinite(number):
-        raise ValueError(f"{name}: {number} is not finite")
+        raise ValueError(f"{advice}, not {number:g}; pass a value such as 0.01")
     return number
+
+
+def _real(value: Any, advice: str) -> float:
+    wrong_type = f"{advice}, not {shown(value)} ({type(value).__name__}); pass a float such as 0.01"
+    if _is_bool(value) or isinstance(value, (str, bytes, bytearray)):
+        raise TypeError(wrong_type)
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):  # RuntimeError: a tensor of several elements
+        raise TypeError(wrong_type) from None
+    except OverflowError:
+        raise ValueError(f"{advice}, not {shown(value)}; it is too large for a float") from None
 
 
 def _is_bool(value: object) -> bool:

@@ -155,7 +155,7 @@ def to_tensor(
     known : numpy.ndarray, optional
         (H, W), bool: values where it is False do not matter, not even NaN, and become `low`.
     spread : float, default 1
-        How many spans noise may well reach beyond them.
+        How many spans noise may well reach beyond the clean range.
 
     Returns
     -------
@@ -166,7 +166,7 @@ def to_tensor(
     ------
     ValueError
         If the image does not fit `layout`, holds NaN or infinity, or is implausible for its clean range: a
-        value more than 4 times that far outside, or more than 1 % of them further than that.
+        value more than 4 `spread` spans outside, or more than 1 % of them more than `spread`.
 
     Examples
     --------
@@ -417,7 +417,7 @@ def _implausible(layout: Layout, lowest: float, highest: float, name: str) -> Va
         advice = "pass data_range=(low, high), the darkest and the brightest value of the clean image"
     else:
         advice = f"pass data_range={whites[0]} if that is its white, or divide by {whites[0]}"
-    advice += '; if it is noise, clip it (of few photons, give noise="poisson")'
+    advice += '; if it is noise, clip it (of few photons: dip.denoise takes noise="poisson")'
     clean = f"far outside the clean range [{layout.low:g}, {layout.high:g}]"
     return ValueError(f"{name} has values from {lowest:g} to {highest:g}, {clean}; {advice}")
 

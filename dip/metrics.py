@@ -45,7 +45,8 @@ def psnr(image: Image, reference: Image, *, data_range: Range = None, channel_ax
     Raises
     ------
     ValueError
-        If sizes or channels differ, or an image holds NaN, infinity or values far from its data range.
+        If sizes or channels differ, or an image holds NaN or infinity, or values far from the usual range where
+        `data_range` is not given.
 
     Examples
     --------
@@ -161,7 +162,11 @@ def _pair(image: Image, reference: Image, data_range: Range, channel_axis: int |
             "image and reference must agree in height, width and channels, not "
             + " and ".join(f"{height} x {width} x {channels}" for height, width, channels in shapes)
         )
-    tensors = images.to_tensor(image, layouts[0]), images.to_tensor(reference, layouts[1], name="reference")
+    spread = 1.0 if data_range is None else math.inf  # a range that is given is meant
+    tensors = (
+        images.to_tensor(image, layouts[0], spread=spread),
+        images.to_tensor(reference, layouts[1], name="reference", spread=spread),
+    )
     first, second = (tensor[0].numpy().transpose(1, 2, 0).astype(np.float64) for tensor in tensors)
     return first, second
 

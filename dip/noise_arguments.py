@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from dip.noise import GAUSSIAN, POISSON, Noise, PoissonGaussian
+from dip.errors import finite_float, positive_float
+from dip.noise import Noise, PoissonGaussian
+from dip.noise.model import GAUSSIAN, POISSON
 
 __all__ = ["NOISE", "add", "noise"]
 
@@ -54,4 +56,6 @@ def noise(args: argparse.Namespace) -> Noise:
             raise ValueError(f"--{name.replace('_', '-')} means nothing without --gain")
     if args.gain is None:
         return str(args.noise) if args.noise else None
-    return PoissonGaussian(args.gain, args.read_noise or 0.0, args.offset or 0.0)
+    gain = positive_float(args.gain, "--gain")
+    read_noise = positive_float(args.read_noise or 0.0, "--read-noise", zero_ok=True)
+    return PoissonGaussian(gain, read_noise, finite_float(args.offset or 0.0, "--offset"))

@@ -1,7 +1,7 @@
 """The questions in users' words.
 
-`fit` fits a task and returns the whole result; each of the other functions makes the task of the same name
-(`dip.tasks`), fits it, and returns the restored image alone.
+`fit` fits a task and returns the whole result; each of the other functions makes the task of the same name, fits it,
+and returns the restored image alone.
 """
 
 from __future__ import annotations

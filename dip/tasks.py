@@ -29,7 +29,7 @@ class ImageTask:
     default_preset = "paper"
     support: int | None = 0
     factor = 1
-    spread = 1.0  # how many times the clean range noise may well reach beyond it
+    spread = 1.0  # how many times its range noise may well reach beyond it
 
     def __init__(self, image: Any, *, data_range: DataRange = None, channel_axis: int | None = None) -> None:
         self.layout = images.describe(image, channel_axis=channel_axis, data_range=data_range)

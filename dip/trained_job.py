@@ -52,7 +52,7 @@ class Application(Work):
         self.order = order
         super().__init__(job, order)
         job.check(None, going_on=False, force=order.force)
-        task = Denoise(self.picture.pixels, data_range=order.data_range)
+        task = Denoise(self.picture.pixels, noise="gaussian", data_range=order.data_range)
         if job.reference is not None:
             self._clean = task.clean(files.read(job.reference).pixels)[0]
         with failing():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import signal
 import threading
@@ -124,12 +125,13 @@ class Work(ABC):
             # Pillow's bicubic interpolation, the usual measure
             size = (x.shape[1], x.shape[2])
             y = torch.nn.functional.interpolate(y[None], size, mode="bicubic", antialias=True)[0].clamp(0, 1)
-        figures["psnr_before"] = metrics.psnr(y, self._clean)
-        figures["ssim_before"] = metrics.ssim(y, self._clean)
+        figures["psnr_before"] = metrics.psnr(y, self._clean, data_range=1)
+        figures["ssim_before"] = metrics.ssim(y, self._clean, data_range=1)
         return figures
 
     def _as_x(self, pixels: np.ndarray) -> Tensor:
-        return images.to_tensor(pixels, images.describe(pixels, data_range=self._common.data_range))[0]
+        layout = images.describe(pixels, data_range=self._common.data_range)
+        return images.to_tensor(pixels, layout, spread=math.inf)[0]  # what is far outside was refused, or is photons
 
 
 def summary(report: dict[str, Any]) -> str:

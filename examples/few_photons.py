@@ -18,7 +18,6 @@ Writes few_photons.png; --help tells the options.
 # %%
 import argparse
 import sys
-import warnings
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -43,8 +42,8 @@ clean = img_as_float32(picture[top : top + options.size, left : left + options.s
 # %% [markdown]
 # ## What is counted
 #
-# White is 1 here, and one photon is a twentieth of it. What is counted may be above white: it is not cut off, since
-# that would make the mean of a bright pixel too dark.
+# White is 1 here, and one photon is a small part of it, a twentieth by default. What is counted may be above white: it
+# is not cut off, since that would make the mean of a bright pixel too dark.
 
 # %%
 counted = np.random.default_rng(0).poisson(clean * options.photons) / np.float32(options.photons)
@@ -58,9 +57,7 @@ counted = np.random.default_rng(0).poisson(clean * options.photons) / np.float32
 # `noise=dip.noise.PoissonGaussian(gain, sigma, offset)`, in the numbers of the image.
 
 # %%
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # of the first, that its noise seems to grow
-    alike = dip.denoise(counted, preset="fast", iters=options.iters)
+alike = dip.denoise(counted, preset="fast", noise="gaussian", iters=options.iters)
 fit = dip.fit(dip.Denoise(counted, noise="poisson"), preset="fast", iters=options.iters)
 print(f"found: {fit.task.words or 'nothing'}")
 

@@ -138,3 +138,11 @@ def test_bad_images_are_refused_by_name(metric: Callable) -> None:
         metric(np.zeros((8, 8)), np.full((8, 8), np.nan))
     with pytest.raises(ValueError, match="data_range"):
         metric(np.full((8, 8), 200.0), np.zeros((8, 8)))
+
+
+def test_a_range_that_is_given_is_meant():
+    """Counts of few photons go far beyond white."""
+    counts, clean = np.array([[0.0, 7.0]]), np.array([[0.5, 0.5]])
+    with pytest.raises(ValueError, match="far outside the clean range"):
+        psnr(counts, clean)
+    assert psnr(counts, clean, data_range=1) == pytest.approx(-10 * np.log10((0.25 + 42.25) / 2))

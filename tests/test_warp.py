@@ -151,8 +151,8 @@ def test_a_number_is_one_coefficient_and_the_middle_stays() -> None:
     ("given", "error", "message"),
     [
         ({"coefficients": [-0.5]}, ValueError, "r_d grows with r up to 0.5443 only.*reaches to 1 focal"),
-        ({"coefficients": [np.inf]}, ValueError, "coefficients: inf is not finite"),
-        ({"coefficients": ["a"]}, TypeError, "coefficients: 'a' is no number"),
+        ({"coefficients": [np.inf]}, ValueError, "coefficients must be a finite number, not inf"),
+        ({"coefficients": ["a"]}, TypeError, "coefficients must be a finite number, not 'a'"),
         ({"size": 5}, ValueError, "size=5: two numbers"),
         ({"size": (5, 0)}, ValueError, "size must be a whole number from 1 up"),
         ({"center": (1, 2, 3)}, ValueError, "center=.*two numbers"),

@@ -68,9 +68,9 @@ class Denoised(_Renewed):
     image_channels : int, optional
         Channels of the noisy picture; a fit fills them in.
     level : float, optional
-        The standard deviation of the noise, where white is 1, if it is known. By default it is what is found in the
-        picture (`dip.noise.noise_level`), which supposes that it is independent from pixel to pixel, or what follows
-        from the `noise` of `dip.Denoise`.
+        The standard deviation of the noise, where white is 1, if it is known; with the `noise` of `dip.Denoise`, that
+        of what the fit sees. By default it is what follows from that `noise`, or what is found in the picture
+        (`dip.noise.noise_level`), which supposes that it is independent from pixel to pixel.
 
     Notes
     -----

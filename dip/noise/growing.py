@@ -18,7 +18,8 @@ _ROUNDS, _STEPS = 4, 20
 _UNSURE = 0.3  # the weight of a group in which no patch is without structure
 _SIMPLER = 0.02  # by how much more a model with one number less may be off
 _LEAST = 1e-12
-_COUNTED, _DARK = 100, 5  # different values at most, from which counts are told; counts of a pixel
+_COUNTED, _LOOK = 100, 10_000  # different values at most, from which counts are told; pixels that are looked at first
+_DARK, _NEAR = 5, 0.25  # counts of a pixel in the mean, and the part of them by which the line may be off
 
 
 def found(picture: Tensor) -> PoissonGaussian | None:
@@ -47,15 +48,21 @@ def found(picture: Tensor) -> PoissonGaussian | None:
     parameter mismatch in variance stabilization, with an application to Poisson-Gaussian noise estimation", IEEE
     Transactions on Image Processing 2014.
     """
+    if min(picture.shape[2:]) < 3:
+        return None
     picture = picture.detach().to("cpu", torch.float32)
-    line = _line_of(picture)
-    one = few_counts(picture)
-    if one is not None and _agrees(picture, one, line):
-        return PoissonGaussian(one)
+    line, one = _line_of(picture), few_counts(picture)
+    if one is not None and _counts(picture, one, line):
+        return PoissonGaussian(_rounded(one))
     if line is None:
         return None
-    slope, base = line
+    slope, base = map(_rounded, line)
     return PoissonGaussian(slope, math.sqrt(max(base, 0)), -base / slope if base < 0 else 0.0)
+
+
+def _rounded(value: float) -> float:
+    """Return a number with as many digits as mean something: the last ones depend on the number of threads."""
+    return float(f"{value:.6g}")
 
 
 def _line_of(picture: Tensor) -> tuple[float, float] | None:
@@ -126,25 +133,28 @@ def _middle(values: np.ndarray, weights: np.ndarray) -> float:
 
 def few_counts(picture: Tensor) -> float | None:
     """Return what all values of a picture are multiples of, if there are few of them; else None."""
-    values = picture.unique()
-    if not 2 < len(values) <= _COUNTED:
+    values = picture.flatten()
+    if len(values[:: max(1, len(values) // _LOOK)].unique()) > _COUNTED:  # spares sorting all
         return None
-    one = float(values.diff().min())
-    highest = float(values[-1])
-    if highest > 0 and one > 0:
-        one = highest / max(1, round(highest / one))  # numbers may have been rounded
+    values = values.unique()
+    if not 2 < len(values) <= _COUNTED or values[-1] <= 0:
+        return None
+    one, highest = float(values.diff().min()), float(values[-1])
+    one = highest / max(1, round(highest / one))  # numbers may have been rounded
     counts = values / one
     return one if float((counts - counts.round()).abs().max()) < 0.05 else None
 
 
-def _agrees(picture: Tensor, one: float, line: tuple[float, float] | None) -> bool:
-    """Whether the variance in a picture may be that of counts of which each is `one`."""
+def _counts(picture: Tensor, one: float, line: tuple[float, float] | None) -> bool:
+    """Whether the variance in a picture is that of counts of which each is `one`, dark and bright."""
     mean = float(picture.mean())
-    if line is None or mean < _DARK * one:  # patches tell nothing, and there is little structure beside such noise
-        mask = picture.new_tensor([1.0, -2.0, 1.0])
-        rest = F.conv2d(picture.transpose(0, 1), torch.outer(mask, mask)[None, None])
-        variance, expected = float(rest.square().mean()) / 36, one * mean
-    else:
-        bright = float(np.quantile(picture.numpy(), 0.9))
-        variance, expected = line[0] * bright + line[1], one * bright
-    return 0.5 * expected <= variance <= 1.5 * expected
+    if line is not None and mean >= _DARK * one:
+        dark, bright = np.quantile(picture.numpy(), (0.1, 0.9)).tolist()
+        return all(abs(line[0] * x + line[1] - one * x) <= _NEAR * one * max(x, mean) for x in (dark, bright))
+    # Patches tell nothing of so little light; but there is little structure beside such noise.
+    mask = picture.new_tensor([1.0, -2.0, 1.0])
+    rest = F.conv2d(picture.transpose(0, 1), torch.outer(mask, mask)[None, None])
+    light = F.avg_pool2d(picture.transpose(0, 1), 3, stride=1).flatten()
+    halves = light.argsort().tensor_split(2)
+    pairs = [(float(rest.flatten()[half].square().mean()) / 36, one * float(light[half].mean())) for half in halves]
+    return all(0.5 * expected <= variance <= 1.5 * expected for variance, expected in pairs)

@@ -49,8 +49,8 @@ class Stabilising:
         darkest = max(0.0, noise.offset)  # of a picture; below the offset there is no light
         if darkest >= 1:
             raise ValueError(
-                f"the noise has no light below the offset, which is {noise.offset:g} times white: give the offset in "
-                "the numbers of the image, and its white (data_range=)"
+                f"the offset of the noise, where there is no light, is {noise.offset:g} times white; give both in the "
+                "numbers of the image: the offset, and data_range=(black, white) of the clean image"
             )
         first, last = ((x - noise.offset) / noise.gain for x in (darkest, 1.0))
         # nearly straight in the root of the light, in which the rows are evenly spaced
@@ -67,8 +67,8 @@ class Stabilising:
         """Return T(y), scaled, of a noisy picture."""
         if not self.noise.gain:
             return y
-        photons = (y.double() - self.noise.offset) / self.noise.gain
-        stable = (transformed(photons.numpy(force=True), self._read) - self._black) / self._span
+        photons = (y.numpy(force=True).astype(np.float64) - self.noise.offset) / self.noise.gain
+        stable = (transformed(photons, self._read) - self._black) / self._span
         return torch.from_numpy(stable).to(y)
 
     def inverse(self, stable: Tensor) -> Tensor:

@@ -1,12 +1,18 @@
 """How near the noise level comes that is found in a picture, and what that is worth to a fit.
 
     python benchmarks/noise_level.py PICTURES --fits 12
+    python benchmarks/noise_level.py PICTURES --growing --size 160 --every 10
 
 Of every picture in the folder PICTURES (the middle --size pixels), in colour and in gray, with normal noise of several
 strengths, clipped and rounded to 8 bits: by what factor the two estimates of `dip.noise`, and what is made of them, are
 off the root of the mean square of the noise; quantiles over the pictures (of the second: where there is one). And of so
 many pictures, spread evenly over the folder, the PSNR of a "fast" fit in colour that is told the first estimate alone
 (as all fits were before there was the second), what is found now, and the true level.
+
+With --growing noise of photons and of a camera, neither clipped nor rounded, and normal noise, clipped and rounded: by
+what factor the standard deviation of the noise is off that follows from what `dip.noise.found` tells, at the brightness
+below which a tenth, half and nine tenths of the picture are; and the share of the pictures of which `dip.Denoise` says
+that their noise grows.
 """
 
 from __future__ import annotations
@@ -24,7 +30,10 @@ from torch import Tensor
 
 import dip
 from dip import noise
+from dip.noise.growing import growth
 
+OUT = Path(__file__).parent / "results" / "noise_level.json"
+GROWING = ((0, 5), (0, 15), (0, 25), (0, 50), (2, 0), (5, 0), (20, 0), (100, 0), (500, 0), (30, 10), (100, 5))
 SIGMAS = (3, 5, 10, 15, 25, 50)
 FITTED = (3, 5, 10)
 QUANTILES = (0.0, 0.1, 0.5, 0.9, 1.0)
@@ -37,10 +46,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--every", type=int, default=1, help="every which picture is looked at")
     parser.add_argument("--fits", type=int, default=0, help="pictures that are fitted, too")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "noise_level.json")
+    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--growing", action="store_true", help="noise that grows with the light")
     options = parser.parse_args(arguments)
     paths = sorted(path for path in options.pictures.iterdir() if path.is_file())
     looked_at = paths[:: options.every]
+    if options.growing:
+        report = growing(looked_at, options.size)
+        options.out = options.out.with_stem("noise_growing") if options.out == OUT else options.out
+        write(report, options.out)
+        return
     report = {
         "experiment": "the level of the noise found, divided by the true one; quantiles over the pictures",
         "pictures": len(looked_at),
@@ -55,11 +70,43 @@ def main(arguments: list[str] | None = None) -> None:
             for path, sigma in itertools.product(paths[:: -(-len(paths) // max(1, options.fits))], FITTED)
             if options.fits
         ],
-        "environment": dip.devices.environment(),
-        "date": datetime.date.today().isoformat(),
     }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(report, indent=1) + "\n")
+    write(report, options.out)
+
+
+def write(report: dict[str, Any], path: Path) -> None:
+    """Write a report, with the machine and the date."""
+    report |= {"environment": dip.devices.environment(), "date": datetime.date.today().isoformat()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def growing(paths: list[Path], size: int) -> dict[str, Any]:
+    """Return how far what is found is off for each noise, in colour and in gray, and where it is said to grow."""
+    found: dict[str, Any] = {}
+    for kind, (peak, sigma) in itertools.product(("colour", "gray"), GROWING):
+        off, said = [], 0
+        for path in paths:
+            clean = cases(path, 0, size, kind == "gray")[0] / 255
+            draw = np.random.default_rng(0)
+            noisy = (draw.poisson(clean * peak) / peak if peak else clean) + draw.normal(0, sigma / 255, clean.shape)
+            y = tensor(noisy * 255 if peak else np.rint(noisy.clip(0, 1) * 255)).float()
+            said += growth(y) is not None
+            model = noise.found(y)
+            if model is not None:
+                gain = 1 / peak if peak else 0.0
+                at = np.quantile(clean, (0.1, 0.5, 0.9)).tolist()
+                off.append([np.sqrt(model.variance(x) / (gain * x + (sigma / 255) ** 2 + 1e-12)) for x in at])
+        name = f"{kind}, {f'{peak} photons' if peak else 'none'}, sigma {sigma}"
+        where = dict(zip(("dark", "middle", "bright"), np.array(off).T, strict=True)) if off else {}
+        found[name] = {
+            **{key: [round(float(one), 3) for one in np.quantile(each, QUANTILES)] for key, each in where.items()},
+            "found of": f"{len(off)} of {len(paths)}",
+            "said to grow": f"{said} of {len(paths)}",
+        }
+        print(name, found[name], flush=True)
+    what = "standard deviation of the noise found, divided by the true one; quantiles over the pictures"
+    return {"experiment": what, "pictures": len(paths), "size": size, "quantiles": QUANTILES, "noises": found}
 
 
 def cases(path: Path, sigma: float, size: int, gray: bool) -> tuple[np.ndarray, np.ndarray]:

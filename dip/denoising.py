@@ -12,7 +12,7 @@ from torch import Tensor
 from dip import losses
 from dip.errors import warn
 from dip.noise import Noise, PoissonGaussian, Stabilising, found
-from dip.noise.growing import few_counts
+from dip.noise.growing import growth
 from dip.noise.level import MORE
 from dip.noise.model import POISSON, check
 from dip.problem import Observation
@@ -113,20 +113,11 @@ class Denoise(ImageTask):
         warn(text)
 
     def _warn_of_growth(self, y: Tensor) -> None:
-        """Tell of noise that grows much with the light; where black was cut off, it only seems to."""
-        y = y[..., : _MOST // y.shape[3] + 1, :]  # it is no more than a hint
-        if y.shape[2] * y.shape[3] < _ENOUGH:
-            return
-        if float((y == y.min()).float().mean()) > _CUT and not few_counts(y):
-            return
-        model = found(y)
-        if model is None:
-            return
-        dark, bright = (math.sqrt(model.variance(x)) for x in np.quantile(y.numpy(), (0.1, 0.9)).tolist())
-        if bright >= _GROWN * max(dark, 1e-6):
+        grown = growth(y)
+        if grown is not None:
             warn(
-                f"the noise in the image seems to grow with its light, from {dark:.2g} where it is dark to "
-                f"{bright:.2g} where it is bright (white is 1), and a fit takes it for the same everywhere: "
+                f"the noise in the image seems to grow with its light, from {grown[0]:.2g} where it is dark to "
+                f"{grown[1]:.2g} where it is bright (white is 1), and a fit takes it for the same everywhere: "
                 'noise="poisson" is made for it, and often better by far; "gaussian" says that it is not so'
             )
 
@@ -160,5 +151,3 @@ class Denoise(ImageTask):
 
 
 _BLOCK, _BRIGHT, _FAR = 16, 1.25, 8.0  # pixels a side, and how many times as bright as white their mean may be
-_MOST, _ENOUGH = 2**19, 96 * 96  # pixels that are looked at for a hint, and how many it takes to be sure of it
-_CUT, _GROWN = 0.02, 1.5  # a share of pixels; how many times as strong noise is where it is bright, by trials

@@ -360,3 +360,31 @@ def test_networks_are_fitted_beside_each_other(tmp_path):
         assert report[name]["noisy"] == pytest.approx(dip.metrics.psnr(noisy, clean), abs=0.01)
         assert report[name]["iteration"] == [50]
         assert 10 < report[name]["output"][0] < 40
+
+
+def test_photons_are_counted_for_every_method(tmp_path):
+    out = tmp_path / "photons.json"
+    methods = ("fast", "fast, noise found", "fast, noise known", "non-local means")
+    words = ("--pictures", "camera", "--peaks", 10, "--size", 64, "--iters", 50, "--out", out)
+    run("photons.py", "--methods", *methods, *words)
+    report = json.loads(out.read_text())
+    found = {name: report[f"camera, 10 photons, {name}"] for name in methods}
+    assert [found[name].get("noise") for name in methods[:3:2]] == [
+        None,
+        "PoissonGaussian(gain=0.1, sigma=0.0, offset=0.0)",
+    ]
+    assert found["fast, noise found"]["noise"].startswith("PoissonGaussian(gain=0.1")
+    assert found["fast, noise known"]["average"][0] > found["fast"]["noisy"] + 3
+    assert found["non-local means"]["psnr"] > found["fast"]["noisy"] + 3
+    assert run("photons.py", "--methods", *methods[3:], *words).startswith("camera 10.0 non-local means")
+
+
+def test_noise_that_grows_is_looked_for(tmp_path):
+    pictures, out = tmp_path / "pictures", tmp_path / "growing.json"
+    dip.files.write(pictures / "coffee.png", skimage.data.coffee()[60:220, 200:360])
+    run("noise_level.py", pictures, "--growing", "--size", 128, "--out", out)
+    noises = json.loads(out.read_text())["noises"]
+    few = noises["colour, 5 photons, sigma 0"]
+    assert few["bright"] == [pytest.approx(1, rel=1e-3)] * 5
+    assert (few["found of"], few["said to grow"]) == ("1 of 1", "1 of 1")
+    assert noises["colour, none, sigma 25"]["said to grow"] == "0 of 1"

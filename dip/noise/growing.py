@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dip.noise.level import flat_variances, independent, noise_level, patches_of, roughness
+from dip.noise.level import by_mask, flat_variances, independent, patches_of, roughness
 from dip.noise.model import PoissonGaussian
 
 _GROUPS, _EACH = 8, 1500  # of patches equally bright: how many at most, and of how many patches at least
@@ -18,6 +18,8 @@ _ROUNDS, _STEPS = 4, 20
 _UNSURE = 0.3  # the weight of a group in which no patch is without structure
 _SIMPLER = 0.02  # by how much more a model with one number less may be off
 _LEAST = 1e-12
+_PART, _SURE = 2**18, 96 * 96  # pixels that are looked at for a hint, and how many it takes to be sure of it
+_CUT, _GROWN = 0.02, 1.5  # a share of pixels; how many times as strong noise is where it is bright, by trials
 _COUNTED, _LOOK = 100, 10_000  # different values at most, from which counts are told; pixels that are looked at first
 _DARK, _NEAR = 5, 0.25  # counts of a pixel in the mean, and the part of them by which the line may be off
 
@@ -65,19 +67,40 @@ def _rounded(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def _line_of(picture: Tensor) -> tuple[float, float] | None:
+def growth(picture: Tensor) -> tuple[float, float] | None:
+    """Return the standard deviations of the noise where a picture is dark and where it is bright, if it clearly grows.
+
+    It is a hint, and costs little: a part of a large picture is looked at, and one round is done of what `found` does.
+    Where black was cut off from noise it only seems to grow, so of many pixels at the least value nothing is said.
+    """
+    picture = picture[..., : _PART // picture.shape[3] + 1, :]
+    if min(picture.shape[2:]) < 3 or picture.shape[2] * picture.shape[3] < _SURE:
+        return None
+    one = few_counts(picture)
+    if one is None and float((picture == picture.min()).float().mean()) > _CUT:
+        return None
+    line = _line_of(picture, rounds=1)
+    if one is not None and _counts(picture, one, line):
+        line = one, 0.0
+    if line is None:
+        return None
+    dark, bright = (math.sqrt(max(line[0] * x + line[1], 0)) for x in np.quantile(picture.numpy(), (0.1, 0.9)).tolist())
+    return (dark, bright) if bright > _GROWN * dark else None
+
+
+def _line_of(picture: Tensor, rounds: int = _ROUNDS) -> tuple[float, float] | None:
     """Return slope and base of the noise's variance over the brightness; None where it cannot be told."""
     patches = patches_of(picture, _MOST)
     if patches is None:
         return None
     of_pixels, of_channels = independent(patches, roughness(patches))
-    level = noise_level(picture)
+    level = by_mask(picture)
     if not of_pixels or not level:
         return None
     groups = max(1, min(_GROUPS, patches.shape[2] // _EACH))
     slope, base = 0.0, level**2
     order = patches.mean((0, 1)).argsort()
-    for _ in range(_ROUNDS):
+    for _ in range(rounds):
         stable = _stabilised(patches, slope, base)
         rough, points = roughness(stable), []
         for group in order.tensor_split(groups):

@@ -26,7 +26,6 @@ from dip.errors import non_negative_int
 
 AUTO = "auto"
 _LEARNT = 0.4  # iterations times the standard deviation of the noise, of a picture of one coloured pixel
-_LATE = 0.75  # part of a run
 _NEVER = 2**40  # later than any fit ends
 
 
@@ -53,13 +52,12 @@ def check(given: Any, preset: int | str, task: str, code: codes.Code) -> int | s
     )
 
 
-def begin_after(flips: int | str, shape: tuple[int, int, int], level: float, iters: int) -> int:
+def begin_after(flips: int | str, shape: tuple[int, int, int], level: float) -> int:
     """Return after how many iterations the mirroring begins in a fit.
 
     "auto" is 0.4 √(height · width · channels / 3) / σ with the level σ of the noise: of 128 x 128 pixels in colour 261
     iterations at σ = 50/255 and 522 at 25/255, in gray 151 and 301. The stronger the noise and the fewer the values,
-    the sooner a fit has nothing else to learn. At first a mirrored code costs a decibel, which takes some hundred
-    iterations to make up for: what would begin in the last quarter of a run begins after it.
+    the sooner a fit has nothing else to learn.
 
     Parameters
     ----------
@@ -69,13 +67,10 @@ def begin_after(flips: int | str, shape: tuple[int, int, int], level: float, ite
         Channels, height and width of the picture.
     level : float
         The standard deviation of the noise, where white is 1 (`dip.noise.noise_level`).
-    iters : int
-        The preset's iterations.
     """
     if not isinstance(flips, str):
         return min(flips, _NEVER)
-    begin = max(1, round(_LEARNT * math.sqrt(math.prod(shape) / 3) / max(level, 1e-6)))
-    return max(begin, iters) if begin > _LATE * iters else begin
+    return max(1, round(_LEARNT * math.sqrt(math.prod(shape) / 3) / max(level, 1e-6)))
 
 
 class Flips:

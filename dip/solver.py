@@ -102,7 +102,7 @@ class Fit:
             self._warm_start(init)
         self.code.requires_grad_(s.optimize_code)
         self._jitter = Jitter(s.jitter, s.jitter_seed, self.device, s.dtype)
-        self._flips = Flips(begin_after(s.flips, task.shape, level, s.preset.iters) * s.tiles, self.device)
+        self._flips = Flips(begin_after(s.flips, task.shape, level) * s.tiles, self.device)
         self._view = Whole(s.frame) if s.tile is None else self._crops(s.tile)
         self._part = self.code
         self._gain = losses.gain(self.y)

@@ -278,7 +278,8 @@ def test_alpha_is_kept_and_a_tensor_comes_back_as_one():
     fit = quick_fit(dip.Denoise(rgba, noise=PoissonGaussian(4.0)))
     np.testing.assert_array_equal(fit.image[..., 3], rgba[..., 3])
     brought_back = Stabilising(PoissonGaussian(4 / 255)).inverse(fit.picture)[0].permute(1, 2, 0).numpy()
-    np.testing.assert_array_equal(fit.image[..., :3], np.rint(brought_back * 255).astype(np.uint8))
+    np.testing.assert_allclose(fit.image[..., :3], brought_back * 255, atol=0.501)  # but for rounding
+    assert np.abs(fit.picture[0].permute(1, 2, 0).numpy() * 255 - fit.image[..., :3]).max() > 5
     batch = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     restored = dip.denoise(batch, noise=PoissonGaussian(0.1), iters=2, **QUICK)
     each = [dip.denoise(one, noise=PoissonGaussian(0.1), iters=2, **QUICK) for one in batch]

@@ -14,7 +14,7 @@ import torch
 from skimage.io import imread, imsave
 
 import dip
-from dip import arguments, cli, files, place_arguments
+from dip import arguments, cli, files, noise_arguments, place_arguments
 from dip.console import one_line
 from dip.trained import architectures, store, training
 
@@ -190,7 +190,7 @@ def test_every_option_is_a_fits_or_means_something_for_a_model():
         "model",
         "device",
     }
-    assert known == both | {"traceback"} | set(arguments.FIT_ONLY)
+    assert known == both | {"traceback"} | {*arguments.FIT_ONLY, *noise_arguments.NOISE}
     assert isinstance(parser, argparse.ArgumentParser)
 
 

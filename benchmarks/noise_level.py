@@ -1,7 +1,7 @@
 """How near the noise level comes that is found in a picture, and what that is worth to a fit.
 
     python benchmarks/noise_level.py PICTURES --fits 12
-    python benchmarks/noise_level.py PICTURES --growing --size 160 --every 10
+    python benchmarks/noise_level.py PICTURES --growing --size 160 --every 16
 
 Of every picture in the folder PICTURES (the middle --size pixels), in colour and in gray, with normal noise of several
 strengths, clipped and rounded to 8 bits: by what factor the two estimates of `dip.noise`, and what is made of them, are

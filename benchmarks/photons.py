@@ -31,10 +31,12 @@ from search import follow
 from time_to_quality import now
 
 import dip
+from dip.benchmark.methods import find
+from dip.benchmark.tasks import Case
 from dip.noise import PoissonGaussian, Stabilising
 
 FITS = ("fast", "fast, loss poisson", "fast, noise found", "fast, noise known", "fast, noise found, flips 300")
-CLASSICAL = ("non-local means", "BM3D")
+CLASSICAL = {"non-local means": "nlm", "BM3D": "bm3d"}  # as the benchmark has them
 
 
 def observed(name: str, peak: float, options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
@@ -65,15 +67,8 @@ def filtered(name: str, peak: float, method: str, options: argparse.Namespace) -
     clean, noisy = observed(name, peak, options)
     stabilising = Stabilising(PoissonGaussian(1 / peak, options.read))
     stable = stabilising.forward(torch.from_numpy(noisy)).double().numpy()
-    if method == "BM3D":
-        import bm3d
-
-        made = (bm3d.bm3d if clean.ndim == 2 else bm3d.bm3d_rgb)(stable, stabilising.level)
-    else:
-        from skimage.restoration import denoise_nl_means
-
-        level, axis = stabilising.level, None if clean.ndim == 2 else -1
-        made = denoise_nl_means(stable, 5, 6, h=0.6 * level, sigma=level, fast_mode=True, channel_axis=axis)
+    case = Case(y=stable, clean=clean, problem=lambda case: dip.Denoise(case.y), sigma=stabilising.level)
+    made = find(CLASSICAL[method]).function(case)
     restored = stabilising.inverse(torch.from_numpy(made)).numpy()
     return {"psnr": round(dip.metrics.psnr(restored, clean), 3), **before(noisy, clean)}
 
@@ -88,7 +83,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     usual = ["camera", "coins", "retina", "coffee", "astronaut", "chelsea"]
     parser.add_argument("--pictures", nargs="+", default=usual, help="names in skimage.data")
-    parser.add_argument("--methods", nargs="+", choices=FITS + CLASSICAL, default=[*FITS[:3], *CLASSICAL])
+    parser.add_argument("--methods", nargs="+", choices=[*FITS, *CLASSICAL], default=[*FITS[:3], *CLASSICAL])
     parser.add_argument("--peaks", nargs="+", type=float, default=[5.0, 20.0, 80.0])
     parser.add_argument("--read", type=float, default=0.0)
     parser.add_argument("--size", type=int, default=256)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dip.noise.level import by_mask, flat_variances, independent, patches_of, roughness
+from dip.noise.level import by_mask, flat_variances, independent, masked, patches_of, roughness
 from dip.noise.model import PoissonGaussian
 
 _GROUPS, _EACH = 8, 1500  # of patches equally bright: how many at most, and of how many patches at least
@@ -175,9 +175,7 @@ def _counts(picture: Tensor, one: float, line: tuple[float, float] | None) -> bo
         dark, bright = np.quantile(picture.numpy(), (0.1, 0.9)).tolist()
         return all(abs(line[0] * x + line[1] - one * x) <= _NEAR * one * max(x, mean) for x in (dark, bright))
     # Patches tell nothing of so little light; but there is little structure beside such noise.
-    mask = picture.new_tensor([1.0, -2.0, 1.0])
-    rest = F.conv2d(picture.transpose(0, 1), torch.outer(mask, mask)[None, None])
-    light = F.avg_pool2d(picture.transpose(0, 1), 3, stride=1).flatten()
+    rest, light = masked(picture).flatten(), F.avg_pool2d(picture.transpose(0, 1), 3, stride=1).flatten()
     halves = light.argsort().tensor_split(2)
-    pairs = [(float(rest.flatten()[half].square().mean()) / 36, one * float(light[half].mean())) for half in halves]
+    pairs = [(float(rest[half].square().mean()) / 36, one * float(light[half].mean())) for half in halves]
     return all(0.5 * expected <= variance <= 1.5 * expected for variance, expected in pairs)

@@ -52,6 +52,8 @@ def _next_look(fit: Fit, goal: int) -> int:
     every = [fit._guard.every, *(getattr(callback, "every", 1) for callback in fit.callbacks)]
     if fit.settings.checkpoint is not None:
         every.append(fit.settings.checkpoint_every)
+    if fit._flips.every is not None:
+        every.append(fit._flips.every)
     looks = [goal, *(now - now % one + one for one in every), fit._replays.next_look(now)]
     if isinstance(code, codes.RENEWED) and code.renewed:
         looks.append(-(-now // code.renewed) * code.renewed + 1)

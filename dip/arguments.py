@@ -258,7 +258,7 @@ def add_fit(parser: argparse.ArgumentParser) -> None:
         type=count_or_auto,
         metavar="N",
         help="after so many iterations mirror the network's input and output, another way at each, so that the noise "
-        "is not fitted; 0 = never; auto (denoise): as the noise in the picture tells",
+        "is not fitted; 0 = never; auto (denoise): once the residual tells that it begins to be",
     )
     group.add_argument(
         "--average",

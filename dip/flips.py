@@ -7,6 +7,8 @@ noise four times, and a fit that has passed its best stays near it.
 
 The network sees the mirrored code, everything else the picture as it is: x = T⁻¹ f_θ(T z).
 
+When a fit has passed its best is seen in its residual (`Moment`).
+
 References
 ----------
 Mirrored copies of one noisy picture in the training of a network: Quan, Chen, Pang, Ji, "Self2Self with dropout:
@@ -16,6 +18,7 @@ learning self-supervised denoising from single image", CVPR 2020.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -27,6 +30,12 @@ from dip.errors import non_negative_int
 AUTO = "auto"
 _LEARNT = 0.4  # iterations times the standard deviation of the noise, of a picture of one coloured pixel
 _NEVER = 2**40  # later than any fit ends
+_EVERY = 25  # iterations from one look at the residual to the next
+_APART = 4  # looks from one to that with which it is compared: as long as pictures in a code last (`codes.Denoised`)
+_FIRST = 6  # looks, the last of which is the first that is compared
+_FASTER = 1.15  # times the slowest fall that there was
+_SLOWEST = 1e-3  # one below this is taken for as large
+_MOST, _LEAST = 1.2, 0.5  # times the variance of the noise: above there is structure, below noise was learnt
 
 
 def check(given: Any, preset: int | str, task: str, code: codes.Code) -> int | str:
@@ -52,12 +61,12 @@ def check(given: Any, preset: int | str, task: str, code: codes.Code) -> int | s
     )
 
 
-def begin_after(flips: int | str, shape: tuple[int, int, int], level: float) -> int:
-    """Return after how many iterations the mirroring begins in a fit.
+def begin_after(flips: int | str, shape: tuple[int, int, int], level: float, tiles: int) -> int | None:
+    """Return after how many iterations the mirroring begins in a fit, None if its residual is to tell.
 
-    "auto" is 0.4 √(height · width · channels / 3) / σ with the level σ of the noise: of 128 x 128 pixels in colour 261
-    iterations at σ = 50/255 and 522 at 25/255, in gray 151 and 301. The stronger the noise and the fewer the values,
-    the sooner a fit has nothing else to learn.
+    A fit in crops keeps no average, whose residual could tell. There "auto" is, of each tile, 0.4 √(height · width ·
+    channels / 3) / σ with the level σ of the noise: of 256 x 256 pixels in colour 522 iterations at σ = 50/255. The
+    stronger the noise and the fewer the values, the sooner a fit has nothing else to learn.
 
     Parameters
     ----------
@@ -67,10 +76,51 @@ def begin_after(flips: int | str, shape: tuple[int, int, int], level: float) -> 
         Channels, height and width of the picture.
     level : float
         The standard deviation of the noise, where white is 1 (`dip.noise.noise_level`).
+    tiles : int
+        How many crops make a pass over the picture.
     """
     if not isinstance(flips, str):
-        return min(flips, _NEVER)
-    return max(1, round(_LEARNT * math.sqrt(math.prod(shape) / 3) / max(level, 1e-6)))
+        return min(flips, _NEVER) * tiles
+    if tiles == 1:
+        return None
+    return max(1, round(_LEARNT * math.sqrt(math.prod(shape) / 3) / max(level, 1e-6))) * tiles
+
+
+class Moment:
+    """The moment from which on a fit learns the noise, told by the residual of what it would return.
+
+    While a fit learns the picture, its residual r_t = |y - x̄_t|² / n falls ever more slowly, since what is easy to
+    learn comes first. Noise is unlike anything that the weights have come to, and is learnt faster and faster. So the
+    fall over 100 iterations, d_t = (r_{t-100} - r_t) / r_t, has a minimum where the one takes over from the other; the
+    moment is the first at which d_t > 1.15 min_{s<t} d_s, with r_t ≤ 1.2 σ²; or r_t < σ² / 2, in a picture so small
+    that both are learnt at a time. It does not have to know σ well: that only tells it from a fit that stood still on
+    its way.
+
+    Parameters
+    ----------
+    level : float
+        σ, the standard deviation of the noise.
+    """
+
+    def __init__(self, level: float) -> None:
+        self.level = level
+        self.residuals: list[float] = []
+
+    def has_come(self, residual: float) -> bool:
+        """Take the residual (mean square) after the next 25 iterations, and tell whether this is the moment."""
+        self.residuals.append(residual)
+        falls = falls_of(self.residuals)
+        if residual > _MOST * self.level**2:
+            return False
+        if residual < _LEAST * self.level**2:
+            return True
+        return len(falls) > 1 and falls[-1] > _FASTER * max(min(falls[:-1]), _SLOWEST)
+
+
+def falls_of(residuals: Sequence[float]) -> list[float]:
+    """Return by what part of itself each residual is less than the one 100 iterations before, from iteration 150 on."""
+    pairs = zip(residuals[_FIRST - 1 - _APART :], residuals[_FIRST - 1 :], strict=False)
+    return [(before - now) / max(now, 1e-12) for before, now in pairs]
 
 
 class Flips:
@@ -80,20 +130,24 @@ class Flips:
 
     Parameters
     ----------
-    after : int
-        After how many iterations it begins; 0 = never.
+    after : int or None
+        After how many iterations it begins; 0 = never, None = as soon as the residual tells.
     device : torch.device
         Where the code is.
+    level : float
+        The standard deviation of the noise, for a look at the residual.
 
     Attributes
     ----------
     after, count
-        That number, and how many iterations there were since then, below 0 before (a tensor; None = never).
+        That number, far beyond any iteration where it is not known yet, and how many iterations there were since then,
+        below 0 before (a tensor; None = never).
     """
 
-    def __init__(self, after: int, device: torch.device) -> None:
-        self.after = after
-        self.count = torch.tensor(-after, device=device) if after else None
+    def __init__(self, after: int | None, device: torch.device, level: float = 0.0) -> None:
+        self._moment = Moment(level) if after is None else None
+        self.after = _NEVER if after is None else after
+        self.count = torch.tensor(-self.after, device=device) if self.after else None
         self._size: tuple[int, ...] = ()
         self._places: tuple[Tensor, Tensor] | None = None
         self._order: Tensor | None = None
@@ -103,6 +157,37 @@ class Flips:
         self._order = None
         if self.count is not None:
             self.count.fill_(iteration - self.after)
+
+    @property
+    def every(self) -> int | None:
+        """Every how many iterations the residual is looked at; None if that is not, or no more."""
+        return None if self._moment is None or self.after < _NEVER else _EVERY
+
+    def is_due(self, iteration: int) -> bool:
+        """Tell whether the residual after this iteration is to be looked at."""
+        return self.every is not None and iteration % self.every == 0
+
+    def look(self, iteration: int, residual: float) -> None:
+        """Look at the residual after an iteration: the mirroring may begin with the next."""
+        if self._moment is not None and self._moment.has_come(residual):
+            self.after = iteration
+            self.go_to(iteration)
+
+    @property
+    def began(self) -> int | None:
+        """After how many iterations it begins, None if never, or not told yet."""
+        return self.after if 0 < self.after < _NEVER else None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was seen so far."""
+        return {"after": self.after, "residuals": [] if self._moment is None else list(self._moment.residuals)}
+
+    def load_state_dict(self, state: dict[str, Any], iteration: int) -> None:
+        """Go on from `state` at an iteration."""
+        self.after = state["after"]
+        if self._moment is not None:
+            self._moment.residuals = list(state["residuals"])
+        self.go_to(iteration)
 
     def draw(self, size: tuple[int, ...]) -> None:
         """Take the next way, for pictures of this size (height, width)."""

@@ -181,7 +181,7 @@ class Restoration(Work):
             "parameters": sum(p.numel() for p in self.fit.network.parameters()),
             "code": repr(s.code),
             "jitter": s.jitter,
-            "flips": self.fit._flips.after,
+            "flips": self.fit._flips.began or 0,
             "loss": repr(s.loss),
             "optimizer": s.optimizer,
             "lr": s.lr,

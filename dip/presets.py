@@ -37,7 +37,8 @@ class Preset:
     jitter : float
         Standard deviation of the noise added to the code at each iteration.
     flips : int or "auto"
-        After how many iterations code and output are mirrored, another way at each; 0 = never.
+        After how many iterations code and output are mirrored, another way at each; 0 = never, "auto" = once the
+        residual tells.
     lr : float
         Learning rate.
     network : str

@@ -102,7 +102,7 @@ class Fit:
             self._warm_start(init)
         self.code.requires_grad_(s.optimize_code)
         self._jitter = Jitter(s.jitter, s.jitter_seed, self.device, s.dtype)
-        self._flips = Flips(begin_after(s.flips, task.shape, level) * s.tiles, self.device)
+        self._flips = Flips(begin_after(s.flips, task.shape, level, s.tiles), self.device, level)
         self._view = Whole(s.frame) if s.tile is None else self._crops(s.tile)
         self._part = self.code
         self._gain = losses.gain(self.y)
@@ -189,6 +189,8 @@ class Fit:
             replay.advance()
         if self._rule is not None and self._rule.update(self.iteration, output, self.current, data_loss):
             self.stop(self._rule.reason)
+        if self._flips.is_due(self.iteration):
+            self._flips.look(self.iteration, float((self.y - self.current).square().mean()))
 
     def _advance(self, loss: Tensor, output: Tensor) -> None:
         """Take the optimiser's step, and the output into the average."""
@@ -345,6 +347,7 @@ class Fit:
             "unchecked": list(self._watch.unchecked),
             "recoveries": self.recoveries,
             "rule": None if self._rule is None else self._rule.state_dict(),
+            "flips": self._flips.state_dict(),
             "history": self.history.state_dict(),
         }
         return checkpoints.save(path, state, self.fingerprint())
@@ -393,7 +396,7 @@ class Fit:
             self._rule.load_state_dict(state["rule"], self.device)
         self.history.load_state_dict(state["history"])
         self.iteration, self.seconds = state["iteration"], state["seconds"]
-        self._flips.go_to(self.iteration)
+        self._flips.load_state_dict(state["flips"], self.iteration)
         self.recoveries = state["recoveries"]
         rule = self._rule
         self.stop_reason = rule.reason if rule is not None and 0 < rule.ended_at == self.iteration else None

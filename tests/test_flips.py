@@ -12,7 +12,7 @@ from skimage.metrics import peak_signal_noise_ratio
 from small import QUICK, picture, quick_fit
 
 import dip
-from dip.flips import Flips, begin_after
+from dip.flips import Flips, Moment, begin_after, falls_of
 
 CPU = torch.device("cpu")
 WAYS = [(slice(None), slice(None)), (slice(None, None, -1), slice(None))]
@@ -129,26 +129,125 @@ def test_until_then_the_fit_is_one_without_it_bit_for_bit():
     assert late.settings.flips == 8
 
 
-@pytest.mark.parametrize(("sigma", "expected"), [(50, 75), (25, 151), (10, 377)])
-def test_auto_follows_from_the_noise(sigma, expected):
-    noise = np.random.default_rng(0).normal(0.5, sigma / 255, (64, 64)).astype(np.float32)
-    options = {**QUICK, "code": dip.codes.Denoised(noise=2), "flips": "auto"}
-    fits = [dip.Fit(dip.Denoise(noise), **options, **tile) for tile in ({}, {"tile": 32})]
-    assert fits[0].settings.flips == "auto"
-    assert fits[0]._flips.after == pytest.approx(expected, rel=0.05)
-    assert fits[1]._flips.after == 4 * fits[0]._flips.after
+def residuals(fall, noise=0.0, count=30):
+    """Mean squares every 25 iterations: what is left of a picture, and the part of noise (variance 1) that is there."""
+    t = 25.0 * np.arange(1, count + 1)
+    return [float(r) for r in 1 + 9 * np.exp(-t / 60) + fall * (1 - t / 750) - noise * np.exp((t - 750) / 150)]
+
+
+def moment(seen, level=1.0, every=25):
+    """The first iteration that it tells, None if none."""
+    told = Moment(level)
+    return next((every * i for i, residual in enumerate(seen, 1) if told.has_come(residual)), None)
+
+
+LONG = 120
+
+
+@pytest.fixture
+def soon(monkeypatch):
+    """A look at every fifth iteration, at which a small fit of strong noise takes that in soon."""
+    monkeypatch.setattr(dip.flips, "_EVERY", 5)
+
+
+def test_falls_by_hand():
+    assert falls_of([9.0, 8.0, 6.0, 5.0, 3.0]) == []
+    assert falls_of([9.0, 8.0, 6.0, 5.0, 3.0, 2.0, 8.0, 4.0]) == [3.0, -0.25, 0.25]  # 8 to 2, 6 to 8, 5 to 4
+
+
+def test_what_falls_ever_more_slowly_is_a_picture():
+    assert moment(residuals(fall=0.0)) is None
+    assert moment(residuals(fall=0.1)) is None  # as fast to the end
+    assert moment([1.0] * 30) is None
+
+
+def test_what_falls_faster_again_is_noise():
+    told = moment(residuals(fall=0.03, noise=0.4))
+    assert 325 < told < 600
+    assert moment(residuals(fall=0.03, noise=0.4)[: told // 25 - 1]) is None
+    straight = [(2000 - 25 * i) / 1000 for i in range(1, 80)]
+    assert moment(straight, level=1.35) == 400  # 100 / (2000 - t) > 1.15 * 100 / 1850, the first fall, for t > 391
+
+
+def test_far_above_the_noise_it_is_a_halt_on_the_way():
+    seen = residuals(fall=0.03, noise=0.4)
+    assert moment(seen, level=0.5) is None
+    assert moment([7 * r for r in seen], level=7**0.5) == moment(seen)  # by themselves, whatever their unit
+
+
+def test_far_below_the_noise_it_has_been_learnt():
+    """As of a few pixels, where it is learnt with the picture."""
+    fading = [2.0 * 0.8**i for i in range(30)]  # falls as fast, of itself, from beginning to end
+    assert moment(fading) == 25 * 8  # 0.42, after 0.52
+    assert moment(fading, level=1e-4) is None
+
+
+def test_tiny_falls_are_not_compared():
+    assert moment([1 - 1e-7 * i**2 for i in range(30)]) is None
+
+
+def smooth_fit(iters=None, **options):
+    """A fit of a smooth picture of 16 x 16 with strong noise, which is soon there."""
+    y, x = np.mgrid[:16, :16] / 16
+    noisy = (0.5 + 0.2 * x * y + np.random.default_rng(0).normal(0, 0.2, (16, 16))).astype(np.float32)
+    given = {**QUICK, "code": dip.codes.Denoised(noise=2), "jitter": 0.0, "flips": "auto", **options}
+    fit = dip.Fit(dip.Denoise(noisy), **given)
+    return fit if iters is None else fit.run(iters)
+
+
+@pytest.mark.usefixtures("soon")
+def test_auto_begins_when_the_residual_tells():
+    """As it does by a callback's eyes; until then the fit is one without."""
+    seen = []
+
+    def look(fit):
+        seen.append(float((fit.y - fit.current).square().mean()))
+
+    look.every = 5
+    fit = smooth_fit(LONG, callbacks=[look])
+    told = moment(seen, fit._code.level, every=5)
+    assert fit.settings.flips == "auto"
+    assert 25 <= told < LONG - 2
+    assert fit._flips.began == fit._flips.after == told
+    assert fit._flips.count == LONG - told
+    given, never = smooth_fit(LONG, flips=told), smooth_fit(LONG, flips=0)
+    assert np.array_equal(fit.history["loss"], given.history["loss"])
+    assert np.array_equal(fit.history["loss"][:told], never.history["loss"][:told])
+    assert abs(fit.history["loss"][told] / never.history["loss"][told] - 1) > 1e-3
+
+
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize("after", [-12, -1, 0, 1])
+def test_a_fit_that_is_resumed_begins_when_it_would_have(after, tmp_path):
+    whole = smooth_fit(LONG)
+    kept = whole._flips.began + after
+    smooth_fit(kept).save(tmp_path / "fit.st")
+    fit = smooth_fit().load(tmp_path / "fit.st")
+    assert fit._flips.began == (whole._flips.began if after >= 0 else None)
+    fit.run(LONG - kept)
+    assert fit._flips.began == whole._flips.began
+    assert np.array_equal(fit.history["loss"], whole.history["loss"])
+
+
+def test_auto_of_a_fit_in_crops_follows_from_size_and_noise():
+    """It keeps no average, whose residual could tell."""
+    for sigma, expected in ((50, 75), (25, 151), (10, 377)):
+        noise = np.random.default_rng(0).normal(0.5, sigma / 255, (64, 64)).astype(np.float32)
+        fit = dip.Fit(dip.Denoise(noise), **QUICK | {"code": dip.codes.Denoised(noise=2)}, flips="auto", tile=32)
+        assert fit._flips.after == pytest.approx(4 * expected, rel=0.05)
+        assert fit._flips.every is None
+    assert begin_after("auto", (3, 128, 128), 50 / 255, 4) == 4 * 261
+    assert begin_after("auto", (1, 128, 128), 50 / 255, 4) == 4 * 151  # by the root of three
+    assert begin_after("auto", (1, 1, 1), 0.99, 2) == 2
+    assert begin_after("auto", (3, 128, 128), 50 / 255, 1) is None
+    assert begin_after(7, (3, 128, 128), 50 / 255, 3) == 21
 
 
 def test_auto_of_a_picture_without_noise_is_never():
-    flat = dip.Fit(dip.Denoise(np.full((16, 16), 0.5, np.float32)), preset="fast")
-    assert flat._flips.after > 10**6
-    assert Flips(begin_after(10**30, (3, 2, 2), 0.1), CPU).after > 10**6
-    assert begin_after("auto", (1, 1, 1), 0.99) == 1
-
-
-def test_auto_of_a_coloured_picture_is_later():
-    assert begin_after("auto", (3, 128, 128), 50 / 255) == 261
-    assert begin_after("auto", (1, 128, 128), 50 / 255) == 151  # by the root of three
+    flat = dip.Fit(dip.Denoise(np.full((16, 16), 0.5, np.float32)), preset="fast", precision="float32").run(200)
+    assert flat._flips.began is None
+    assert len(flat._flips.state_dict()["residuals"]) == 8
+    assert Flips(begin_after(10**30, (3, 2, 2), 0.1, 1), CPU).after > 10**6
 
 
 def test_the_presets_auto_is_for_codes_of_pictures():

@@ -14,6 +14,7 @@ from dip.noise.model import PoissonGaussian
 
 _GROUPS, _EACH = 8, 1500  # of patches equally bright: how many at most, and of how many patches at least
 _MOST = 2**14  # patches
+_SIDE = 5  # of the parts whose brightness counts, pixels
 _ROUNDS, _STEPS = 4, 20
 _UNSURE = 0.3  # the weight of a group in which no patch is without structure
 _SIMPLER = 0.02  # by how much more a model with one number less may be off
@@ -84,7 +85,7 @@ def growth(picture: Tensor) -> tuple[float, float] | None:
         line = one, 0.0
     if line is None:
         return None
-    dark, bright = (math.sqrt(max(line[0] * x + line[1], 0)) for x in np.quantile(picture.numpy(), (0.1, 0.9)).tolist())
+    dark, bright = (math.sqrt(max(line[0] * x + line[1], 0)) for x in _brightness(picture))
     return (dark, bright) if bright > _GROWN * dark else None
 
 
@@ -154,6 +155,12 @@ def _middle(values: np.ndarray, weights: np.ndarray) -> float:
     return float(values[order][np.searchsorted(summed, summed[-1] / 2)])
 
 
+def _brightness(picture: Tensor) -> list[float]:
+    """Return below what a tenth and nine tenths of a picture are; single pixels would tell of its noise, too."""
+    means = F.avg_pool2d(picture, [min(_SIDE, size) for size in picture.shape[2:]], stride=1)
+    return [float(x) for x in np.quantile(means.numpy(), (0.1, 0.9))]
+
+
 def few_counts(picture: Tensor) -> float | None:
     """Return what all values of a picture are multiples of, if there are few of them; else None."""
     values = picture.flatten()
@@ -172,8 +179,7 @@ def _counts(picture: Tensor, one: float, line: tuple[float, float] | None) -> bo
     """Whether the variance in a picture is that of counts of which each is `one`, dark and bright."""
     mean = float(picture.mean())
     if line is not None and mean >= _DARK * one:
-        dark, bright = np.quantile(picture.numpy(), (0.1, 0.9)).tolist()
-        return all(abs(line[0] * x + line[1] - one * x) <= _NEAR * one * max(x, mean) for x in (dark, bright))
+        return all(abs(line[0] * x + line[1] - one * x) <= _NEAR * one * max(x, mean) for x in _brightness(picture))
     # Patches tell nothing of so little light; but there is little structure beside such noise.
     rest, light = masked(picture).flatten(), F.avg_pool2d(picture.transpose(0, 1), 3, stride=1).flatten()
     halves = light.argsort().tensor_split(2)

@@ -11,7 +11,7 @@ The middle --size pixels: with noise of --sigma (25), clipped; in gray, with pix
 (10). A variant is the paper's
 preset with some of its values changed; the last is the preset. OUT has the PSNR of the averaged and of the single
 output (as it is returned: where pixels are missing, with the known ones in their place) and the loss at every 50th
-iteration, and the seconds of an iteration, which compare within one run.
+iteration, after how many iterations flips began, and the seconds of an iteration, which compare within one run.
 """
 
 from __future__ import annotations
@@ -320,7 +320,8 @@ def follow(task: Any, clean: np.ndarray, variant: dict[str, Any], options: argpa
                 for kind, picture in (("average", fit.current), ("output", fit.output)):
                     found[kind].append(round(dip.metrics.psnr(fit.compose(picture), target), 3))
                 found["loss"].append(round(float(fit.history["loss"][-1]), 7))
-    return {**found, "seconds_an_iteration": round(seconds / options.iters, 4)}
+    began = {"flips began": fit._flips.began} if fit._flips.began else {}
+    return {**found, **began, "seconds_an_iteration": round(seconds / options.iters, 4)}
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ _APART = 4  # looks from one to that with which it is compared: as long as pictu
 _FIRST = 6  # looks, the last of which is the first that is compared
 _FASTER = 1.15  # times the slowest fall that there was
 _SLOWEST = 1e-3  # one below this is taken for as large
-_MOST, _LEAST = 1.2, 0.5  # times the variance of the noise: above there is structure, below noise was learnt
+_MOST, _LEAST = 1.2, 0.3  # times the variance of the noise: above there is structure, below noise was learnt
 
 
 def check(given: Any, preset: int | str, task: str, code: codes.Code) -> int | str:
@@ -92,7 +92,7 @@ class Moment:
     While a fit learns the picture, its residual r_t = |y - x̄_t|² / n falls ever more slowly, since what is easy to
     learn comes first. Noise is unlike anything that the weights have come to, and is learnt faster and faster. So the
     fall over 100 iterations, d_t = (r_{t-100} - r_t) / r_t, has a minimum where the one takes over from the other; the
-    moment is the first at which d_t > 1.15 min_{s<t} d_s, with r_t ≤ 1.2 σ²; or r_t < σ² / 2, in a picture so small
+    moment is the first at which d_t > 1.15 min_{s<t} d_s, with r_t ≤ 1.2 σ²; or r_t < 0.3 σ², in a picture so small
     that both are learnt at a time. It does not have to know σ well: that only tells it from a fit that stood still on
     its way.
 

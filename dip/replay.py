@@ -175,14 +175,14 @@ class Replay:
         self.recordings = first, self._second
         notes.begin()
         self._rooms: list[Room] = []
-        self.addresses, self._others = _addresses(fit), not all(map(_known, _code(fit)))
+        self.addresses, self._others = _addresses(fit), not all(map(known, _code(fit)))
 
     def is_due(self, fit: Fit) -> bool:
         """Tell whether somebody may have changed something, or nobody has looked for long: it takes a millisecond."""
         if self._others or fit.iteration % _LOOK == _FIRST:
             return True
         ran = [callback for callback in fit.callbacks if fit.iteration % getattr(callback, "every", 1) == 0]
-        return not all(one is None or _known(one) for one in (*map(_called, ran), fit.settings.stop))
+        return not all(one is None or known(one) for one in (*map(_called, ran), fit.settings.stop))
 
     def evaluate(self) -> Evaluated:
         """Draw the jitter and return the objective (its gradients in place), the data loss in it, and the output."""
@@ -243,7 +243,7 @@ def _suits(fit: Fit) -> bool:
         return False
     if not (fit._average.count and fit._optimizer.state and (fit._jitter._noise is not None or not s.jitter)):
         return False  # they have no tensors yet
-    return s.engine == "graph" or all(map(_known, _code(fit)))
+    return s.engine == "graph" or all(map(known, _code(fit)))
 
 
 def _code(fit: Fit) -> Iterator[object]:
@@ -253,7 +253,7 @@ def _code(fit: Fit) -> Iterator[object]:
         yield None
 
 
-def _known(thing: object) -> bool:
+def known(thing: object) -> bool:
     """Tell whether a thing does the same each time: it is PyTorch's or of this package, and nobody hangs on it."""
     hooked = isinstance(thing, nn.Module) and any(_hooks(thing))
     return type(thing).__module__.split(".")[0] in ("dip", "torch") and not hooked

@@ -7,9 +7,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from dip import codes, crops, devices, optimizers
+from dip import codes, crops, devices, optimizers, replay
 from dip.errors import positive_int
 from dip.networks.layers import foretelling
+
+_MOST = 64  # dry runs that are kept
+_found: dict[Any, devices.Foretold | None] = {}
 
 
 def magnification(network: nn.Module) -> int:
@@ -73,16 +76,33 @@ def dry_run(
     *,
     optimize_code: bool = False,
 ) -> devices.Foretold | None:
-    """Return what an iteration with a code of these channels and (height, width) will need (`dip.devices.dry_run`)."""
+    """Return what an iteration with a code of these channels and (height, width) will need (`dip.devices.dry_run`).
+
+    It takes as long as some iterations of a small picture. Of a network like one before it is known.
+    """
+    options = {"device": device, "moments": optimizers.MOMENTS[optimizer], "optimize_code": optimize_code}
+    like = (*_told(network), inputs, *size, dtype, *options.values()) if _tells_all(network) else None
+    if like in _found:
+        return _found[like]
     with foretelling(device):
-        return devices.dry_run(
-            network,
-            (1, inputs, *size),
-            dtype,
-            device=device,
-            moments=optimizers.MOMENTS[optimizer],
-            optimize_code=optimize_code,
-        )
+        found = devices.dry_run(network, (1, inputs, *size), dtype, **options)
+    if like is not None:
+        while len(_found) >= _MOST:
+            _found.pop(next(iter(_found)), None)
+        _found[like] = found
+    return found
+
+
+def _tells_all(network: nn.Module) -> bool:
+    """Tell whether networks of which `_told` says the same are the same: of layers that are PyTorch's or dip's."""
+    return all(map(replay.known, network.modules()))
+
+
+def _told(network: nn.Module) -> tuple[Any, ...]:
+    """Return what there is to tell of a network but for the numbers in it."""
+    tensors = [*network.named_parameters(), *network.named_buffers()]
+    kinds = [(name, tensor.shape, tensor.dtype, tensor.requires_grad) for name, tensor in tensors]
+    return repr(network), *kinds, *(module.training for module in network.modules())
 
 
 def seen(frame: codes.Frame, tile: int | None) -> tuple[int, int]:

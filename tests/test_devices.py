@@ -10,7 +10,7 @@ import torch
 from small import QUICK, picture
 
 import dip
-from dip import devices
+from dip import devices, sizes
 from dip.devices import check_memory, dry_run, free_memory, precision, resolve
 
 CPU = torch.device("cpu")
@@ -62,6 +62,88 @@ def test_estimate_allocates_nothing_and_leaves_the_network_as_it_was():
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
     assert {tensor.device for tensor in network.state_dict().values()} == {CPU}
     assert all(p.grad is None and p.requires_grad for p in network.parameters())
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """The networks that ran dry, and none known from before."""
+    ran = []
+    monkeypatch.setattr(sizes, "_found", {})
+    monkeypatch.setattr(
+        devices,
+        "dry_run",
+        lambda network, *args, **options: (ran.append(network), dry_run(network, *args, **options))[1],
+    )
+    return ran
+
+
+def net(**options):
+    return dip.networks.EncoderDecoder(4, 3, **{"down": [8, 8], "up": [8, 8], "skip": [4, 4], **options})
+
+
+def foretold(network, inputs=4, size=(32, 16), device=CPU, dtype=torch.float32, optimizer="adam", **options):
+    return sizes.dry_run(network, inputs, size, device, dtype, optimizer, **options)
+
+
+def test_what_is_known_of_a_network_is_not_found_anew(runs):
+    first, again = net(), net()
+    assert foretold(first) == foretold(again) == dry_run(again, (1, 4, 32, 16), torch.float32)
+    assert runs == [first]
+
+
+def frozen():
+    network = net()
+    network.out.weight.requires_grad_(False)
+    return network
+
+
+def hooked():
+    network = net()
+    network.out.register_forward_hook(lambda module, seen, made: made * 2)
+    return network
+
+
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        (lambda: net(up=[8, 4]), {}),
+        (lambda: net(padding="zero"), {}),
+        (lambda: net(upsampling="nearest"), {}),
+        (lambda: net().eval(), {}),
+        (frozen, {}),
+        (hooked, {}),
+        (net, {"size": (16, 32)}),
+        (net, {"dtype": torch.bfloat16}),
+        (net, {"optimizer": "lbfgs"}),
+        (net, {"optimize_code": True}),
+    ],
+)
+def test_what_is_told_of_another_is_its_own(make, options, runs):
+    foretold(net())
+    network = make()
+    found = foretold(network, **options)
+    assert len(runs) == 2
+    runs.clear()
+    sizes._found.clear()
+    assert foretold(network, **options) == found
+
+
+def test_a_network_of_ones_own_runs_each_time(runs):
+    """What it does is not seen in its layers."""
+    for scale in (1, 2):
+        network = torch.nn.Sequential(Three())
+        assert foretold(network, size=(8 * scale, 8)).shape == (1, 3, 8 * scale, 8)
+        assert foretold(network, size=(8 * scale, 8)).shape == (1, 3, 8 * scale, 8)
+    assert len(runs) == 4
+    assert sizes._found == {}
+
+
+def test_few_are_kept(runs):
+    for side in range(8, 88):
+        foretold(torch.nn.Conv2d(4, 3, 1), size=(side, 8))
+    assert len(sizes._found) == 64
+    foretold(torch.nn.Conv2d(4, 3, 1), size=(8, 8))
+    assert len(runs) == 81
 
 
 def test_estimate_is_smaller_in_bfloat16():

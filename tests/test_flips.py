@@ -178,7 +178,7 @@ def test_far_above_the_noise_it_is_a_halt_on_the_way():
 def test_far_below_the_noise_it_has_been_learnt():
     """As of a few pixels, where it is learnt with the picture."""
     fading = [2.0 * 0.8**i for i in range(30)]  # falls as fast, of itself, from beginning to end
-    assert moment(fading) == 25 * 8  # 0.42, after 0.52
+    assert moment(fading) == 25 * 10  # 0.27, after 0.34
     assert moment(fading, level=1e-4) is None
 
 
@@ -243,10 +243,12 @@ def test_auto_of_a_fit_in_crops_follows_from_size_and_noise():
     assert begin_after(7, (3, 128, 128), 50 / 255, 3) == 21
 
 
+@pytest.mark.usefixtures("soon")
 def test_auto_of_a_picture_without_noise_is_never():
-    flat = dip.Fit(dip.Denoise(np.full((16, 16), 0.5, np.float32)), preset="fast", precision="float32").run(200)
+    options = {**QUICK, "code": dip.codes.Denoised(noise=2), "flips": "auto"}
+    flat = quick_fit(dip.Denoise(np.full((16, 16), 0.5, np.float32)), iters=60, **options)
     assert flat._flips.began is None
-    assert len(flat._flips.state_dict()["residuals"]) == 8
+    assert len(flat._flips.state_dict()["residuals"]) == 12
     assert Flips(begin_after(10**30, (3, 2, 2), 0.1, 1), CPU).after > 10**6
 
 
@@ -295,16 +297,16 @@ def test_in_crops_it_begins_after_as_many_iterations_of_each_tile():
 def test_a_fit_takes_in_less_noise():
     """Of noise alone, which is no picture, a fit with flips has less after as many iterations."""
     noise = np.random.default_rng(0).random((32, 32)).astype(np.float32)
-    left = [quick_fit(dip.Denoise(noise), iters=400, flips=flips).history["loss"][-50:].mean() for flips in (0, 1)]
+    left = [quick_fit(dip.Denoise(noise), iters=200, flips=flips).history["loss"][-50:].mean() for flips in (0, 1)]
     assert left[1] > 1.5 * left[0]
 
 
 def test_the_fast_preset_does_not_pass_its_best():
-    """A photograph of 64 x 64 with strong noise: fitted for far too long it loses its picture without."""
-    clean = data.camera()[100:164, 200:264].astype(np.float32) / 255
+    """A part of a photograph, with strong noise: without flips it is lost again."""
+    clean = data.camera()[116:148, 216:248].astype(np.float32) / 255
     noisy = np.clip(clean + np.random.default_rng(0).normal(0, 50 / 255, clean.shape), 0, 1).astype(np.float32)
     after = {}
     for flips in (None, 0):
-        image = dip.denoise(noisy, preset="fast", iters=450, flips=flips, precision="float32")
+        image = dip.denoise(noisy, preset="fast", iters=275, flips=flips, precision="float32")
         after[flips] = peak_signal_noise_ratio(clean, image, data_range=1)
-    assert after[None] > after[0] + 0.5, after
+    assert after[None] > after[0] + 1, after

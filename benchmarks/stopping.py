@@ -64,6 +64,7 @@ def watched(name: str, sigma: float, options: argparse.Namespace) -> dict[str, A
     rules = {
         "windowed variance": stopping.WindowedVariance(),
         "moving variance": stopping.MovingVariance(),
+        "residual fall": stopping.ResidualFall(),
         "discrepancy, told sigma": stopping.Discrepancy(sigma / 255),
     }
     watcher = Watcher(rules, clean)
@@ -74,6 +75,8 @@ def watched(name: str, sigma: float, options: argparse.Namespace) -> dict[str, A
         device=options.device,
         callbacks=[watcher],
     )
+    for rule in rules.values():
+        rule.place(lambda x: (fit.y - x).square().mean())
     with dip.devices.reused_memory(fit.device):
         for _ in range(options.iters):
             fit.step()

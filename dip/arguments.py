@@ -273,8 +273,9 @@ def add_stop(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("when to stop before the last iteration")
     group.add_argument(
         "--stop",
-        choices=("windowed-variance", "moving-variance", "discrepancy"),
-        help="at the minimum of the outputs' variance, or when the residual is down to the noise (--sigma)",
+        choices=("windowed-variance", "moving-variance", "residual-fall", "discrepancy"),
+        help="at the minimum of the outputs' variance, when the residual falls faster again, since the noise is being "
+        "learnt, or when it is down to the noise (--sigma)",
     )
     group.add_argument(
         "--patience", type=whole(1), metavar="N", help="iterations without a lower variance; default 1000"
@@ -283,7 +284,7 @@ def add_stop(parser: argparse.ArgumentParser) -> None:
         "--earliest",
         type=whole(1, 200),
         metavar="N",
-        help="not before this iteration; default 400, with discrepancy 200",
+        help="not before this iteration; default 400, with residual-fall 150, with discrepancy 200",
     )
     group.add_argument(
         "--sigma", type=float, metavar="X", help="standard deviation of the noise, on the scale of 0 to 255"

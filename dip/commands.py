@@ -390,26 +390,21 @@ def _order(args: argparse.Namespace) -> FitOrder:
 
 
 def _stop(args: argparse.Namespace) -> stopping.Rule | None:
-    by_variance = {
-        "windowed-variance": stopping.WindowedVariance,
-        "moving-variance": stopping.MovingVariance,
-    }.get(args.stop)
-    if args.patience is not None and by_variance is None:
+    by_variance = args.stop in ("windowed-variance", "moving-variance")
+    if args.patience is not None and not by_variance:
         raise ValueError("--patience means nothing without --stop windowed-variance or moving-variance")
     if args.sigma is not None and args.stop != "discrepancy":
         raise ValueError("--sigma means nothing without --stop discrepancy")
     if args.earliest is not None and args.stop is None:
         raise ValueError("--earliest means nothing without --stop")
     given = {name: value for name in ("patience", "earliest") if (value := getattr(args, name)) is not None}
-    if by_variance is not None:
-        return by_variance(**given)
     if args.stop == "discrepancy":
         if args.sigma is None:
             raise ValueError("--stop discrepancy needs the noise level: add --sigma 25, on the scale of 0 to 255")
         if args.sigma >= 255:
             raise ValueError(f"--sigma {args.sigma:g}: noise is weaker than white, which is 255 here")
         return stopping.Discrepancy(args.sigma / 255, **given)
-    return None
+    return None if args.stop is None else stopping.BY_ITSELF[args.stop](**given)
 
 
 def _check_single(args: argparse.Namespace, mask: Path | None) -> None:

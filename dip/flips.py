@@ -18,7 +18,6 @@ learning self-supervised denoising from single image", CVPR 2020.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -26,15 +25,14 @@ from torch import Tensor
 
 from dip import codes, devices
 from dip.errors import non_negative_int
+from dip.falling import FASTER, SLOWEST, falls_of
+from dip.noise import noise_level
 
 AUTO = "auto"
 _LEARNT = 0.4  # iterations times the standard deviation of the noise, of a picture of one coloured pixel
 _NEVER = 2**40  # later than any fit ends
 _EVERY = 25  # iterations from one look at the residual to the next
-_APART = 4  # looks from one to that with which it is compared: as long as pictures in a code last (`codes.Denoised`)
-_FIRST = 6  # looks, the last of which is the first that is compared
-_FASTER = 1.15  # times the slowest fall that there was
-_SLOWEST = 1e-3  # one below this is taken for as large
+_FIRST = 1  # looks that are not compared: the fit is still on its way from nothing
 _MOST, _LEAST = 1.2, 0.3  # times the variance of the noise: above there is structure, below noise was learnt
 
 
@@ -86,15 +84,35 @@ def begin_after(flips: int | str, shape: tuple[int, int, int], level: float, til
     return max(1, round(_LEARNT * math.sqrt(math.prod(shape) / 3) / max(level, 1e-6))) * tiles
 
 
+def planned(flips: int | str, task: Any, code: codes.Code, y: Tensor, tiles: int, device: torch.device) -> Flips:
+    """Return the flips of a fit; where the level of the noise counts, it is that of code or task, or found in y.
+
+    Parameters
+    ----------
+    flips : int or "auto"
+        The option.
+    task, code, y
+        Of the fit; y is (1, C, H, W).
+    tiles : int
+        How many crops make a pass over the picture.
+    device : torch.device
+        Where the code is.
+    """
+    level = 0.0
+    if flips == AUTO:
+        known = code.level if isinstance(code, codes.Denoised) else getattr(task, "level", None)
+        level = known or noise_level(y)
+    return Flips(begin_after(flips, task.shape, level, tiles), device, level)
+
+
 class Moment:
     """The moment from which on a fit learns the noise, told by the residual of what it would return.
 
-    While a fit learns the picture, its residual r_t = |y - x̄_t|² / n falls ever more slowly, since what is easy to
-    learn comes first. Noise is unlike anything that the weights have come to, and is learnt faster and faster. So the
-    fall over 100 iterations, d_t = (r_{t-100} - r_t) / r_t, has a minimum where the one takes over from the other; the
-    moment is the first at which d_t > 1.15 min_{s<t} d_s, with r_t ≤ 1.2 σ²; or r_t < 0.3 σ², in a picture so small
-    that both are learnt at a time. It does not have to know σ well: that only tells it from a fit that stood still on
-    its way.
+    With r_t = |y - x̄_t|² / n, which is looked at every 25 iterations, and d_t = (r_{t-100} - r_t) / r_t, from t = 150
+    on, it is the first at which d_t > 1.15 min_{s<t} d_s (`dip.falling`) and r_t ≤ 1.2 σ²; or r_t < 0.3 σ², in a
+    picture so small that picture and noise are learnt at a time. It does not have to know σ well: that only tells it
+    from a fit that stood still on its way. The pictures in the code of "fast" are made anew every 100 iterations,
+    after which r falls a little faster, so falls over another number would go up and down.
 
     Parameters
     ----------
@@ -109,18 +127,12 @@ class Moment:
     def has_come(self, residual: float) -> bool:
         """Take the residual (mean square) after the next 25 iterations, and tell whether this is the moment."""
         self.residuals.append(residual)
-        falls = falls_of(self.residuals)
+        falls = falls_of(self.residuals[_FIRST:])
         if residual > _MOST * self.level**2:
             return False
         if residual < _LEAST * self.level**2:
             return True
-        return len(falls) > 1 and falls[-1] > _FASTER * max(min(falls[:-1]), _SLOWEST)
-
-
-def falls_of(residuals: Sequence[float]) -> list[float]:
-    """Return by what part of itself each residual is less than the one 100 iterations before, from iteration 150 on."""
-    pairs = zip(residuals[_FIRST - 1 - _APART :], residuals[_FIRST - 1 :], strict=False)
-    return [(before - now) / max(now, 1e-12) for before, now in pairs]
+        return len(falls) > 1 and falls[-1] > FASTER * max(min(falls[:-1]), SLOWEST)
 
 
 class Flips:

@@ -80,7 +80,11 @@ def dry_run(
 
     It takes as long as some iterations of a small picture. Of a network like one before it is known.
     """
-    options = {"device": device, "moments": optimizers.MOMENTS[optimizer], "optimize_code": optimize_code}
+    options: dict[str, Any] = {
+        "device": device,
+        "moments": optimizers.MOMENTS[optimizer],
+        "optimize_code": optimize_code,
+    }
     like = (*_told(network), inputs, *size, dtype, *options.values()) if _tells_all(network) else None
     if like in _found:
         return _found[like]

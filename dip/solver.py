@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -17,11 +18,10 @@ from dip.averaging import ExponentialAverage
 from dip.callbacks import Reference, interrupts, progress_bar
 from dip.crops import Crops, Whole
 from dip.errors import positive_int, shown, warn
-from dip.flips import AUTO, Flips, begin_after
+from dip.flips import planned
 from dip.guard import Guard, Watch
 from dip.history import History
 from dip.jitter import Jitter
-from dip.noise import noise_level
 from dip.problem import Correcting, Observation, Problem
 from dip.replay import Replays
 from dip.settings import Options, resolve
@@ -84,14 +84,11 @@ class Fit:
         self.y = observation.y.to(self.device)
         self.weight = None if observation.weight is None else observation.weight.to(self.device)
         task.place(Observation(self.y, self.weight))
-        self._code, first, level = s.code, observation.y, 0.0
+        self._code, first = s.code, observation.y
         if isinstance(self._code, codes.RENEWED):
             self._code, first = self._code.begun(task, observation.y)
         elif s.consistent and isinstance(task, Correcting):
             task.consistent(None, self.y, times=1)  # whether it can is told now, as it is by such a code
-        if s.flips == AUTO:
-            known = self._code.level if isinstance(self._code, codes.Denoised) else getattr(task, "level", None)
-            level = known or noise_level(observation.y)
         z = codes.draw(self._code, s.code_frame, s.code_seed, first)
 
         # Channels-last suits convolutions; LBFGS flattens the weights and needs them in the plain order.
@@ -102,7 +99,7 @@ class Fit:
             self._warm_start(init)
         self.code.requires_grad_(s.optimize_code)
         self._jitter = Jitter(s.jitter, s.jitter_seed, self.device, s.dtype)
-        self._flips = Flips(begin_after(s.flips, task.shape, level, s.tiles), self.device, level)
+        self._flips = planned(s.flips, task, self._code, observation.y, s.tiles, self.device)
         self._view = Whole(s.frame) if s.tile is None else self._crops(s.tile)
         self._part = self.code
         self._gain = losses.gain(self.y)
@@ -112,6 +109,8 @@ class Fit:
             optimizers.carry_over(self._optimizer, init._optimizer)
         self._average = ExponentialAverage(s.average)
         self._rule = s.stop
+        if self._rule is not None:
+            self._rule.place(partial(losses.of_picture, s.loss, task.forward, self.y, self.weight))
         self._guard, self._watch, self._replays = Guard(), Watch(), Replays()
         self._digests = {"image": checkpoints.digest(observation.y, observation.weight), "z": checkpoints.digest(z)}
 

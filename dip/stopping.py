@@ -7,12 +7,14 @@ moment. Rules have a `state_dict`, so that a fit which is resumed stops where it
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dip.errors import positive_float, positive_int, warn
+from dip.falling import APART, FASTER, SLOWEST, falls_of
 from dip.losses import MSE
 
 
@@ -52,6 +54,9 @@ class Rule:
     def measure(self, output: Tensor, loss: Tensor) -> float | None:
         """Return the value at this iteration, None where there is none yet."""
         raise NotImplementedError
+
+    def place(self, loss_of: Callable[[Tensor], Tensor]) -> None:
+        """Take the data loss of a picture (1, C, H, W), as the fit has it, for rules that look at another's."""
 
     def update(self, iteration: int, output: Tensor, image: Tensor, loss: Tensor) -> bool:
         """See one iteration.
@@ -239,6 +244,88 @@ class MovingVariance(Rule):
         self._mean, self._variance = _copy(state["mean"], device), _copy(state["variance"], device)
 
 
+class ResidualFall(Rule):
+    r"""Stop when the residual falls faster again: from then on it is the noise that is learnt.
+
+    With :math:`r_t`, the data loss of what the fit would return (the average of its outputs), and the window :math:`w`,
+
+    .. math:: d_t = \frac{r_{t-w} - r_t}{r_t}
+
+    falls while the picture is learnt, since what is easy to learn comes first, and rises once the noise is. The picture
+    at its minimum is returned, and the fit ends when :math:`d_t` is `ratio` times as large as there. Neither the level
+    of the noise has to be known, nor is there a number of iterations to wait. The preset "fast" begins its flips in
+    this way (`dip.flips.Moment`). It needs a fit that keeps an average: a single output's loss moves too much.
+
+    Parameters
+    ----------
+    window : int, default 100
+        w, in iterations, from 4 up; r is looked at four times in as many.
+    ratio : float, default 1.15
+        How many times the least d is to be exceeded, above 1.
+    earliest : int, default 150
+        Iterations before this one are not compared.
+    """
+
+    def __init__(self, window: int = 100, ratio: float = FASTER, *, earliest: int = 150) -> None:
+        super().__init__(patience=1, earliest=earliest)
+        self.window = positive_int(window, "window")
+        if self.window < APART:
+            raise ValueError(f"window={window}: it is looked at {APART} times, so it has to have {APART} iterations")
+        self.ratio = positive_float(ratio, "ratio")
+        if self.ratio <= 1:
+            raise ValueError(f"ratio={ratio}: it has to be above 1, such as {FASTER}")
+        self._every = self.window // APART
+        self._loss_of: Callable[[Tensor], Tensor] | None = None
+        self._residuals: list[float] = []
+
+    @property
+    def first(self) -> int:
+        """The first iteration that it looks at: a window after the first look."""
+        return max(self.earliest, (APART + 1) * self._every)
+
+    def __repr__(self) -> str:
+        return f"ResidualFall({self.window}, {self.ratio}, earliest={self.earliest})"
+
+    def place(self, loss_of: Callable[[Tensor], Tensor]) -> None:
+        """Take the data loss of a picture (1, C, H, W), as the fit has it."""
+        self._loss_of = loss_of
+
+    def update(self, iteration: int, output: Tensor, image: Tensor, loss: Tensor) -> bool:
+        """See one iteration (see `Rule.update`)."""
+        if self._loss_of is None:
+            raise RuntimeError("ResidualFall compares pictures with the measurement: call place() first, as a fit does")
+        if iteration % self._every:
+            return False
+        self._residuals = [*self._residuals[-APART:], float(self._loss_of(image))]
+        fall = next(iter(falls_of(self._residuals)), None)
+        if fall is None or iteration < self.earliest:
+            return False
+        if fall < self.value:
+            self.value, self.iteration, self.image, self.ended_at = fall, iteration, image.clone(), 0
+            return False
+        if self.ended_at or fall <= self.ratio * max(self.value, SLOWEST * self.window / 100):
+            return False
+        self.ended_at = iteration
+        return True
+
+    @property
+    def reason(self) -> str:
+        """Why the fit was stopped, in words."""
+        return (
+            f"ResidualFall: the residual fell slowest up to iteration {self.iteration}, and faster again up to "
+            f"{self.ended_at}"
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything needed to go on; tensors are copies."""
+        return {**super().state_dict(), "residuals": list(self._residuals)}
+
+    def load_state_dict(self, state: dict[str, Any], device: torch.device | None = None) -> None:
+        """Go on from `state`."""
+        super().load_state_dict(state, device)
+        self._residuals = list(state["residuals"])
+
+
 class Discrepancy(Rule):
     r"""Stop when the residual is as large as the noise (Morozov's discrepancy principle).
 
@@ -291,6 +378,14 @@ class Discrepancy(Rule):
     def reason(self) -> str:
         """Why the fit was stopped, in words."""
         return f"Discrepancy: the residual reached the noise level {self.sigma:g} at iteration {self.iteration}"
+
+
+# Those that need to be told nothing.
+BY_ITSELF: dict[str, Callable[..., Rule]] = {
+    "windowed-variance": WindowedVariance,
+    "moving-variance": MovingVariance,
+    "residual-fall": ResidualFall,
+}
 
 
 def _sample(output: Tensor, pixels: int) -> Tensor:

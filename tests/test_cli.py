@@ -208,6 +208,8 @@ def test_report_says_how_the_picture_was_made():
     [
         (("windowed-variance", "--patience", 50), "WindowedVariance(100, 50, "),
         (("moving-variance",), "MovingVariance(0.1, 1000, "),
+        (("residual-fall",), "ResidualFall(100, 1.15, earliest=150)"),
+        (("residual-fall", "--earliest", 60), "ResidualFall(100, 1.15, earliest=60)"),
         (("discrepancy", "--sigma", 51), "Discrepancy(0.2, "),
         (("moving-variance", "--earliest", 60), "MovingVariance(0.1, 1000, earliest=60"),
         (("discrepancy", "--sigma", 51, "--earliest", 60), "Discrepancy(0.2, tau=1.0, earliest=60"),

@@ -264,7 +264,7 @@ def test_an_interrupted_fit_is_no_result(monkeypatch):
 def test_every_preset_and_rule_can_be_named():
     assert {"fast", "paper", "paper-sigma50", "paper-half", "paper-x8"} <= set(benchmark.names())
     assert "paper-flash" not in benchmark.names()  # it needs a second picture
-    for rule in ("windowed-variance", "moving-variance", "discrepancy"):
+    for rule in ("windowed-variance", "moving-variance", "residual-fall", "discrepancy"):
         method = benchmark.find(f"paper+{rule}")
         assert (method.name, method.options["stop"]) == (f"paper+{rule}", rule)
         assert (method.told == "sigma") == (rule == "discrepancy")

@@ -76,7 +76,7 @@ FLOORS = [
         "guides",
         "noise",
     },
-    {"networks", "operators", "degradations", "losses", "codes", "jitter", "flips"},
+    {"networks", "operators", "degradations", "losses", "codes", "jitter", "falling", "flips"},
     {"presets"},
     {"stopping", "averaging", "history", "guard", "optimizers", "problem", "callbacks", "checkpoint"},
     {

@@ -193,6 +193,32 @@ def test_new_pictures_and_flips_begin_in_an_iteration_of_their_own(tape, monkeyp
     assert steps == [1, 2, 13, 25, 30, 38, 45, 50, 59, 60]
 
 
+def test_flips_that_begin_when_the_residual_tells(tape, monkeypatch):
+    """They begin in the midst of a run, in an iteration of its own; the residual is looked at until then."""
+    steps, looks, step, look = [], [], dip.Fit.step, dip.flips.Flips.look
+
+    def looked(flips, iteration, residual):
+        looks.append(iteration)
+        look(flips, iteration, residual)
+
+    monkeypatch.setattr(dip.flips, "_EVERY", 15)
+    monkeypatch.setattr(dip.flips.Moment, "has_come", lambda moment, residual: len(looks) == 3)
+    monkeypatch.setattr(dip.flips.Flips, "look", looked)
+    options = {"code": dip.codes.Denoised(noise=2, renewed=0)}
+    plain = new_fit(engine="plain", flips="auto", **options).run(60)
+    given = new_fit(engine="plain", flips=45, **options).run(60)
+    assert looks == [15, 30, 45]
+    looks.clear()
+    monkeypatch.setattr(dip.Fit, "step", lambda fit: (steps.append(fit.iteration + 1), step(fit)))
+    replayed = new_fit(flips="auto", **options).run(60)
+    assert looks == [15, 30, 45]
+    assert {15, 30, 45, 46} < set(steps)
+    assert not {14, 16, 44, 47} & set(steps)
+    assert plain._flips.began == replayed._flips.began == 45
+    assert_same_fit(plain, replayed)
+    assert_same_fit(plain, given)
+
+
 def test_every_iteration_of_it_is_seen_by_callbacks(tape):
     """What they keep without a copy of their own stays what it was."""
     seen = {"plain": [], "replayed": []}

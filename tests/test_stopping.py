@@ -10,7 +10,7 @@ import torch
 from small import picture, quick_fit
 
 import dip
-from dip.stopping import Discrepancy, MovingVariance, Rule, WindowedVariance
+from dip.stopping import Discrepancy, MovingVariance, ResidualFall, Rule, WindowedVariance
 
 LOSS = torch.tensor(0.1)
 
@@ -105,6 +105,114 @@ def test_goes_on_from_its_state(rule, formula, patience, earliest, split):
         assert torch.equal(second.image, whole.image)
 
 
+# ---------------------------------------------------------------------- the fall of the residual
+
+
+def learnt(count=120):
+    """Residuals of a fit: what is left of the picture falls ever more slowly, the noise faster and faster."""
+    t = np.arange(1, count + 1)
+    return 1 + 5 * np.exp(-t / 12) - 0.4 * np.exp((t - count) / 25)
+
+
+def told(rule, residuals, first=1):
+    """Feed a rule with pictures that have these residuals; return the iteration at which it stops."""
+    rule.place(lambda x: x.mean())
+    return watch(rule, [torch.full((1, 1, 2, 2), float(r) - 1, dtype=torch.float64) for r in residuals], first)
+
+
+def worked_fall(residuals, window, ratio, earliest):
+    """The iteration of the slowest fall, that fall, and the iteration of the end, by the formula."""
+    every, least = window // 4, (math.inf, 0)
+    for t in range(5 * every, len(residuals) + 1, every):
+        now = residuals[t - 1]
+        fall = (residuals[t - 4 * every - 1] - now) / abs(now)
+        if t < earliest:
+            continue
+        if fall < least[0]:
+            least = fall, t
+        elif fall > ratio * max(least[0], 1e-3 * window / 100):
+            return least[1], least[0], t
+    return least[1], least[0], None
+
+
+FALLS = [(20, 1.15, 1), (8, 1.15, 1), (4, 1.5, 40), (20, 3.0, 1), (23, 1.01, 1), (20, 1.15, 90), (8, 1000.0, 1)]
+
+
+@pytest.mark.parametrize(("window", "ratio", "earliest"), FALLS)
+def test_the_fall_as_worked_by_hand(window, ratio, earliest):
+    rule = ResidualFall(window, ratio, earliest=earliest)
+    best, least, end = worked_fall(learnt(), window, ratio, earliest)
+    assert best > 10
+    assert (end is None) == (ratio > 100)
+    assert told(rule, learnt()) == end
+    assert (rule.iteration, rule.ended_at) == (best, end or 0)
+    assert rule.value == pytest.approx(least, rel=1e-6)
+    assert rule.image.mean() == pytest.approx(learnt()[best - 1])
+    assert str(best) in rule.reason
+    assert str(end or "") in rule.reason
+
+
+@pytest.mark.parametrize("split", [1, 5, 40, 75])
+def test_the_fall_goes_on_from_its_state(split):
+    whole, first, second = (ResidualFall(8, 1.15, earliest=1) for _ in range(3))
+    end = told(whole, learnt())
+    assert split < end
+    told(first, learnt()[:split])
+    state = first.state_dict()
+    told(first, learnt()[split:], split + 1)  # what happens to the first must not change the state it gave
+    second.load_state_dict(state)
+    assert told(second, learnt()[split:], split + 1) == end
+    assert (second.iteration, second.value) == (whole.iteration, whole.value)
+    assert torch.equal(second.image, whole.image)
+
+
+def test_a_picture_alone_does_not_end_it():
+    picture_alone = 1 + 5 * np.exp(-np.arange(1, 200) / 30)
+    assert told(ResidualFall(8, 1.15, earliest=1), picture_alone) is None
+    assert told(ResidualFall(8, 1.15, earliest=1), 1 - 1e-9 * np.arange(200.0) ** 2) is None  # too little to compare
+
+
+def test_without_a_fit_it_is_said_what_is_missing():
+    with pytest.raises(RuntimeError, match=r"place\(\)"):
+        ResidualFall().update(1, torch.zeros(1), torch.zeros(1), LOSS)
+
+
+def mask():
+    return np.random.default_rng(0).random((16, 16)) < 0.7
+
+
+@pytest.mark.parametrize(
+    ("make", "seen_where"),
+    [
+        (lambda: dip.Denoise(picture()), ...),
+        (lambda: dip.Denoise(picture(), noise=dip.noise.PoissonGaussian(0.01)), ...),
+        (lambda: dip.Inpaint(picture(), mask()), (..., torch.from_numpy(mask()))),
+        (lambda: dip.SuperResolve(picture((8, 8, 3)), 2), ...),
+    ],
+    ids=["denoise", "poisson", "inpaint", "super-resolve"],
+)
+def test_in_a_fit_it_looks_at_the_loss_of_what_would_be_returned(make, seen_where):
+    losses = []
+
+    def keep(fit):
+        losses.append(float((fit.task.forward(fit.current) - fit.y)[seen_where].square().mean()))
+
+    keep.every = 3
+    fit = quick_fit(make(), stop=ResidualFall(12, 1e9, earliest=1), iters=24, callbacks=[keep])
+    np.testing.assert_allclose(fit.settings.stop._residuals, losses[-5:], rtol=1e-4)
+
+
+def test_a_fit_ends_when_its_residual_falls_faster():
+    """Of noise alone, whose loss is taken for that of the picture."""
+    pictures = []
+    fit = quick_fit(
+        stop=ResidualFall(8, 1.15, earliest=1), iters=300, callbacks=[lambda fit: pictures.append(fit.current.clone())]
+    )
+    assert fit.stop_reason == fit.settings.stop.reason
+    assert fit.iteration < 300
+    assert torch.equal(fit.picture, pictures[fit.settings.stop.iteration - 1])
+
+
 def test_picture_of_the_minimum_is_a_copy():
     rule = MovingVariance(0.5, 5, earliest=1)
     x = torch.rand(1, 1, 3, 3)
@@ -143,6 +251,11 @@ def test_discrepancy_stops_when_the_residual_is_the_noise():
         (lambda: WindowedVariance(patience=-1), "patience must be .* not -1"),
         (lambda: WindowedVariance(pixels=0), "pixels must be"),
         (lambda: WindowedVariance(earliest=0.5), "earliest must be"),
+        (lambda: ResidualFall(3), "window=3: it is looked at 4 times"),
+        (lambda: ResidualFall(window=-8), "window must be .* not -8"),
+        (lambda: ResidualFall(ratio=1.0), "ratio=1.0: it has to be above 1, such as 1.15"),
+        (lambda: ResidualFall(ratio="much"), "ratio must be"),
+        (lambda: ResidualFall(earliest=0), "earliest must be"),
         (lambda: MovingVariance(1.0), "alpha=1.0: .* below 1"),
         (lambda: MovingVariance(0), "alpha must be .* above 0"),
         (lambda: MovingVariance(patience=True), "patience must be"),
@@ -203,7 +316,10 @@ def test_the_rule_that_was_given_stays_fresh():
     assert torch.equal(one.picture, two.picture)
 
 
-@pytest.mark.parametrize("rule", [WindowedVariance(4, 8, earliest=5), MovingVariance(0.2, 8, earliest=5)])
+@pytest.mark.filterwarnings("ignore:ResidualFall looks at nothing before")
+@pytest.mark.parametrize(
+    "rule", [WindowedVariance(4, 8, earliest=5), MovingVariance(0.2, 8, earliest=5), ResidualFall(8, 1.3, earliest=1)]
+)
 def test_rule_survives_a_checkpoint(tmp_path, rule):
     task = dip.Denoise(picture((9, 14, 3)))
     whole = quick_fit(task, stop=rule, iters=100, lr=0.03)
@@ -215,7 +331,9 @@ def test_rule_survives_a_checkpoint(tmp_path, rule):
     assert torch.equal(second.picture, whole.picture)
 
 
-@pytest.mark.parametrize("rule", [MovingVariance(0.2, 4, earliest=3), Discrepancy(0.2, earliest=1)])
+@pytest.mark.parametrize(
+    "rule", [MovingVariance(0.2, 4, earliest=3), Discrepancy(0.2, earliest=1), ResidualFall(8, earliest=1)]
+)
 def test_a_fit_that_its_rule_has_ended_is_not_reopened_by_resuming_it(tmp_path, rule):
     task, path = dip.Denoise(picture()), tmp_path / "fit.st"
     ended = quick_fit(task, stop=rule, iters=100, lr=0.03, checkpoint=path)
@@ -225,7 +343,9 @@ def test_a_fit_that_its_rule_has_ended_is_not_reopened_by_resuming_it(tmp_path, 
     assert torch.equal(again.picture, ended.picture)
 
 
-@pytest.mark.parametrize("rule", [MovingVariance(0.2, 4, earliest=3), Discrepancy(0.2, earliest=1)])
+@pytest.mark.parametrize(
+    "rule", [MovingVariance(0.2, 4, earliest=3), Discrepancy(0.2, earliest=1), ResidualFall(8, earliest=1)]
+)
 def test_running_on_after_the_rule_does_what_was_asked(rule):
     fit = quick_fit(stop=rule, iters=100, lr=0.03)
     ended = fit.iteration
@@ -274,6 +394,10 @@ def test_a_fit_too_short_for_its_rule_is_told():
         quick_fit(iters=2, stop=WindowedVariance())
     with pytest.warns(RuntimeWarning, match=f"{said} 9, .* smaller window="):
         quick_fit(iters=8, stop=WindowedVariance(9, earliest=2))
+    with pytest.warns(RuntimeWarning, match="ResidualFall looks at nothing before iteration 150, .* smaller earliest="):
+        quick_fit(iters=8, stop=ResidualFall())
+    with pytest.warns(RuntimeWarning, match="ResidualFall looks at nothing before iteration 10, .* smaller window="):
+        quick_fit(iters=8, stop=ResidualFall(8, earliest=2))
     quick_fit(iters=2, stop=WindowedVariance(2, earliest=2))  # a warning is an error here
     quick_fit(iters=1, stop=Discrepancy(0.1, earliest=1))
 

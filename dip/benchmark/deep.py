@@ -40,7 +40,7 @@ def deep(
         What was observed.
     preset : str
         The settings.
-    stop : {"windowed-variance", "moving-variance", "discrepancy"}, optional
+    stop : {"windowed-variance", "moving-variance", "residual-fall", "discrepancy"}, optional
         When to stop before the last iteration.
     runs : int
         The mean of so many fits with different seeds is returned.
@@ -98,8 +98,7 @@ def _rule(name: str | None, case: Case) -> stopping.Rule | None:
         if not case.sigma:
             raise ValueError("the discrepancy principle needs the level of the noise, and this task has none")
         return stopping.Discrepancy(case.sigma)
-    rules = {"windowed-variance": stopping.WindowedVariance, "moving-variance": stopping.MovingVariance}
-    return None if name is None else rules[name]()
+    return None if name is None else stopping.BY_ITSELF[name]()
 
 
 def _stopped(rule: str, method: Method) -> Method:
@@ -150,7 +149,7 @@ def _enter() -> None:
             random=True,
             identity={_TASKS[one.task]: repr(replace(one, about="")) for one in found},
         )(deep)
-    for rule in ("windowed-variance", "moving-variance", "discrepancy"):
+    for rule in (*stopping.BY_ITSELF, "discrepancy"):
         register_suffix(rule, lambda method, rule=rule: _stopped(rule, method))  # type: ignore[misc]
     register_suffix("twice", _twice)
     for name in ("paper", "fast"):

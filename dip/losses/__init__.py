@@ -13,7 +13,7 @@ from __future__ import annotations
 from dip.losses.of_tasks import OF_TASKS, BackProjection, Quantization
 from dip.losses.penalties import Penalty, TotalVariation
 from dip.losses.residuals import L1, MSE, Huber, Loss, Poisson, check_weight
-from dip.losses.use import checked, create, gain, names, norm
+from dip.losses.use import checked, create, gain, names, norm, of_picture
 
 __all__ = [
     "L1",
@@ -32,4 +32,5 @@ __all__ = [
     "gain",
     "names",
     "norm",
+    "of_picture",
 ]

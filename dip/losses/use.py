@@ -93,6 +93,19 @@ def norm(values: torch.Tensor) -> float:
     return float(torch.linalg.vector_norm(values, dtype=torch.promote_types(values.dtype, torch.float64)))
 
 
+@torch.no_grad()
+def of_picture(
+    loss: Callable[..., Any],
+    forward: Callable[[torch.Tensor], torch.Tensor],
+    y: torch.Tensor,
+    weight: torch.Tensor | None,
+    x: torch.Tensor,
+) -> torch.Tensor:
+    """Return the data loss of a picture x (1, C, H, W)."""
+    value: torch.Tensor = loss(forward(x), y, **({} if weight is None else {"weight": weight}))
+    return value
+
+
 def checked(name: str, function: Callable[..., Any], *operands: torch.Tensor, **weight: torch.Tensor) -> torch.Tensor:
     """Return what a loss or a penalty, perhaps of the user's own, makes of its operands.
 

@@ -85,11 +85,11 @@ def watched(name: str, sigma: float, options: argparse.Namespace) -> dict[str, A
         for name, rule in rules.items()
         if rule.image is not None
     }
-    curve = watcher.curves["psnr"]
+    curve, count = watcher.curves["psnr"], min(options.iters, dip.presets.get("denoise", options.preset).iters)
     return {
         "rules": found,
         "best": {"iteration": EVERY * (1 + int(np.argmax(curve))), "psnr": max(curve)},
-        "preset's count": {"iteration": fit.settings.iters, "psnr": curve[fit.settings.iters // EVERY - 1]},
+        "preset's count": {"iteration": count, "psnr": curve[count // EVERY - 1]},
         "curves": watcher.curves,
         **now(),
     }
@@ -108,8 +108,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, default=RESULTS / "stopping.json")
     options = parser.parse_args(arguments)
-    if options.iters < dip.presets.get("denoise", options.preset).iters:
-        parser.error(f"--iters {options.iters}: the preset has more; a rule may end a fit after it as well")
     protocol = {key: getattr(options, key) for key in ("preset", "size", "iters", "seed")}
     report = Report(options.out, **protocol)
     for sigma, picture in itertools.product(options.sigmas, options.pictures):

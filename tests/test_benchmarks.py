@@ -379,6 +379,21 @@ def test_photons_are_counted_for_every_method(tmp_path):
     assert run("photons.py", "--methods", *methods[3:], *words).startswith("camera 10.0 non-local means")
 
 
+def test_every_stopping_rule_watches_one_fit(tmp_path):
+    out = tmp_path / "stopping.json"
+    words = ["--pictures", "camera", "--sigmas", "50", "--size", "16", "--iters", "225", "--preset", "deep-decoder"]
+    run("stopping.py", *words, "--out", out)
+    found = json.loads(out.read_text())["camera, sigma 50"]
+    curve, rules = found["curves"]["psnr"], found["rules"]
+    assert len(curve) == len(found["curves"]["residual"]) == 9
+    assert found["best"] == {"iteration": 25 * (1 + int(np.argmax(curve))), "psnr": max(curve)}
+    assert found["preset's count"] == {"iteration": 225, "psnr": curve[-1]}
+    fall = rules["residual fall"]
+    assert fall["psnr"] == pytest.approx(curve[fall["iteration"] // 25 - 1], abs=0.002)
+    assert 200 <= rules["discrepancy, told sigma"]["ended"] <= 225
+    assert "windowed variance" not in rules  # it looks at nothing before iteration 400
+
+
 def test_noise_that_grows_is_looked_for(tmp_path):
     pictures, out = tmp_path / "pictures", tmp_path / "growing.json"
     dip.files.write(pictures / "coffee.png", skimage.data.coffee()[60:220, 200:360])

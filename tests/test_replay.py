@@ -122,6 +122,7 @@ def mask():
         {"task": lambda: dip.Denoise(picture((9, 14, 3)))},
         {"stop": lambda: dip.stopping.WindowedVariance(10, 20, earliest=20)},
         {"stop": lambda: dip.stopping.MovingVariance(patience=20, earliest=20)},
+        {"stop": lambda: dip.stopping.ResidualFall(8, 1.3, earliest=1)},
     ],
     ids=lambda options: ", ".join(options) or "plain denoising",
 )

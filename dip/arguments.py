@@ -274,8 +274,8 @@ def add_stop(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--stop",
         choices=("windowed-variance", "moving-variance", "residual-fall", "discrepancy"),
-        help="at the minimum of the outputs' variance, when the residual falls faster again, since the noise is being "
-        "learnt, or when it is down to the noise (--sigma)",
+        help="the variances: at the minimum of that of the outputs; residual-fall: when the residual falls faster "
+        "again, since the noise is being learnt; discrepancy: when it is down to the noise (--sigma)",
     )
     group.add_argument(
         "--patience", type=whole(1), metavar="N", help="iterations without a lower variance; default 1000"

@@ -91,8 +91,8 @@ def dry_run(
     with foretelling(device):
         found = devices.dry_run(network, (1, inputs, *size), dtype, **options)
     if like is not None:
-        while len(_found) >= _MOST:
-            _found.pop(next(iter(_found)), None)
+        if len(_found) >= _MOST:
+            _found.clear()
         _found[like] = found
     return found
 

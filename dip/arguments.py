@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-from dip import demo, losses, networks
+from dip import demo, losses, networks, stopping
 from dip.devices import PRECISIONS
 from dip.operators.jpeg import SUBSAMPLINGS
 
@@ -273,7 +273,7 @@ def add_stop(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("when to stop before the last iteration")
     group.add_argument(
         "--stop",
-        choices=("windowed-variance", "moving-variance", "residual-fall", "discrepancy"),
+        choices=(*stopping.BY_ITSELF, "discrepancy"),
         help="the variances: at the minimum of that of the outputs; residual-fall: when the residual falls faster "
         "again, since the noise is being learnt; discrepancy: when it is down to the noise (--sigma)",
     )

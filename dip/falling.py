@@ -12,10 +12,15 @@ from collections.abc import Sequence
 
 APART = 4  # looks from a residual to that with which it is compared
 FASTER = 1.15  # times the slowest fall that there was
-SLOWEST = 1e-3  # a fall over 100 iterations that is below this is taken for as large
+_SLOWEST = 1e-3  # a fall over 100 iterations that is below this is taken for as large
 
 
 def falls_of(residuals: Sequence[float]) -> list[float]:
     """Return by what part of itself each residual is less than the one four looks before, from the fifth on."""
     pairs = zip(residuals, residuals[APART:], strict=False)
     return [(before - now) / max(abs(now), 1e-12) for before, now in pairs]
+
+
+def faster(fall: float, least: float, *, ratio: float = FASTER, window: int = 100) -> bool:
+    """Tell whether a fall over so many iterations is clearly larger than the least that there was."""
+    return fall > ratio * max(least, _SLOWEST * window / 100)

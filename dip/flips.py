@@ -25,7 +25,7 @@ from torch import Tensor
 
 from dip import codes, devices
 from dip.errors import non_negative_int
-from dip.falling import FASTER, SLOWEST, falls_of
+from dip.falling import falls_of, faster
 from dip.noise import noise_level
 
 AUTO = "auto"
@@ -132,7 +132,7 @@ class Moment:
             return False
         if residual < _LEAST * self.level**2:
             return True
-        return len(falls) > 1 and falls[-1] > FASTER * max(min(falls[:-1]), SLOWEST)
+        return len(falls) > 1 and faster(falls[-1], min(falls[:-1]))
 
 
 class Flips:

@@ -12,7 +12,7 @@ from dip.errors import positive_int
 from dip.networks.layers import foretelling
 
 _MOST = 64  # dry runs that are kept
-_found: dict[Any, devices.Foretold | None] = {}
+_found: dict[Any, devices.Foretold] = {}
 
 
 def magnification(network: nn.Module) -> int:
@@ -86,11 +86,12 @@ def dry_run(
         "optimize_code": optimize_code,
     }
     like = (*_told(network), inputs, *size, dtype, *options.values()) if _tells_all(network) else None
-    if like in _found:
-        return _found[like]
+    found = _found.get(like)  # fits may be made in threads
+    if found is not None:
+        return found
     with foretelling(device):
         found = devices.dry_run(network, (1, inputs, *size), dtype, **options)
-    if like is not None:
+    if like is not None and found is not None:
         if len(_found) >= _MOST:
             _found.clear()
         _found[like] = found

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dip.errors import positive_float, positive_int, warn
-from dip.falling import APART, FASTER, SLOWEST, falls_of
+from dip.falling import APART, FASTER, falls_of, faster
 from dip.losses import MSE
 
 
@@ -303,7 +303,7 @@ class ResidualFall(Rule):
         if fall < self.value:
             self.value, self.iteration, self.image, self.ended_at = fall, iteration, image.clone(), 0
             return False
-        if self.ended_at or fall <= self.ratio * max(self.value, SLOWEST * self.window / 100):
+        if self.ended_at or not faster(fall, self.value, ratio=self.ratio, window=self.window):
             return False
         self.ended_at = iteration
         return True

@@ -22,6 +22,11 @@ def pytest_configure(config: pytest.Config) -> None:
         torch.set_num_threads(max(1, devices.cores() // int(count)))
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Name bytes by their number: their content may hold the time (gzip), and all workers must collect alike."""
+    return f"{len(val)} bytes" if isinstance(val, bytes) else None
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _ctrl_c() -> Iterator[None]:
     """Let tests press Ctrl-C although they run in the background, where a shell has it ignored."""

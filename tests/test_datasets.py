@@ -39,15 +39,15 @@ def cifar_batch(count, seed=0):
 
 
 def tar_bytes(members, kind="gz", **options):
-    """An archive of (TarInfo or name, content) pairs."""
+    """An archive of (TarInfo or name, content) pairs, the same bytes at any time of day."""
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode=f"w:{kind}", **options) as archive:
+    with tarfile.open(fileobj=buffer, mode="w:", **options) as archive:
         for info, content in members:
             if isinstance(info, str):
                 info = tarfile.TarInfo(info)
                 info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
-    return buffer.getvalue()
+    return gzip.compress(buffer.getvalue(), mtime=0) if kind == "gz" else buffer.getvalue()
 
 
 def digits(count, seed=0):
@@ -281,8 +281,8 @@ def test_mnist_missing_names_the_file(tmp_path):
         (IMAGES, struct.pack(">IIII", 0x803, 0, 28, 28), "0 x 28 x 28"),
         (IMAGES, digits(4)[0], "3 labels for the 4 pictures"),
         (LABELS, struct.pack(">II", 0x801, 3) + b"\x01\x0a\x02", "label 1 is 10"),
-        (LABELS, gzip.compress(digits(3)[1])[:-4], "damaged or cut short"),
-        (LABELS, gzip.compress(digits(3)[1]) + b"more", "damaged or cut short"),
+        (LABELS, gzip.compress(digits(3)[1], mtime=0)[:-4], "damaged or cut short"),
+        (LABELS, gzip.compress(digits(3)[1], mtime=0) + b"more", "damaged or cut short"),
     ],
 )
 def test_mnist_files_of_another_form_are_refused(tmp_path, name, content, reason):
@@ -347,9 +347,9 @@ FORMS = {
     "pax archive": ("cifar-10-binary.tar.gz", tar_bytes(CIFAR_MEMBERS, "", **PAX)),
     "plain archive": ("cifar-10-binary.tar.gz", tar_bytes(CIFAR_MEMBERS, "")),
     "images": (IMAGES, digits(12)[0]),
-    "packed images": (f"{IMAGES}.gz", gzip.compress(digits(12)[0])),
+    "packed images": (f"{IMAGES}.gz", gzip.compress(digits(12)[0], mtime=0)),
     "labels": (LABELS, digits(12)[1]),
-    "packed labels": (f"{LABELS}.gz", gzip.compress(digits(12)[1])),
+    "packed labels": (f"{LABELS}.gz", gzip.compress(digits(12)[1], mtime=0)),
 }
 
 

@@ -243,8 +243,13 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     command = commands_by_name[args.command]
     for word in left:
         if word.startswith("-") and len(word) > 1:
+            given = word.partition("=")[0]
+            owners = [name for name, one in commands_by_name.items() if given in one._option_string_actions]
+            if owners:
+                counts = "; of counts, take --loss poisson" if given == "--noise" else ""
+                command.error(f"{given} is an option of dip {' and dip '.join(owners)}, not of this command{counts}")
             options = [name for name in command._option_string_actions if name.startswith("--")]
-            message = str(unknown("option", word.partition("=")[0], options))
+            message = str(unknown("option", given, options))
             command.error(message.partition(" allowed:")[0].rstrip(";"))
         command.error(f"{word!r} is one name too many; quote names with spaces")
     return args

@@ -42,10 +42,9 @@ from dip.job import Restoration
 from dip.operators import JPEG, gaussian_psf
 from dip.order import EXPECTED, Failure, FitOrder, Job, Order, failing
 from dip.parcels import Parcel
-from dip.problem import Problem
 from dip.settings import Options
 from dip.storage import check_place, same
-from dip.tasks import Deblur, Inpaint, SuperResolve
+from dip.tasks import Deblur, ImageTask, Inpaint, SuperResolve
 from dip.trained_job import Application, TrainedOrder
 from dip.work import Work, summary, write_report
 
@@ -90,7 +89,9 @@ def restore(args: argparse.Namespace, console: Console) -> int:
         # a folder's report is continued
         _check_report(args.json, force=args.force or whole_folder)
     if whole_folder:
-        folder = Folder(args.input, args.output, order, begin, mask, args.reference, args.json)
+        folder = Folder(
+            args.input, args.output, order, begin, mask, args.reference, args.json, getattr(args, "anew", False)
+        )
         place = place_arguments.place(args, console.say)
         if isinstance(place, batch.InProcess):
             return folder.run(console)
@@ -132,7 +133,8 @@ def _restore_stack(args: argparse.Namespace, console: Console) -> int:
     _check_single(args, None if mask is None or mask.is_dir() else mask)
 
     def pages(given: Path, done: Path) -> int:
-        return restore(argparse.Namespace(**{**vars(args), "input": given, "output": done, "force": False}), console)
+        own = {"input": given, "output": done, "force": False, "anew": args.force and not done.exists()}
+        return restore(argparse.Namespace(**{**vars(args), **own}), console)
 
     options = {name: str(value) for name, value in sorted(vars(args).items()) if name not in _ASIDE}
     for path in (Path(getattr(args, name, None) or "") for name in _FILES):
@@ -334,7 +336,7 @@ def _order(args: argparse.Namespace) -> FitOrder:
     command, data_range = args.command, args.data_range
     noise = noise_arguments.noise(args) if command == "denoise" else None
 
-    def problem(pixels: np.ndarray, mask: np.ndarray | None, source: Path | None) -> Problem:
+    def problem(pixels: np.ndarray, mask: np.ndarray | None, source: Path | None) -> ImageTask:
         if command == "inpaint":
             return Inpaint(pixels, mask, keep_known=args.keep_known, data_range=data_range)
         if command == "super-resolve":

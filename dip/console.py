@@ -20,6 +20,7 @@ _OTHERS = ("iters", "resume", "data_range", "earliest", "kernel_sigma", "backend
 _NAMES = "|".join([*Options.__annotations__, *_OTHERS, *Recipe.__annotations__])
 _CALL = r"[A-Za-z_]\w*\([^()]*\)"  # as in Denoised(noise=8): stays as it is
 _OPTION = re.compile(rf"{_CALL}|(?<![\w/\\.-])({_NAMES})=(?:\"([\w.:-]+)\"|'([\w.:-]+)'| )?")
+_RANGE = re.compile(r"data_range=\(([\w.-]+), ([\w.-]+)\)")
 _CHANNELS = re.compile(r'network=\{"down": \[(\d+)\] \* (\d), "up": \[\d+\] \* \d\}')
 _NETWORK = re.compile(r'network=\{"name": "([a-z-]+)", "channels": \[(\d+)\] \* (\d)\}')
 _DISTRIBUTIONS = {"PIL": "pillow", "skimage": "scikit-image"}
@@ -106,6 +107,7 @@ def one_line(message: object) -> str:
     text = text.replace("force=True (--force)", "--force")
     text = _CHANNELS.sub(lambda found: f"--down {found[1]}x{found[2]}", text)
     text = _NETWORK.sub(lambda found: f"--network {found[1]} --channels {found[2]}x{found[3]}", text)
+    text = _RANGE.sub(r"--data-range=\1,\2", text)
     text = text.replace("code=dip.codes.Image(picture)", "--code-image FILE")
     text = text.replace("; raise max_pixels if you trust the file", "; make it smaller, or restore a crop of it")
     text = text.replace("(False) in the mask of dip.inpaint", "(black) in the --mask of dip inpaint")

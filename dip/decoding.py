@@ -22,7 +22,19 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-__all__ = ["EXIF_IFD", "GPS_IFD", "ORIENTATION", "Decoded", "Refusal", "Turn", "decode", "kind_of", "quiet", "turned"]
+__all__ = [
+    "EXIF_IFD",
+    "GPS_IFD",
+    "ORIENTATION",
+    "Decoded",
+    "Refusal",
+    "Turn",
+    "decode",
+    "goes_on_outside",
+    "kind_of",
+    "quiet",
+    "turned",
+]
 
 EXIF_IFD, GPS_IFD, ORIENTATION = 0x8769, 0x8825, 0x0112  # EXIF tags
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 0x011A, 0x011B, 0x0128
@@ -302,7 +314,10 @@ _METRES = {"m": 1.0, "cm": 1e-2, "mm": 1e-3, "µm": 1e-6, "μm": 1e-6, "um": 1e-
 def _tiff_by_pillow(file: BinaryIO, page: Any) -> np.ndarray:
     """The pixels of a TIFF of up to 8 bits, or of one compressed in a way that Pillow's libtiff undoes."""
     if page.bitspersample <= 8:
-        return _eight_bits(_opened(file, "TIFF"))
+        array = _eight_bits(_opened(file, "TIFF"))
+        # An array of bool, such as a mask: tifffile calls True black, and everybody who works with it means white.
+        is_bool = page.bitspersample == 1 and page.photometric == _WHITE_IS_ZERO
+        return 255 - array if is_bool and str(page.software).startswith("tifffile") else array
     if page.samplesperpixel == 1 and page.photometric != _WHITE_IS_ZERO:
         return np.asarray(_opened(file, "TIFF"))[..., None].astype(page.dtype)
     if page.samplesperpixel > 2 and page.planarconfig == 1 and page.dtype == np.uint16:
@@ -337,6 +352,8 @@ def _check_tiff(tiff: Any, file: BinaryIO, max_pixels: int) -> None:
         raise Refusal(f"has extra channels that are not straight (unassociated) alpha; {advice}")
     if page.bitspersample == 32 and page.photometric == _WHITE_IS_ZERO:
         raise Refusal("has floats of which 0 is white; save it with 0 as black")
+    if goes_on_outside(tiff):
+        raise Refusal("is cut short: it has had more pages, which are not in the file; get an intact copy")
     end, segment = file.seek(0, io.SEEK_END), math.prod(page.chunks)
     places = list(zip(page.dataoffsets, page.databytecounts, strict=True))
     if len(places) < math.prod(page.chunked) or any(start + size > end or size < 1 for start, size in places):
@@ -349,6 +366,17 @@ def _check_tiff(tiff: Any, file: BinaryIO, max_pixels: int) -> None:
             file.seek(start)
             if len(zlib.decompressobj().decompress(file.read(size), room + 1)) > room:
                 raise Refusal("holds more data than its size allows: damaged, or made to fill the memory")
+
+
+def goes_on_outside(tiff: Any) -> bool:
+    """Tell whether a TIFF names a page after its last one that is not in the file, as one that was cut short does."""
+    form, file = tiff.tiff, tiff.filehandle
+    at = tiff.pages[-1].offset
+    file.seek(at)
+    count = struct.unpack(form.tagnoformat, file.read(form.tagnosize))[0]
+    file.seek(at + form.tagnosize + count * form.tagsize)
+    following = file.read(form.offsetsize)
+    return len(following) < form.offsetsize or struct.unpack(form.offsetformat, following)[0] >= file.size
 
 
 def _exif(read: Callable[[], Any], resolution: tuple[float, float] | None = None) -> tuple[Any, bytes | None]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from dip import losses
+from dip import losses, ranges
 from dip.errors import warn
 from dip.noise import Noise, PoissonGaussian, Stabilising, found
 from dip.noise.growing import growth
@@ -35,7 +35,8 @@ class Denoise(ImageTask):
         everywhere (`dip.noise.Stabilising`), and what is returned is brought back.
     data_range : float or (float, float), optional
         Range of the *clean* image: white, or (black, white). By default the integer type's range, and [0, 1] for
-        floats. Noise may overshoot it.
+        floats; of a uint16 image whose values have room in 8, 10, 12 or 14 bits the range of these, with a warning.
+        Noise may overshoot it.
     channel_axis : int, optional
         Position of the channels in any other layout, with any number of them.
 
@@ -60,6 +61,7 @@ class Denoise(ImageTask):
         self, image: Any, *, noise: Noise = None, data_range: DataRange = None, channel_axis: int | None = None
     ) -> None:
         super().__init__(image, data_range=data_range, channel_axis=channel_axis)
+        self.layout = ranges.narrowed(image, self.layout)
         self._given = check(noise)
         self.noise = self._given if isinstance(self._given, PoissonGaussian) else None
         self.level: float | None = None
@@ -98,17 +100,25 @@ class Denoise(ImageTask):
         return Observation(self._stabilising.forward(y), None)
 
     def _check_light(self, y: Tensor) -> None:
-        """Refuse, or warn of, an image that is brighter than its white, not by its noise."""
-        side = min(_BLOCK, *y.shape[2:])
-        highest = float(np.quantile(F.avg_pool2d(y, side).numpy(), 0.99))
-        if highest < _BRIGHT:
+        """Refuse, or warn of, an image that is brighter than its white or darker than its black, not by its noise."""
+        side, low, span = min(_BLOCK, *y.shape[2:]), self.layout.low, self.layout.high - self.layout.low
+        lowest, highest = (float(value) for value in np.quantile(F.avg_pool2d(y, side).numpy(), [0.01, 0.99]))
+        if lowest < _DARK:
+            than, mean, far = f"darker than its black, {low:g}", f"down to {low + lowest * span:.3g}", lowest < _UNSEEN
+        elif highest > _BRIGHT:
+            than, mean, far = (
+                f"brighter than its white, {self.layout.high:g}",
+                f"up to {low + highest * span:.3g}",
+                highest > _FAR,
+            )
+        else:
             return
-        white = self.layout.low + highest * (self.layout.high - self.layout.low)
         text = (
-            f"the image is brighter than its white, {self.layout.high:g}: parts of {side} x {side} pixels have means "
-            f"up to {white:.3g}, and nothing above white is returned; give data_range=(black, white) of the clean image"
+            f"the image is {than}: parts of {side} x {side} pixels have means {mean}, and nothing "
+            f"{'below black' if lowest < _DARK else 'above white'} is returned; give data_range=(black, white) of the "
+            "clean image"
         )
-        if highest > _FAR:
+        if far:
             raise ValueError(text)
         warn(text)
 
@@ -150,4 +160,6 @@ class Denoise(ImageTask):
         return {**super().fingerprint(), **({} if self.noise is None else {"noise": repr(self.noise)})}
 
 
-_BLOCK, _BRIGHT, _FAR = 16, 1.25, 8.0  # pixels a side, and how many times as bright as white their mean may be
+_BLOCK = 16  # pixels a side, whose mean is
+_BRIGHT, _FAR = 1.25, 8.0  # so many times as bright as white: warned of, refused
+_DARK, _UNSEEN = -0.1, -0.5  # or so far below black, where there is no light

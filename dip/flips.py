@@ -55,7 +55,7 @@ def check(given: Any, preset: int | str, task: str, code: codes.Code) -> int | s
         return flips if suits else 0
     raise ValueError(
         f'flips={flips!r}: give a number of iterations, 0 for never, or of dip.Denoise with a code of pictures "auto", '
-        f"for which the noise tells; this is {task} with {code!r}"
+        f"for which the residual tells; this is {task} with {code!r}"
     )
 
 
@@ -109,10 +109,10 @@ class Moment:
     """The moment from which on a fit learns the noise, told by the residual of what it would return.
 
     With r_t = |y - x̄_t|² / n, which is looked at every 25 iterations, and d_t = (r_{t-100} - r_t) / r_t, from t = 150
-    on, it is the first at which d_t > 1.15 min_{s<t} d_s (`dip.falling`) and r_t ≤ 1.2 σ²; or r_t < 0.3 σ², in a
-    picture so small that picture and noise are learnt at a time. It does not have to know σ well: that only tells it
-    from a fit that stood still on its way. The pictures in the code of "fast" are made anew every 100 iterations,
-    after which r falls a little faster, so falls over another number would go up and down.
+    on, it is the first at which d_t > 1.15 max(min_{s<t} d_s, 0.001) (`dip.falling`) and r_t ≤ 1.2 σ²; or
+    r_t < 0.3 σ², in a picture so small that picture and noise are learnt at a time. It does not have to know σ well:
+    that only tells it from a fit that stood still on its way. The pictures in the code of "fast" are made anew every
+    100 iterations, after which r falls a little faster, so falls over another number would go up and down.
 
     Parameters
     ----------
@@ -189,6 +189,11 @@ class Flips:
     def began(self) -> int | None:
         """After how many iterations it begins, None if never, or not told yet."""
         return self.after if 0 < self.after < _NEVER else None
+
+    def forget(self) -> None:
+        """Compare the next residuals with none before them: the fit went back to an earlier state."""
+        if self._moment is not None:
+            self._moment.residuals.clear()
 
     def state_dict(self) -> dict[str, Any]:
         """Return what was seen so far."""

@@ -48,6 +48,8 @@ class Folder:
         A folder of clean pictures with the same tree.
     report : Path or None
         JSON file that takes a list of reports. One that exists is continued, unless the order says otherwise.
+    anew : bool, default False
+        Replace the report, though no results.
 
     Raises
     ------
@@ -64,6 +66,7 @@ class Folder:
     mask: Path | None = None
     reference: Path | None = None
     report: Path | None = None
+    anew: bool = False
     jobs: list[tuple[str, Job | OSError | ValueError]] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
@@ -206,7 +209,7 @@ class Folder:
             report = work.run(console.say, aside=True)
         except Exception as error:  # whatever is wrong with one picture, the others have their turn
             return self._failed(number, error, console)
-        console.say(self._head(number) + summary(report))
+        console.say(self._head(number) + _line(report))
         return number, report["status"], report, work.interrupted
 
     def _back(self, number: int, record: Mapping[str, Any], rest: str, console: Console) -> _Turn:
@@ -216,7 +219,7 @@ class Folder:
         if "report" not in record:
             return self._failed(number, record["error"], console, record.get("trace", ""))
         report = record["report"]
-        console.say(self._head(number) + summary(report) + rest)
+        console.say(self._head(number) + _line(report) + rest)
         return number, report["status"], report, False
 
     def _failed(self, number: int, error: Exception | str, console: Console, trace: str = "") -> _Turn:
@@ -300,7 +303,7 @@ class Folder:
 
     def _read_report(self) -> dict[str, dict[str, Any]]:
         """The reports of an earlier run by the names of the results."""
-        if self.report is None or not self.report.exists() or self.order.force:
+        if self.report is None or not self.report.exists() or self.order.force or self.anew:
             return {}
         try:
             entries = json.loads(self.report.read_text(encoding="utf-8"))
@@ -310,6 +313,12 @@ class Folder:
             pass
         advice = "choose another name, or replace it with --force"
         raise FileExistsError(f"{self.report} exists and is no report on a folder that could be continued; {advice}")
+
+
+def _line(report: dict[str, Any]) -> str:
+    """What a picture comes to, with the noise that was found in it: no line said so at its beginning."""
+    noise = report["settings"].get("noise")
+    return summary(report) + (f", {noise}" if noise else "")
 
 
 class _Ledger:

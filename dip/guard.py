@@ -199,6 +199,9 @@ class Watch:
             error.fit = fit
             raise
         fit._load_trainable_state(good)
+        fit._flips.forget()
+        if fit._rule is not None:
+            fit._rule.forget()
         back_to = guard.good_iteration
         fit.recoveries.append({"iteration": fit.iteration, "loss": loss, "back_to": back_to})
         warn(

@@ -413,12 +413,12 @@ def _refuse_not_finite(planes: np.ndarray, name: str) -> None:
 def _implausible(layout: Layout, lowest: float, highest: float, name: str) -> ValueError:
     """The error for values far outside the clean range, with the range that was probably meant."""
     whites = [white for white in (255, 4095, 65535) if layout.high < white and highest < 1.4 * white]
-    if not whites or lowest < -0.3 * highest:  # not a picture that begins at 0, with some noise
-        advice = "pass data_range=(low, high), the darkest and the brightest value of the clean image"
-    else:
+    dark = lowest < -0.3 * highest
+    advice = "pass data_range=(low, high), the darkest and the brightest value of the clean image"
+    if whites and not dark:  # a picture that begins at 0, with some noise
         advice = f"pass data_range={whites[0]} if that is its white, or divide by {whites[0]}"
-    advice += '; if it is noise, clip it (of few photons: dip.denoise takes noise="poisson")'
     clean = f"far outside the clean range [{layout.low:g}, {layout.high:g}]"
+    advice += "; if it is noise, clip it" + ("" if dark else ' (of few photons: dip.denoise takes noise="poisson")')
     return ValueError(f"{name} has values from {lowest:g} to {highest:g}, {clean}; {advice}")
 
 

@@ -54,6 +54,8 @@ class Restoration(Work):
             mask = files.read_mask(job.mask, size=(pixels.shape[0], pixels.shape[1]))
             self._mask = ~mask if order.invert_mask else mask
         self._task = order.problem(pixels, self._mask, job.source)
+        layout = self._task.layout
+        self._range = layout.low, layout.high
         options: Options = {**order.options}
         if job.reference is not None:
             reference = files.read(job.reference).pixels
@@ -62,8 +64,7 @@ class Restoration(Work):
         if order.save_every is not None:
             options["callbacks"] = [Every(order.save_every, self._save_numbered)]
         with failing():  # what is wrong with the picture itself, rather than with what was said of it
-            layout, spread = images.describe(pixels, data_range=order.data_range), getattr(self._task, "spread", 1.0)
-            images.to_tensor(pixels, layout, known=self._mask, spread=spread)
+            images.to_tensor(pixels, layout, known=self._mask, spread=self._task.spread)
         try:
             with memory_errors():
                 self.fit = Fit(self._task, **options)
@@ -181,7 +182,8 @@ class Restoration(Work):
             "parameters": sum(p.numel() for p in self.fit.network.parameters()),
             "code": repr(s.code),
             "jitter": s.jitter,
-            "flips": self.fit._flips.began or 0,
+            "flips": s.flips,
+            "flips_began": self.fit._flips.began,
             "loss": repr(s.loss),
             "optimizer": s.optimizer,
             "lr": s.lr,

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from dip.console import one_line
-from dip.problem import Problem
 from dip.settings import Options, Settings, resolve
 from dip.storage import same
+from dip.tasks import ImageTask
 
 __all__ = ["EXPECTED", "SCHEMA", "Failure", "FitOrder", "Job", "Order", "failing", "memory_errors", "numbered"]
 
@@ -74,7 +74,7 @@ class FitOrder(Order):
         Further options that the settings in a report are to name, as they were given.
     """
 
-    problem: Callable[[np.ndarray, np.ndarray | None, Path | None], Problem]
+    problem: Callable[[np.ndarray, np.ndarray | None, Path | None], ImageTask]
     options: Options
     iters: int | None = None
     invert_mask: bool = False

@@ -24,7 +24,7 @@ from dip.averaging import ExponentialAverage
 from dip.callbacks import Callback
 from dip.errors import callables, non_negative_int, positive_float, shown, unknown, yes_or_no
 from dip.problem import Correcting, Particular, Problem
-from dip.stopping import Discrepancy, Rule
+from dip.stopping import Rule
 
 if TYPE_CHECKING:
     from dip.solver import Fit
@@ -252,7 +252,7 @@ def resolve(task: Problem, options: Options) -> Settings:
     optimizer = optimizers.check(given.get("optimizer", preset.optimizer))
     lr = positive_float(given.get("lr", preset.lr if optimizer == preset.optimizer else optimizers.LR[optimizer]), "lr")
     average = ExponentialAverage(given.get("average", preset.average)).decay  # which checks it
-    stop = _stop(given.get("stop"), loss, task.task)
+    stop = _stop(given.get("stop"), loss, average, task.task)
     if isinstance(task, Particular):
         task.check_options(loss, stop)
     checkpoint, every = checkpoints.place(given.get("checkpoint"), given.get("checkpoint_every"))
@@ -385,13 +385,12 @@ def _check_small_code(
             )
 
 
-def _stop(stop: Any, loss: losses.Loss, task: str) -> Rule | None:
+def _stop(stop: Any, loss: losses.Loss, average: float, task: str) -> Rule | None:
     if stop is None:
         return None
     if not isinstance(stop, Rule):
         raise TypeError(f"stop={shown(stop)}: give a rule such as dip.stopping.WindowedVariance(), or iters=")
-    if isinstance(stop, Discrepancy):
-        stop.check(loss, task)
+    stop.check(loss, average, task)
     # A rule remembers what it has seen; the caller's stays fresh for the next fit.
     return copy.deepcopy(stop)
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from dip import files
-from dip.decoding import kind_of, quiet
+from dip.decoding import goes_on_outside, kind_of, quiet
 from dip.storage import write_bytes
 
 __all__ = ["Stack", "digest", "is_stack", "restored"]
@@ -42,7 +42,7 @@ def is_stack(path: Path) -> bool:
                 return False
         with quiet(), _opened(path) as tiff:
             # software that writes planes one after the other may describe the first only
-            return len(tiff.pages) > 1 or tiff.series[0].size > tiff.pages.first.size
+            return max(len(tiff.pages), _told_pages(tiff) or 1) > 1 or tiff.series[0].size > tiff.pages.first.size
     except Exception:  # whatever is wrong with it, who reads it says so
         return False
 
@@ -209,8 +209,14 @@ def _is_whole(tiff: Any, size: int) -> bool:
                 return False
             if any(at + count > size for at, count in zip(page.dataoffsets, page.databytecounts, strict=True)):
                 return False
-    told = (tiff.imagej_metadata or {}).get("images") if tiff.is_imagej else None
-    return told is None or told == math.prod(tiff.series[0].shape) // math.prod(tiff.pages.first.shape)
+    told = _told_pages(tiff)
+    here = math.prod(tiff.series[0].shape) // math.prod(tiff.pages.first.shape)
+    return told in (None, here) and not goes_on_outside(tiff)
+
+
+def _told_pages(tiff: Any) -> int | None:
+    """Return how many pages ImageJ says that there are."""
+    return (tiff.imagej_metadata or {}).get("images") if tiff.is_imagej else None
 
 
 def _told(tiff: Any, axes: str, count: int, *, same_size: bool) -> dict[str, Any]:

@@ -99,6 +99,27 @@ class Rule:
         at = f"{self.iteration}{first if self.iteration == self.earliest else ''}"
         return f"{type(self).__name__}: lowest at iteration {at}, no lower in {self.patience} more"
 
+    def check(self, loss: Any, average: float, task: str) -> None:
+        """Refuse a fit that it cannot look at.
+
+        Parameters
+        ----------
+        loss : Loss
+            The data loss of the fit.
+        average : float
+            The decay of its average; 0 where it keeps none.
+        task : str
+            The name of the task.
+
+        Raises
+        ------
+        ValueError
+            It needs another.
+        """
+
+    def forget(self) -> None:
+        """Compare with nothing before this iteration: the fit went back to an earlier state."""
+
     def state_dict(self) -> dict[str, Any]:
         """Return everything needed to go on; tensors are copies."""
         return {
@@ -123,10 +144,10 @@ def warn_if_past(path: str | os.PathLike[str] | None, done: int, iters: int) -> 
 def warn_if_blind(rule: Rule | None, iters: int) -> None:
     """Warn where a rule would look at nothing in so many iterations."""
     if rule is not None and iters < rule.first:
-        cause = "earliest" if rule.first == rule.earliest else "window"
+        cause = "smaller earliest=" if rule.first == rule.earliest else "shorter window"
         warn(
             f"{type(rule).__name__} looks at nothing before iteration {rule.first}, so with iters={iters} it does "
-            f"nothing; give more iterations, or a rule with a smaller {cause}=",
+            f"nothing; give more iterations, or a rule with a {cause}",
         )
 
 
@@ -252,14 +273,15 @@ class ResidualFall(Rule):
     .. math:: d_t = \frac{r_{t-w} - r_t}{r_t}
 
     falls while the picture is learnt, since what is easy to learn comes first, and rises once the noise is. The picture
-    at its minimum is returned, and the fit ends when :math:`d_t` is `ratio` times as large as there. Neither the level
+    at its minimum is returned, and the fit ends when :math:`d_t` is more than `ratio` times as large as there (or than
+    0.001 w / 100, where it is below that). Neither the level
     of the noise has to be known, nor is there a number of iterations to wait. The preset "fast" begins its flips in
     this way (`dip.flips.Moment`). It needs a fit that keeps an average: a single output's loss moves too much.
 
     Parameters
     ----------
     window : int, default 100
-        w, in iterations, from 4 up; r is looked at four times in as many.
+        w, in iterations, from 4 up; r is looked at four times in as many, at every (w // 4)-th.
     ratio : float, default 1.15
         How many times the least d is to be exceeded, above 1.
     earliest : int, default 150
@@ -285,6 +307,18 @@ class ResidualFall(Rule):
 
     def __repr__(self) -> str:
         return f"ResidualFall({self.window}, {self.ratio}, earliest={self.earliest})"
+
+    def check(self, loss: Any, average: float, task: str) -> None:
+        """Refuse a fit that keeps no average (see `Rule.check`)."""
+        if not average:
+            raise ValueError(
+                "stop=ResidualFall looks at the average of the outputs, since the residual of one moves too much; it "
+                "cannot go with average=0"
+            )
+
+    def forget(self) -> None:
+        """Compare with nothing before this iteration: the fit went back to an earlier state."""
+        self._residuals, self.value = [], float("inf")
 
     def place(self, loss_of: Callable[[Tensor], Tensor]) -> None:
         """Take the data loss of a picture (1, C, H, W), as the fit has it."""
@@ -350,8 +384,8 @@ class Discrepancy(Rule):
         self.sigma = positive_float(sigma, "sigma")
         self.tau = positive_float(tau, "tau")
 
-    def check(self, loss: Any, task: str) -> None:
-        """Refuse what it cannot be compared with: another loss, or noise of a picture that is larger than its white."""
+    def check(self, loss: Any, average: float, task: str) -> None:
+        """Refuse another loss, and noise that is larger than white (see `Rule.check`)."""
         if not isinstance(loss, MSE):
             raise ValueError(
                 f"stop=Discrepancy compares squared residuals with the noise; it cannot go with loss={loss!r}"

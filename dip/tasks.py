@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dip import guides, images, presets
+from dip import guides, images, presets, ranges
 from dip.checkpoint import digest
 from dip.errors import positive_float, positive_int, warn
 from dip.noise import blocks, noise_level
@@ -55,7 +55,7 @@ class ImageTask:
         """Return the image as y, having made a copy of it that is our own."""
         self._image = _copied(self._image)
         y = images.to_tensor(self._image, self.layout, known=known, spread=self.spread)
-        _warn_of_range(y, self.layout, self.spread)
+        ranges.warn_of(y, self.layout, self.spread)
         return y
 
     def place(self, observation: Observation) -> None:
@@ -99,34 +99,6 @@ class ImageTask:
     def fingerprint(self) -> dict[str, Any]:
         """Return the size of the restored image."""
         return {"shape": list(self.shape), "data_range": [self.layout.low, self.layout.high]}
-
-
-def _warn_of_range(y: Tensor, layout: images.Layout, spread: float) -> None:
-    """Warn where the values suggest another clean range than the one that is taken."""
-    highest = float(y.max())
-    if images.dtype_name(layout.dtype) == "uint16":
-        # 8, 10, 12 or 14 bits in 16 are too dark to be fitted in the usual time
-        value = round(highest * layout.high)
-        bits = next((bits for bits in (8, 10, 12, 14) if 0 < value < 2**bits), None)
-        if bits is not None and not layout.range_given:
-            warn(
-                f"the image is uint16, but its values end at {value} of 65535; if its white is {2**bits - 1} ({bits} "
-                f"bits), give data_range={2**bits - 1}: as it is, it is taken for a very dark picture"
-            )
-        return
-    if _holds_floats(layout) and 0 < highest < 0.1 and not layout.range_given:
-        warn(
-            f"the image's values end at {highest:.3g}, and the white of floats is 1; if its white is another, give "
-            "data_range=: as it is, it is taken for a very dark picture"
-        )
-    outside = float(((y < -0.25) | (y > 1.25)).float().mean())
-    if outside > 0.1 and spread == 1:
-        low, high = (layout.low + (layout.high - layout.low) * float(value) for value in (y.min(), y.max()))
-        warn(
-            f"{outside:.0%} of the image's values are far outside its clean range [{layout.low:g}, {layout.high:g}], "
-            f"in which the result will lie; they go from {low:.3g} to {high:.3g}: if that is not noise, give "
-            "data_range=(black, white) of the clean image"
-        )
 
 
 def _holds_floats(layout: images.Layout) -> bool:

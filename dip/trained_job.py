@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from dip import files, images
+from dip import files
 from dip.denoising import Denoise
 from dip.order import Job, Order, failing
 from dip.trained import Denoiser, tiles
@@ -53,6 +53,7 @@ class Application(Work):
         super().__init__(job, order)
         job.check(None, going_on=False, force=order.force)
         task = Denoise(self.picture.pixels, noise="gaussian", data_range=order.data_range)
+        self._range = task.layout.low, task.layout.high
         if job.reference is not None:
             self._clean = task.clean(files.read(job.reference).pixels)[0]
         with failing():
@@ -85,7 +86,7 @@ class Application(Work):
         target, model = self.job.target, self.order.model
         started = time.perf_counter()
         with failing():
-            restored = model(self.picture.pixels, data_range=self.order.data_range)
+            restored = model(self.picture.pixels, data_range=self._range)
             seconds = time.perf_counter() - started
             with interrupts_held_back() as late:
                 self._write(target, restored, force=self.order.force)
@@ -103,7 +104,6 @@ class Application(Work):
     def _settings(self) -> dict[str, Any]:
         model = self.order.model
         cut = tiles.plan(model.model)
-        layout = images.describe(self.picture.pixels, data_range=self.order.data_range)
         known = ("recipe", "data", "figures", "seed", "date")
         return {
             "model": model.name,
@@ -114,6 +114,6 @@ class Application(Work):
             "tile": cut.tile,
             "overlap": cut.overlap,
             "manner": self._manner or None,
-            "data_range": [layout.low, layout.high],
+            "data_range": list(self._range),
             "training": {key: model.info[key] for key in known if key in model.info},
         }

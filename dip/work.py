@@ -59,6 +59,7 @@ class Work(ABC):
         self._common = order
         self._mask: np.ndarray | None = None
         self._clean: Tensor | None = None
+        self._range: Any = order.data_range  # a subclass may find it in the picture
         with failing():
             size = _size(job.source)
             if size is not None:
@@ -130,7 +131,7 @@ class Work(ABC):
         return figures
 
     def _as_x(self, pixels: np.ndarray) -> Tensor:
-        layout = images.describe(pixels, data_range=self._common.data_range)
+        layout = images.describe(pixels, data_range=self._range)
         return images.to_tensor(pixels, layout, spread=math.inf)[0]  # what is far outside was refused, or is photons
 
 

@@ -198,6 +198,7 @@ def test_report_says_how_the_picture_was_made():
     assert len(report["history"]["loss"]["value"]) == 3
     settings = report["settings"]
     assert (settings["lr"], settings["jitter"], settings["flips"], settings["average"]) == (0.02, 0, 2, 0.9)
+    assert settings["flips_began"] == 2
     assert settings["loss"] == repr(dip.losses.L1())
     assert (settings["preset"], settings["iters"], settings["precision"]) == ("paper", 3, "float32")
     assert settings["network"] == {"name": "encoder-decoder", "down": [8, 8], "up": [8, 8], "skip": [4, 4]}
@@ -245,9 +246,31 @@ def test_a_rule_that_would_look_at_nothing_is_told(capsys):
 def test_12_bits_in_16_are_told(capsys):
     files.write("in.png", (draw((20, 24), "uint16") // 16).astype(np.uint16))
     assert dip_command("denoise", "in.png", "-o", "a.png", *QUICK) == 0
-    assert "if its white is 4095 (12 bits), give --data-range 4095: " in capsys.readouterr().err
+    assert "its white is taken for 4095 (12 bits); if it is another, give --data-range\n" in capsys.readouterr().err
     assert dip_command("denoise", "in.png", "-o", "b.png", "--data-range", 4095, *QUICK) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_a_report_tells_auto_from_never():
+    make("in.png")
+    words = ("denoise", "in.png", "--preset", "fast", "--precision", "float32", *SMALL, "--iters", 2)
+    assert dip_command(*words, "-o", "auto.png", "--json", "auto.json") == 0
+    assert dip_command(*words, "-o", "never.png", "--json", "never.json", "--flips", 0) == 0
+    settings = [json.loads(Path(f"{name}.json").read_text())["settings"] for name in ("auto", "never")]
+    assert [(one["flips"], one["flips_began"]) for one in settings] == [("auto", None), (0, None)]
+
+
+def test_figures_of_12_bits_in_16_are_on_their_scale(capsys):
+    clean = (draw((20, 24), "uint16") // 16).astype(np.uint16)
+    files.write("clean.png", clean)
+    noisy = clean + np.random.default_rng(0).integers(0, 300, clean.shape) * (clean < 3700)
+    files.write("in.png", noisy.astype(np.uint16))
+    assert dip_command("denoise", "in.png", "-o", "o.png", "--reference", "clean.png", "--json", "r.json", *QUICK) == 0
+    figures = json.loads(Path("r.json").read_text())["figures"]
+    expected = skimage.metrics.peak_signal_noise_ratio(clean, files.read("in.png").pixels, data_range=4095)
+    assert figures["psnr_before"] == pytest.approx(expected, abs=1e-3)
+    expected = skimage.metrics.peak_signal_noise_ratio(clean, files.read("o.png").pixels, data_range=4095)
+    assert figures["psnr"] == pytest.approx(expected, abs=1e-3)
 
 
 def test_an_image_as_the_code(capsys):
@@ -325,6 +348,11 @@ MISTAKES = [
     ("no mask", ["inpaint", "in.png", "-o", "o.png"], "--mask"),
     ("no factor", ["super-resolve", "in.png", "-o", "o.png"], "--factor"),
     ("no iterations", ["denoise", "in.png", "-o", "o.png", "--iters", "0"], "whole number from 1 up"),
+    (
+        "noise",
+        ["super-resolve", "in.png", "-o", "o", "--factor", "2", "--noise", "poisson"],
+        "of dip denoise and dip tr",
+    ),
     ("half an iteration", ["denoise", "in.png", "-o", "o.png", "--iters", "2.5"], "whole number from 1 up"),
     ("seed", ["denoise", "in.png", "-o", "o.png", "--seed", "-1"], "whole number from 0 up"),
     ("flips", ["denoise", "in.png", "-o", "o.png", "--flips", "half"], "nor auto"),

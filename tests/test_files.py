@@ -265,6 +265,10 @@ def test_palettes_and_bits_become_8_bits(tmp_path: Path) -> None:
         picture = files.read(tmp_path / f"b.{suffix}")
         assert picture.pixels.dtype == np.uint8
         np.testing.assert_array_equal(picture.pixels.reshape(6, 7, -1)[..., 0], bits * 255)
+    tifffile.imwrite(tmp_path / "mask.tif", bits)  # which calls True black
+    np.testing.assert_array_equal(files.read_mask(tmp_path / "mask.tif", size=(6, 7)), bits)
+    tifffile.imwrite(tmp_path / "fax.tif", bits, software="fax")
+    np.testing.assert_array_equal(files.read_mask(tmp_path / "fax.tif", size=(6, 7)), ~bits)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import numpy as np
 import pytest
@@ -228,6 +229,28 @@ def test_a_fit_that_is_resumed_begins_when_it_would_have(after, tmp_path):
     fit.run(LONG - kept)
     assert fit._flips.began == whole._flips.began
     assert np.array_equal(fit.history["loss"], whole.history["loss"])
+
+
+@pytest.mark.usefixtures("soon")
+def test_after_a_divergence_residuals_are_compared_anew():
+    """What fell back at it would look like noise that is learnt, and the look at that iteration is left out."""
+    calls, seen = [], []
+
+    def loss(prediction, y):
+        calls.append(1)
+        return (prediction - y).square().mean() * (math.nan if len(calls) == 40 else 1)
+
+    def look(fit):
+        seen.append(float((fit.y - fit.current).square().mean()))
+
+    look.every = 5
+    with pytest.warns(RuntimeWarning, match="nan at iteration 40; went back to the state of iteration 26"):
+        fit = smooth_fit(LONG, loss=loss, callbacks=[look])
+    after = len([at for at in range(5, LONG + 1, 5) if at > 40])
+    looked = fit._flips.state_dict()["residuals"]
+    assert looked == seen[-after:][: len(looked)]
+    told = moment(seen[-after:], fit._code.level, every=5)
+    assert fit._flips.began == (None if told is None else 40 + told)
 
 
 def test_auto_of_a_fit_in_crops_follows_from_size_and_noise():

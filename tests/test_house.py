@@ -76,7 +76,7 @@ FLOORS = [
         "guides",
         "noise",
     },
-    {"networks", "operators", "degradations", "losses", "codes", "jitter", "falling", "flips"},
+    {"networks", "operators", "degradations", "losses", "codes", "jitter", "falling", "flips", "ranges"},
     {"presets"},
     {"stopping", "averaging", "history", "guard", "optimizers", "problem", "callbacks", "checkpoint"},
     {

@@ -309,6 +309,23 @@ def test_unclipped_counts_of_few_photons_are_no_wrong_range(photons):
         assert torch.isfinite(dip.Denoise(noisy, noise=given).load().y).all()
 
 
+def test_light_below_black_is_none():
+    """Read noise may lie there, and whole parts of a picture do not: it has another range, or was standardised."""
+    rng, side = np.random.default_rng(0), 64
+    light = np.linspace(0, 1, side)[None] * np.ones((side, 1))
+    around = (2 * light - 1.2 + rng.normal(0, 0.05, light.shape)).astype(np.float32)
+    darker = (light - 0.25 + rng.normal(0, 0.05, light.shape)).astype(np.float32)
+    for given in ("poisson", PoissonGaussian(0.01)):
+        with pytest.raises(ValueError, match=r"darker than its black, 0: .* down to -0\.\d+, .* data_range="):
+            dip.Denoise(around, noise=given).load()
+        with pytest.warns(RuntimeWarning, match=r"darker than its black, 0: .* down to -0\.\d+, .* data_range="):
+            dip.Denoise(darker, noise=given).load()
+        dip.Denoise((light + rng.normal(0, 0.2, light.shape)).astype(np.float32), noise=given).load()
+    dip.Denoise(darker, noise=PoissonGaussian(0.01), data_range=(-0.3, 1)).load()
+    with pytest.raises(ValueError, match=r"clip it$"):  # no word of photons
+        dip.Denoise((5 * around).astype(np.float32)).load()
+
+
 def test_a_white_that_is_too_low_is_told():
     """Nothing above white is returned, and of counts pixels alone do not tell."""
     few = np.random.default_rng(0).poisson(PHOTOS["camera"] / 255 * 3).astype(np.float32)

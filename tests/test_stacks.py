@@ -197,6 +197,15 @@ def test_what_cannot_be_restored_is_refused(tmp_path, make, why):
         Stack(tmp_path / "in.tif")
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.85])
+def test_a_stack_of_which_the_end_is_missing_is_none_of_its_first_page(tmp_path, kind, share):
+    path = written(tmp_path / "in.tif", **kind)
+    path.write_bytes(path.read_bytes()[: round(share * path.stat().st_size)])
+    with pytest.raises(ValueError, match="cut short"):
+        _ = Stack(path) if is_stack(path) else files.read(path)
+
+
 def test_what_was_broken_off_goes_on(tmp_path):
     source, target, seen, said = written(tmp_path / "in.tif"), tmp_path / "out.tif", [], []
 
@@ -288,6 +297,27 @@ def test_commands_restore_every_page(tmp_path, capsys):
     assert cli.main(["super-resolve", source, "--factor", "2", "-o", str(tmp_path / "sr.tif"), *QUICK]) == 0
     assert tifffile.imread(tmp_path / "sr.tif").shape == (3, 2, 40, 48)
     capsys.readouterr()
+
+
+def test_a_report_of_something_else_is_replaced_by_force(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path / "in.tif")
+    (tmp_path / "r.json").write_text("{}")
+    given = ["denoise", "in.tif", "-o", "out.tif", "--json", "r.json", *QUICK]
+    assert cli.main(given) == 2
+    assert "no report on a folder that could be continued; choose another name" in capsys.readouterr().err
+    assert (tmp_path / "r.json").read_text() == "{}"
+    assert cli.main([*given, "--force"]) == 0
+    assert [one["page"] for one in json.loads((tmp_path / "r.json").read_text())] == [1, 2, 3, 4, 5, 6]
+
+
+def test_the_noise_of_each_page_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    counts = np.random.default_rng(0).poisson(np.linspace(5, 60, 64), (2, 64, 64)).astype(np.uint8)
+    written(tmp_path / "in.tif", counts)
+    loud = [word for word in QUICK if word != "--quiet"]
+    assert cli.main(["denoise", "in.tif", "-o", "out.tif", "--noise", "poisson", *loud]) == 0
+    assert capsys.readouterr().out.count("PoissonGaussian(gain=1.0") == 2
 
 
 def test_a_mask_counts_by_what_is_in_it_and_is_not_written_over(tmp_path, monkeypatch, capsys):

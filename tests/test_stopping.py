@@ -152,6 +152,29 @@ def test_the_fall_as_worked_by_hand(window, ratio, earliest):
     assert str(end or "") in rule.reason
 
 
+def test_the_fall_forgets_what_was_before_a_divergence():
+    rule, alone = (ResidualFall(8, 1.15, earliest=1) for _ in range(2))
+    told(rule, learnt()[:60])
+    assert rule.iteration
+    rule.forget()
+    end = told(rule, learnt(), 61)
+    assert end == told(alone, learnt()) + 60
+    assert (rule.iteration, rule.value) == (alone.iteration + 60, alone.value)
+
+
+def test_a_rule_is_told_of_a_divergence(monkeypatch):
+    calls, forgotten = [], []
+    monkeypatch.setattr(ResidualFall, "forget", lambda self: forgotten.append(len(calls)))
+
+    def loss(prediction, y):
+        calls.append(1)
+        return (prediction - y).square().mean() * (math.nan if len(calls) == 4 else 1)
+
+    with pytest.warns(RuntimeWarning, match="the loss became nan"):
+        quick_fit(stop=ResidualFall(8, 1.15, earliest=1), loss=loss, iters=20)
+    assert forgotten == [4]
+
+
 @pytest.mark.parametrize("split", [1, 5, 40, 75])
 def test_the_fall_goes_on_from_its_state(split):
     whole, first, second = (ResidualFall(8, 1.15, earliest=1) for _ in range(3))
@@ -263,6 +286,7 @@ def test_discrepancy_stops_when_the_residual_is_the_noise():
         (lambda: quick_fit(stop=Discrepancy(25)), r"Discrepancy\(25\): white is 1 here.* it is 25 / 255"),
         (lambda: Discrepancy(0.1, tau=-1), "tau must be"),
         (lambda: quick_fit(stop="wmv"), "stop='wmv': give a rule such as"),
+        (lambda: quick_fit(stop=ResidualFall(), average=0), "ResidualFall .*; it cannot go with average=0"),
         (lambda: quick_fit(stop=Discrepancy(0.1), loss="l1"), "Discrepancy compares squared residuals.*L1"),
     ],
 )
@@ -392,11 +416,11 @@ def test_a_fit_too_short_for_its_rule_is_told():
     said = "WindowedVariance looks at nothing before iteration"
     with pytest.warns(RuntimeWarning, match=f"{said} 400, so with iters=2 .* smaller earliest="):
         quick_fit(iters=2, stop=WindowedVariance())
-    with pytest.warns(RuntimeWarning, match=f"{said} 9, .* smaller window="):
+    with pytest.warns(RuntimeWarning, match=f"{said} 9, .* shorter window"):
         quick_fit(iters=8, stop=WindowedVariance(9, earliest=2))
     with pytest.warns(RuntimeWarning, match="ResidualFall looks at nothing before iteration 150, .* smaller earliest="):
         quick_fit(iters=8, stop=ResidualFall())
-    with pytest.warns(RuntimeWarning, match="ResidualFall looks at nothing before iteration 10, .* smaller window="):
+    with pytest.warns(RuntimeWarning, match="ResidualFall looks at nothing before iteration 10, .* shorter window"):
         quick_fit(iters=8, stop=ResidualFall(8, earliest=2))
     quick_fit(iters=2, stop=WindowedVariance(2, earliest=2))  # a warning is an error here
     quick_fit(iters=1, stop=Discrepancy(0.1, earliest=1))

@@ -452,16 +452,58 @@ def test_a_module_with_a_method_goes_to_the_fits_device(monkeypatch):
 # ---------------------------------------------------------------------- what is told
 
 
+@pytest.mark.parametrize(("white", "bits"), [(200, 8), (1000, 10), (4000, 12), (16000, 14)])
+@pytest.mark.parametrize("alpha", [False, True])
+def test_bits_to_spare_are_taken_for_the_range_of_a_noisy_picture(white, bits, alpha):
+    image = picture((9, 8, 4) if alpha else (9, 8), "uint16", white=white)
+    if alpha:
+        image[..., 3] = 65535
+    said = (
+        rf"values end at \d+: its white is taken for {2**bits - 1} \({bits} bits\); if it is another, give data_range="
+    )
+    with pytest.warns(RuntimeWarning, match=said):
+        found = quick_fit(dip.Denoise(image), iters=2)
+    given = quick_fit(dip.Denoise(image, data_range=2**bits - 1), iters=2)  # a warning is an error here
+    np.testing.assert_array_equal(found.image, given.image)
+    assert found.task.layout.high == 2**bits - 1
+    if not alpha:
+        assert dip.Denoise(torch.from_numpy(image)).layout.high == 2**bits - 1
+
+
+@pytest.mark.parametrize("image", [np.zeros((8, 8), np.uint16), np.full((8, 8), 20000, np.uint16)])
+def test_black_and_16_bits_are_left_alone(image):
+    task = dip.Denoise(image)
+    task.load()
+    assert task.layout.high == 65535
+
+
 @pytest.mark.parametrize(("white", "bits"), [(1000, 10), (4000, 12), (16000, 14)])
 def test_bits_to_spare_are_told(white, bits):
+    """Where what is restored may be brighter than what was seen."""
     image = picture((9, 8), "uint16", white=white)
     assert image.max() >= 2 ** (bits - 2)
+    task = dip.Inpaint(image, np.eye(9, 8))
     with pytest.warns(RuntimeWarning, match=rf"values end at \d+ of 65535; .*give data_range={2**bits - 1}: "):
-        dip.Denoise(image).load()
-    with pytest.warns(RuntimeWarning, match="data_range"):
-        dip.Denoise(torch.from_numpy(image)).load()
-    with pytest.warns(RuntimeWarning, match="data_range"):
-        dip.Inpaint(image, np.eye(9, 8)).load()
+        task.load()
+    assert task.layout.high == 65535
+
+
+def test_hot_pixels_hide_no_bits():
+    image = picture((40, 60), "uint16", white=1000)
+    image[3, 4] = 65535
+    said = r"end at \d{3} but for a few, up to 65535; .*\(hot pixels\), .* give data_range=1023 \(10 bits\)"
+    for task in (dip.Denoise(image), dip.SuperResolve(image, 2)):
+        with pytest.warns(RuntimeWarning, match=said):
+            task.load()
+        assert task.layout.high == 65535
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_a_range_that_is_given_is_compared_with_the_values(dtype):
+    image = (80 + 440 * picture((40, 40))).astype(dtype)
+    with pytest.warns(RuntimeWarning, match=r"\d\d% of .* outside its clean range \[300, 520\], .* from \d+ to 4\d+: "):
+        dip.Denoise(image, data_range=(300, 520)).load()
+    dip.Denoise(image, data_range=(80, 520)).load()
 
 
 def test_dark_floats_are_told():

@@ -1,0 +1,94 @@
+"""The clean range of an image, so far as its values tell: what is taken where nothing is said, and warnings."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from dip import images
+from dip.errors import warn
+from dip.images import Layout
+
+__all__ = ["bits", "narrowed", "warn_of"]
+
+_BITS = (8, 10, 12, 14)  # of cameras and detectors, whose values travel in 16
+_FEW = 1e-3  # of the values: what may be hot pixels rather than light
+_DARK = 0.1  # a picture of floats that ends there is very dark, or in another unit
+
+
+def bits(highest: float) -> int | None:
+    """Return in how few bits of the usual ones integers up to `highest` have room; None for 16, and for black."""
+    return next((one for one in _BITS if 0 < highest < 2**one), None)
+
+
+def narrowed(image: Any, layout: Layout) -> Layout:
+    """Return the layout with the white that the values of an image tell, where its white was not given.
+
+    A uint16 image of which all values have room in 8, 10, 12 or 14 bits is taken for one of these: as a picture that
+    ends at a sixteenth of white it would be fitted far worse. (Where the clean picture is no brighter than its
+    observation, nothing is lost by it.)
+    """
+    if layout.range_given or images.dtype_name(layout.dtype) != "uint16":
+        return layout
+    values = image[..., :-1] if layout.alpha else image
+    found = bits(float(values.numpy(force=True).max() if isinstance(values, Tensor) else values.max()))
+    return layout if found is None else replace(layout, high=2.0**found - 1)
+
+
+def warn_of(y: Tensor, layout: Layout, spread: float) -> None:
+    """Warn where the values suggest another clean range than the one that is taken.
+
+    Parameters
+    ----------
+    y : Tensor
+        The image, (1, C, H, W), of which the clean range is [0, 1].
+    layout : Layout
+        What is taken.
+    spread : float
+        How many spans noise may well reach beyond the range; only at 1 are values looked at that are outside.
+    """
+    if not layout.range_given:
+        _warn_of_dark(y, layout)
+    outside = float(((y < -0.25) | (y > 1.25)).float().mean())
+    if outside > 0.1 and spread == 1:
+        low, high = (layout.low + (layout.high - layout.low) * float(value) for value in (y.min(), y.max()))
+        warn(
+            f"{outside:.0%} of the image's values are far outside its clean range [{layout.low:g}, {layout.high:g}], "
+            f"in which the result will lie; they go from {low:.3g} to {high:.3g}: if that is not noise, give "
+            "data_range=(black, white) of the clean image"
+        )
+
+
+def _warn_of_dark(y: Tensor, layout: Layout) -> None:
+    kind, highest = images.dtype_name(layout.dtype), float(y.max())
+    if "float" in kind and 0 < highest < _DARK:
+        warn(
+            f"the image's values end at {highest:.3g}, and the white of floats is 1; if its white is another, give "
+            "data_range=: as it is, it is taken for a very dark picture"
+        )
+    if kind != "uint16":
+        return
+    end, most = (
+        round(highest * layout.high),
+        round(float(np.quantile(y.numpy(), 1 - _FEW, method="lower")) * layout.high),
+    )
+    if layout.high < 65535:
+        warn(
+            f"the image is uint16, and its values end at {end}: its white is taken for {layout.high:g} "
+            f"({bits(layout.high)} bits); if it is another, give data_range="
+        )
+    found = bits(most)
+    if found is None or layout.high < 2**found:
+        return
+    white = 2**found - 1
+    if end <= white:
+        told = f"values end at {end} of 65535; if its white is {white} ({found} bits), give data_range={white}"
+    else:
+        told = (
+            f"values end at {most} but for a few, up to {end}; if those are no light (hot pixels), set them to their "
+            f"neighbours' and give data_range={white} ({found} bits)"
+        )
+    warn(f"the image is uint16, but its {told}: as it is, it is taken for a very dark picture")

@@ -65,7 +65,7 @@ def add_files(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
         type=number_range,
         metavar="[LOW,]HIGH",
         help="black and white of the clean picture in the numbers of the file, as in 4095 or --data-range=-1,1; by "
-        "default 0 to 255 for 8 bits, 0 to 65535 for 16 (dip denoise looks for 8 to 14 bits in them), 0 to 1 for floats",
+        "default 0 to 255 for 8 bits, 0 to 65535 for 16 (dip denoise looks for 8 to 14 bits in it), 0 to 1 for floats",
     )
     group.add_argument("--quiet", action="store_true", help="say nothing but warnings and errors")
     return group

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
+from skimage.io import imsave
 
 from dip import devices
 
@@ -19,7 +20,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Give each of pytest-xdist's processes its share of the cores: threads that wait for each other take long."""
     count = os.environ.get("PYTEST_XDIST_WORKER_COUNT")
     if count is not None:
-        torch.set_num_threads(max(1, devices.cores() // int(count)))
+        share = max(1, devices.cores() // int(count))
+        torch.set_num_threads(share)
+        os.environ.setdefault("OMP_NUM_THREADS", str(share))  # for the processes that a test begins
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:
@@ -56,3 +59,24 @@ def _astronaut() -> np.ndarray:
 def photo(_astronaut: np.ndarray) -> np.ndarray:
     """A real photograph, (64, 64, 3) uint8: a face cut from scikit-image's astronaut, new for each test."""
     return _astronaut[80:144, 192:256].copy()
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photographs of scikit-image under the names of the research pictures."""
+    folder = tmp_path_factory.mktemp("data")
+    photo = skimage.data.astronaut()[:400]
+    large = np.concatenate([photo, photo[:, ::-1]], axis=1)
+    mask = np.full(photo.shape[:2], 255, np.uint8)
+    mask[190:210, 250:260] = 0
+    pictures = {
+        "set9/f16.png": photo,
+        "dip_paper/sr/zebra_GT.png": large,
+        "dip_paper/inpainting/kate.png": photo,
+        "dip_paper/inpainting/kate_mask.png": mask,
+        "dip_paper/restoration/barbara.png": photo[..., 1],
+    }
+    for name, pixels in pictures.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        imsave(folder / name, pixels, check_contrast=False)
+    return folder

@@ -19,7 +19,7 @@ from torch import Tensor
 from dip import storage
 from dip.errors import positive_int, shown
 
-FORMAT = 4
+FORMAT = 5
 # what is compared by a hash or by numbers that tell nobody anything
 _CONTENTS = {"image": "image (or mask, or weights)", "z": "code", "response": "forward operator"}
 

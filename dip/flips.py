@@ -7,7 +7,8 @@ noise four times, and a fit that has passed its best stays near it.
 
 The network sees the mirrored code, everything else the picture as it is: x = T⁻¹ f_θ(T z).
 
-When a fit has passed its best is seen in its residual (`Moment`).
+When a fit has passed its best is seen in its residual (`Moment`), and so is when nothing but noise is left to learn in
+mirrors, too: there the fit ends.
 
 References
 ----------
@@ -33,6 +34,7 @@ _LEARNT = 0.4  # iterations times the standard deviation of the noise, of a pict
 _NEVER = 2**40  # later than any fit ends
 _EVERY = 25  # iterations from one look at the residual to the next
 _FIRST = 1  # looks that are not compared: the fit is still on its way from nothing
+_AGAIN = 2e-3  # of itself the residual falls in 100 iterations where noise is learnt in spite of the mirrors
 _MOST, _LEAST = 1.2, 0.3  # times the variance of the noise: above there is structure, below noise was learnt
 
 
@@ -84,7 +86,9 @@ def begin_after(flips: int | str, shape: tuple[int, int, int], level: float, til
     return max(1, round(_LEARNT * math.sqrt(math.prod(shape) / 3) / max(level, 1e-6))) * tiles
 
 
-def planned(flips: int | str, task: Any, code: codes.Code, y: Tensor, tiles: int, device: torch.device) -> Flips:
+def planned(
+    flips: int | str, task: Any, code: codes.Code, y: Tensor, tiles: int, device: torch.device, *, ends: bool
+) -> Flips:
     """Return the flips of a fit; where the level of the noise counts, it is that of code or task, or found in y.
 
     Parameters
@@ -97,12 +101,14 @@ def planned(flips: int | str, task: Any, code: codes.Code, y: Tensor, tiles: int
         How many crops make a pass over the picture.
     device : torch.device
         Where the code is.
+    ends : bool
+        Whether they may end the fit.
     """
     level = 0.0
     if flips == AUTO:
         known = code.level if isinstance(code, codes.Denoised) else getattr(task, "level", None)
         level = known or noise_level(y)
-    return Flips(begin_after(flips, task.shape, level, tiles), device, level)
+    return Flips(begin_after(flips, task.shape, level, tiles), device, level, ends=ends)
 
 
 class Moment:
@@ -113,6 +119,9 @@ class Moment:
     r_t < 0.3 σ², in a picture so small that picture and noise are learnt at a time. It does not have to know σ well:
     that only tells it from a fit that stood still on its way. The pictures in the code of "fast" are made anew every
     100 iterations, after which r falls a little faster, so falls over another number would go up and down.
+
+    Once the flips have begun r rises, as what was learnt of the noise is forgotten, and the picture gets better. Where
+    d_t > 0.002 again, of residuals since then only, noise is learnt faster than that: there the fit is over.
 
     Parameters
     ----------
@@ -134,6 +143,16 @@ class Moment:
             return True
         return len(falls) > 1 and faster(falls[-1], min(falls[:-1]))
 
+    def begins(self) -> None:
+        """Compare the next residuals with that of this moment, at which the flips begin."""
+        del self.residuals[:-1]
+
+    def is_over(self, residual: float) -> bool:
+        """Take the residual after the next 25 iterations with flips, and tell whether the fit is over."""
+        self.residuals.append(residual)
+        falls = falls_of(self.residuals)
+        return bool(falls) and falls[-1] > _AGAIN
+
 
 class Flips:
     """The way in which the code is mirrored at an iteration; it comes from a count on the device.
@@ -148,16 +167,21 @@ class Flips:
         Where the code is.
     level : float
         The standard deviation of the noise, for a look at the residual.
+    ends : bool, default True
+        Whether the residual, where it tells when they begin, also tells when the fit is over.
 
     Attributes
     ----------
     after, count
         That number, far beyond any iteration where it is not known yet, and how many iterations there were since then,
         below 0 before (a tensor; None = never).
+    ended_at : int
+        The iteration at which the fit was over, 0 before. That is said once: a fit that is run on does what was asked.
     """
 
-    def __init__(self, after: int | None, device: torch.device, level: float = 0.0) -> None:
+    def __init__(self, after: int | None, device: torch.device, level: float = 0.0, *, ends: bool = True) -> None:
         self._moment = Moment(level) if after is None else None
+        self._ends, self.ended_at = ends, 0
         self.after = _NEVER if after is None else after
         self.count = torch.tensor(-self.after, device=device) if self.after else None
         self._size: tuple[int, ...] = ()
@@ -173,17 +197,30 @@ class Flips:
     @property
     def every(self) -> int | None:
         """Every how many iterations the residual is looked at; None if that is not, or no more."""
-        return None if self._moment is None or self.after < _NEVER else _EVERY
+        told = self.after < _NEVER and (self.ended_at or not self._ends)
+        return None if self._moment is None or told else _EVERY
 
     def is_due(self, iteration: int) -> bool:
         """Tell whether the residual after this iteration is to be looked at."""
         return self.every is not None and iteration % self.every == 0
 
-    def look(self, iteration: int, residual: float) -> None:
-        """Look at the residual after an iteration: the mirroring may begin with the next."""
-        if self._moment is not None and self._moment.has_come(residual):
+    def look(self, iteration: int, residual: float) -> bool:
+        """Look at the residual after an iteration: the mirroring may begin with the next. Return if the fit is over."""
+        if self._moment is None:
+            return False
+        if self.after < _NEVER:
+            self.ended_at = iteration if self._moment.is_over(residual) else 0
+            return self.ended_at > 0
+        if self._moment.has_come(residual):
             self.after = iteration
+            self._moment.begins()
             self.go_to(iteration)
+        return False
+
+    @property
+    def reason(self) -> str:
+        """Why the fit was ended, in words."""
+        return f"flips: since iteration {self.after} code and output were mirrored, and noise alone was left to learn"
 
     @property
     def began(self) -> int | None:
@@ -197,11 +234,12 @@ class Flips:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what was seen so far."""
-        return {"after": self.after, "residuals": [] if self._moment is None else list(self._moment.residuals)}
+        residuals = [] if self._moment is None else list(self._moment.residuals)
+        return {"after": self.after, "ended_at": self.ended_at, "residuals": residuals}
 
     def load_state_dict(self, state: dict[str, Any], iteration: int) -> None:
         """Go on from `state` at an iteration."""
-        self.after = state["after"]
+        self.after, self.ended_at = state["after"], state["ended_at"]
         if self._moment is not None:
             self._moment.residuals = list(state["residuals"])
         self.go_to(iteration)

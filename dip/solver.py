@@ -99,7 +99,7 @@ class Fit:
             self._warm_start(init)
         self.code.requires_grad_(s.optimize_code)
         self._jitter = Jitter(s.jitter, s.jitter_seed, self.device, s.dtype)
-        self._flips = planned(s.flips, task, self._code, observation.y, s.tiles, self.device)
+        self._flips = planned(s.flips, task, self._code, observation.y, s.tiles, self.device, ends=s.stop is None)
         self._view = Whole(s.frame) if s.tile is None else self._crops(s.tile)
         self._part = self.code
         self._gain = losses.gain(self.y)
@@ -188,8 +188,10 @@ class Fit:
             replay.advance()
         if self._rule is not None and self._rule.update(self.iteration, output, self.current, data_loss):
             self.stop(self._rule.reason)
-        if self._flips.is_due(self.iteration):
-            self._flips.look(self.iteration, float((self.y - self.current).square().mean()))
+        if self._flips.is_due(self.iteration) and self._flips.look(
+            self.iteration, float((self.y - self.current).square().mean())
+        ):
+            self.stop(self._flips.reason)
 
     def _advance(self, loss: Tensor, output: Tensor) -> None:
         """Take the optimiser's step, and the output into the average."""
@@ -397,8 +399,8 @@ class Fit:
         self.iteration, self.seconds = state["iteration"], state["seconds"]
         self._flips.load_state_dict(state["flips"], self.iteration)
         self.recoveries = state["recoveries"]
-        rule = self._rule
-        self.stop_reason = rule.reason if rule is not None and 0 < rule.ended_at == self.iteration else None
+        enders = (one for one in (self._rule, self._flips) if one is not None and 0 < one.ended_at == self.iteration)
+        self.stop_reason = next((one.reason for one in enders), None)
         return self
 
     def fingerprint(self) -> dict[str, Any]:

@@ -152,6 +152,12 @@ def soon(monkeypatch):
     monkeypatch.setattr(dip.flips, "_EVERY", 5)
 
 
+def end(seen, every=25):
+    """The first iteration after the first residual at which it falls again by more than 0.2 %, None if none."""
+    falls = [(before - now) / now for before, now in zip(seen, seen[4:], strict=False)]
+    return next((every * i for i, fall in enumerate(falls, 4) if fall > 0.002), None)
+
+
 def test_falls_by_hand():
     assert falls_of([8.0, 6.0, 5.0, 3.0]) == []
     assert falls_of([8.0, 6.0, 5.0, 3.0, 2.0, 8.0, -4.0]) == [3.0, -0.25, 2.25]  # 8 to 2, 6 to 8, 5 to -4
@@ -184,6 +190,18 @@ def test_far_below_the_noise_it_has_been_learnt():
     assert moment(fading, level=1e-4) is None
 
 
+def test_a_fit_is_over_when_the_residual_falls_again():
+    moment = Moment(1.0)
+    for residual in (9.0, 8.0, 7.0, 6.0, 1.0):
+        moment.has_come(residual)
+    moment.begins()
+    rising = [1.001, 1.004, 1.006, 1.005, 1.0045]  # at last it is below that of four looks before, by 0.0005 / 1.0045
+    assert not any(map(moment.is_over, rising))
+    assert not moment.is_over(1.0035)
+    assert moment.is_over(1.0027)  # 1.005 before: 0.0033 / 1.0027
+    assert end([1.0, *rising, 1.0035, 1.0027]) == 175
+
+
 def test_tiny_falls_are_not_compared():
     assert moment([1 - 1e-7 * i**2 for i in range(30)]) is None
 
@@ -211,11 +229,54 @@ def test_auto_begins_when_the_residual_tells():
     assert fit.settings.flips == "auto"
     assert 25 <= told < LONG - 2
     assert fit._flips.began == fit._flips.after == told
-    assert fit._flips.count == LONG - told
-    given, never = smooth_fit(LONG, flips=told), smooth_fit(LONG, flips=0)
+    assert fit._flips.count == fit.iteration - told
+    given, never = smooth_fit(fit.iteration, flips=told), smooth_fit(LONG, flips=0)
     assert np.array_equal(fit.history["loss"], given.history["loss"])
     assert np.array_equal(fit.history["loss"][:told], never.history["loss"][:told])
     assert abs(fit.history["loss"][told] / never.history["loss"][told] - 1) > 1e-3
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_fit_ends_where_noise_alone_is_left(tmp_path):
+    seen = []
+
+    def look(fit):
+        seen.append(float((fit.y - fit.current).square().mean()))
+
+    look.every = 5
+    fit = smooth_fit(9 * LONG, callbacks=[look])
+    began = fit._flips.began
+    expected = began + end(seen[began // 5 - 1 :], every=5)
+    assert fit.iteration == fit._flips.ended_at == expected < 9 * LONG
+    assert fit.stop_reason == fit._flips.reason
+    assert f"flips: since iteration {began} " in fit.stop_reason
+    assert torch.equal(fit.picture, fit.current)
+    fit.save(tmp_path / "fit.st")
+
+    fit.run(7)  # which is asked for, and is said once
+    assert (fit.iteration, fit.stop_reason) == (expected + 7, "iterations")
+    loaded = smooth_fit().load(tmp_path / "fit.st")
+    assert (loaded.iteration, loaded.stop_reason) == (expected, loaded._flips.reason)
+    loaded.run(7)
+    assert np.array_equal(loaded.history["loss"], fit.history["loss"])
+
+    earlier = smooth_fit(expected - 8)
+    assert earlier.stop_reason == "iterations"
+    earlier.save(tmp_path / "earlier.st")
+    resumed = smooth_fit().load(tmp_path / "earlier.st").run(LONG)
+    assert (resumed.iteration, resumed.stop_reason) == (expected, resumed._flips.reason)
+
+
+@pytest.mark.usefixtures("soon")
+def test_who_says_when_to_stop_or_to_flip_says_when_to_end():
+    rule = dip.stopping.MovingVariance(earliest=1)
+    ruled, told = smooth_fit(4 * LONG, stop=rule), smooth_fit(4 * LONG)
+    assert ruled._flips.began == told._flips.began
+    assert (ruled.iteration, ruled.stop_reason, ruled._flips.ended_at) == (4 * LONG, "iterations", 0)
+    given = smooth_fit(4 * LONG, flips=told._flips.began)
+    assert (given.iteration, given.stop_reason, given._flips.ended_at) == (4 * LONG, "iterations", 0)
+    assert told.iteration < 4 * LONG
+    assert np.array_equal(told.history["loss"], given.history["loss"][: told.iteration])
 
 
 @pytest.mark.usefixtures("soon")
@@ -246,10 +307,9 @@ def test_after_a_divergence_residuals_are_compared_anew():
     look.every = 5
     with pytest.warns(RuntimeWarning, match="nan at iteration 40; went back to the state of iteration 26"):
         fit = smooth_fit(LONG, loss=loss, callbacks=[look])
-    after = len([at for at in range(5, LONG + 1, 5) if at > 40])
-    looked = fit._flips.state_dict()["residuals"]
-    assert looked == seen[-after:][: len(looked)]
+    after = len([at for at in range(5, fit.iteration + 1, 5) if at > 40])
     told = moment(seen[-after:], fit._code.level, every=5)
+    assert fit._flips.state_dict()["residuals"] == seen[-after:][0 if told is None else told // 5 - 1 :]
     assert fit._flips.began == (None if told is None else 40 + told)
 
 

@@ -195,29 +195,32 @@ def test_new_pictures_and_flips_begin_in_an_iteration_of_their_own(tape, monkeyp
 
 
 def test_flips_that_begin_when_the_residual_tells(tape, monkeypatch):
-    """They begin in the midst of a run, in an iteration of its own; the residual is looked at until then."""
+    """They begin in the midst of a run, in an iteration of its own; the residual is looked at, and may end the fit."""
     steps, looks, step, look = [], [], dip.Fit.step, dip.flips.Flips.look
 
     def looked(flips, iteration, residual):
         looks.append(iteration)
-        look(flips, iteration, residual)
+        return look(flips, iteration, residual)
 
     monkeypatch.setattr(dip.flips, "_EVERY", 15)
     monkeypatch.setattr(dip.flips.Moment, "has_come", lambda moment, residual: len(looks) == 3)
+    monkeypatch.setattr(dip.flips.Moment, "is_over", lambda moment, residual: len(looks) == 5)
     monkeypatch.setattr(dip.flips.Flips, "look", looked)
     options = {"code": dip.codes.Denoised(noise=2, renewed=0)}
-    plain = new_fit(engine="plain", flips="auto", **options).run(60)
-    given = new_fit(engine="plain", flips=45, **options).run(60)
-    assert looks == [15, 30, 45]
+    plain = new_fit(engine="plain", flips="auto", **options).run(90)
+    given = new_fit(engine="plain", flips=45, **options).run(75)
+    assert looks == [15, 30, 45, 60, 75]
     looks.clear()
     monkeypatch.setattr(dip.Fit, "step", lambda fit: (steps.append(fit.iteration + 1), step(fit)))
-    replayed = new_fit(flips="auto", **options).run(60)
-    assert looks == [15, 30, 45]
-    assert {15, 30, 45, 46} < set(steps)
-    assert not {14, 16, 44, 47} & set(steps)
+    replayed = new_fit(flips="auto", **options).run(90)
+    assert looks == [15, 30, 45, 60, 75]
+    assert {15, 30, 45, 46, 60, 75} < set(steps)
+    assert not {14, 16, 44, 47, 61, 74} & set(steps)
     assert plain._flips.began == replayed._flips.began == 45
+    assert plain._flips.ended_at == replayed._flips.ended_at == 75
     assert_same_fit(plain, replayed)
-    assert_same_fit(plain, given)
+    np.testing.assert_array_equal(plain.history["loss"], given.history["loss"])
+    np.testing.assert_array_equal(plain.image, given.image)
 
 
 def test_every_iteration_of_it_is_seen_by_callbacks(tape):

@@ -73,6 +73,11 @@ def filtered(name: str, peak: float, method: str, options: argparse.Namespace) -
     return {"psnr": round(dip.metrics.psnr(restored, clean), 3), **before(noisy, clean)}
 
 
+def comes_to(found: dict[str, Any]) -> float:
+    """Return the PSNR of the result: of a fit, where it ends."""
+    return float(found["psnr"] if "psnr" in found else found.get("average then", found["average"][-1]))
+
+
 def before(noisy: np.ndarray, clean: np.ndarray) -> dict[str, Any]:
     """Return the PSNR of the counts themselves, and the machine."""
     return {"noisy": round(dip.metrics.psnr(noisy, clean), 3), **now()}
@@ -97,7 +102,7 @@ def main(arguments: list[str] | None = None) -> None:
     for peak, picture, method in itertools.product(options.peaks, options.pictures, options.methods):
         make = fitted if method in FITS else filtered
         found = report.part(f"{picture}, {peak:g} photons, {method}", partial(make, picture, peak, method, options))
-        print(picture, peak, method, found["psnr"] if "psnr" in found else found["average"][-1], flush=True)
+        print(picture, peak, method, comes_to(found), flush=True)
 
 
 if __name__ == "__main__":

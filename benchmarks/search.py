@@ -11,7 +11,8 @@ The middle --size pixels: with noise of --sigma (25), clipped; in gray, with pix
 (10). A variant is the paper's
 preset with some of its values changed; the last is the preset. OUT has the PSNR of the averaged and of the single
 output (as it is returned: where pixels are missing, with the known ones in their place) and the loss at every 50th
-iteration, after how many iterations flips began, and the seconds of an iteration, which compare within one run.
+iteration, after how many iterations flips began, after how many the fit would have ended (with its average then), and
+the seconds of an iteration, which compare within one run.
 """
 
 from __future__ import annotations
@@ -302,6 +303,7 @@ def follow(task: Any, clean: np.ndarray, variant: dict[str, Any], options: argpa
     fit = dip.Fit(task, **given)
     target = as_tensor(clean, fit.device)[None]
     found: dict[str, Any] = {"iteration": [], "average": [], "output": [], "loss": []}
+    ended: dict[str, Any] = {}
     seconds = 0.0
     with dip.devices.reused_memory(fit.device):
         for iteration in range(1, options.iters + 1):
@@ -315,13 +317,16 @@ def follow(task: Any, clean: np.ndarray, variant: dict[str, Any], options: argpa
                     fit.code[:, :3] = given["code"].scaled(fit.current, fit.settings.frame, level=0)
             fit.step()
             seconds += time.perf_counter() - started
+            if fit._flips.ended_at == iteration:  # here it would have ended by itself
+                psnr = round(dip.metrics.psnr(fit.compose(fit.current), target), 3)
+                ended = {"over after": iteration, "average then": psnr}
             if iteration % EVERY == 0:
                 found["iteration"].append(iteration)
                 for kind, picture in (("average", fit.current), ("output", fit.output)):
                     found[kind].append(round(dip.metrics.psnr(fit.compose(picture), target), 3))
                 found["loss"].append(round(float(fit.history["loss"][-1]), 7))
     began = {"flips began": fit._flips.began} if fit._flips.began else {}
-    return {**found, **began, "seconds_an_iteration": round(seconds / options.iters, 4)}
+    return {**found, **began, **ended, "seconds_an_iteration": round(seconds / options.iters, 4)}
 
 
 if __name__ == "__main__":

@@ -70,7 +70,8 @@ def watched(name: str, sigma: float, options: argparse.Namespace) -> dict[str, A
     device = dip.devices.resolve(options.device)
     watcher = Watcher(rules, as_tensor(clean, device).reshape(1, -1, *clean.shape[:2]))
     given = {"preset": options.preset, "seed": options.seed, "device": device, "progress": False}
-    fit = dip.Fit(dip.Denoise(noisy, noise="gaussian"), callbacks=[watcher], **given)
+    never = stopping.MovingVariance(patience=10**9)  # a rule in the place of flips that end the fit
+    fit = dip.Fit(dip.Denoise(noisy, noise="gaussian"), callbacks=[watcher], stop=never, **given)
     for rule in rules.values():
         rule.place(lambda x: (fit.y - x).square().mean())
     fit.run(options.iters)
@@ -79,6 +80,13 @@ def watched(name: str, sigma: float, options: argparse.Namespace) -> dict[str, A
         for name, rule in rules.items()
         if rule.image is not None
     }
+    if fit.settings.flips == "auto":
+        own = dip.fit(dip.Denoise(noisy, noise="gaussian"), iters=options.iters, **given)
+        found["flips"] = {
+            "iteration": own.iteration,
+            "ended": own._flips.ended_at,
+            "psnr": psnr(own.picture, watcher.clean),
+        }
     curve, count = watcher.curves["psnr"], min(options.iters, dip.presets.get("denoise", options.preset).iters)
     return {
         "rules": found,

@@ -4,10 +4,10 @@
     python benchmarks/stopping.py --pictures retina brick --sigmas 50 --out more.json
 
 The middle --size pixels of photographs that scikit-image carries, with Gaussian noise, clipped; one long fit of each
-with the preset, which every rule watches, as it comes, and none ends. OUT has, of each rule, the iteration whose
-picture it returns, that at which it would have ended the fit (0: not by then), and the PSNR of that picture; beside
-these the best PSNR that the average had and that at the preset's own count, and the curves of the PSNR and of the
-residual (the mean square of y less the average), at every 25th iteration.
+with the preset, which every rule watches, as it comes, and none ends; and of "fast" one that its flips may end. OUT
+has, of each rule, the iteration whose picture it returns, that at which it would have ended the fit (0: not by then),
+and the PSNR of that picture; beside these the best PSNR that the average had and that at the preset's own count, and
+the curves of the PSNR and of the residual (the mean square of y less the average), at every 25th iteration.
 """
 
 from __future__ import annotations

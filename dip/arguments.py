@@ -258,7 +258,8 @@ def add_fit(parser: argparse.ArgumentParser) -> None:
         type=count_or_auto,
         metavar="N",
         help="after so many iterations mirror the network's input and output, another way at each, so that the noise "
-        "is not fitted; 0 = never; auto (denoise): once the residual tells that it begins to be",
+        "is not fitted; 0 = never; auto (denoise): once the residual tells that it begins to be, which then also tells "
+        "when to end",
     )
     group.add_argument(
         "--average",

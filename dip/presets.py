@@ -38,7 +38,7 @@ class Preset:
         Standard deviation of the noise added to the code at each iteration.
     flips : int or "auto"
         After how many iterations code and output are mirrored, another way at each; 0 = never, "auto" = once the
-        residual tells.
+        residual tells, which then also tells when to end.
     lr : float
         Learning rate.
     network : str

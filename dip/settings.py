@@ -50,7 +50,8 @@ class Options(TypedDict, total=False):
         Standard deviation of the noise added to the code at each iteration.
     flips : int or "auto"
         After how many iterations (of each tile) code and output are mirrored, another way at each, so that the noise is
-        not fitted; 0 = never, "auto" = once the residual tells that it begins to be (`dip.flips`).
+        not fitted; 0 = never, "auto" = once the residual tells that it begins to be (`dip.flips`); with no `stop` the
+        fit then ends once the residual tells that noise alone is left to learn.
     optimize_code : bool
         Whether the code is optimised together with the weights; False by default.
     loss : str or callable

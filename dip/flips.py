@@ -34,7 +34,7 @@ _LEARNT = 0.4  # iterations times the standard deviation of the noise, of a pict
 _NEVER = 2**40  # later than any fit ends
 _EVERY = 25  # iterations from one look at the residual to the next
 _FIRST = 1  # looks that are not compared: the fit is still on its way from nothing
-_AGAIN = 2e-3  # of itself the residual falls in 100 iterations where noise is learnt in spite of the mirrors
+_AGAIN = 3e-3  # of itself the residual falls in 100 iterations where noise is learnt in spite of the mirrors
 _MOST, _LEAST = 1.2, 0.3  # times the variance of the noise: above there is structure, below noise was learnt
 
 
@@ -121,7 +121,7 @@ class Moment:
     100 iterations, after which r falls a little faster, so falls over another number would go up and down.
 
     Once the flips have begun r rises, as what was learnt of the noise is forgotten, and the picture gets better. Where
-    d_t > 0.002 again, of residuals since then only, noise is learnt faster than that: there the fit is over.
+    there was d_t ≤ 0 since then, and d_t > 0.003 again, noise is being learnt anew: there the fit is over.
 
     Parameters
     ----------
@@ -151,7 +151,7 @@ class Moment:
         """Take the residual after the next 25 iterations with flips, and tell whether the fit is over."""
         self.residuals.append(residual)
         falls = falls_of(self.residuals)
-        return bool(falls) and falls[-1] > _AGAIN
+        return bool(falls) and min(falls) <= 0 and falls[-1] > _AGAIN
 
 
 class Flips:

@@ -153,9 +153,14 @@ def soon(monkeypatch):
 
 
 def end(seen, every=25):
-    """The first iteration after the first residual at which it falls again by more than 0.2 %, None if none."""
-    falls = [(before - now) / now for before, now in zip(seen, seen[4:], strict=False)]
-    return next((every * i for i, fall in enumerate(falls, 4) if fall > 0.002), None)
+    """The first iteration after the first residual at which it falls again by more than 0.3 %, None if none."""
+    rose = False
+    for i in range(4, len(seen)):
+        fall = (seen[i - 4] - seen[i]) / seen[i]
+        rose = rose or fall <= 0
+        if rose and fall > 0.003:
+            return every * i
+    return None
 
 
 def test_falls_by_hand():
@@ -197,9 +202,16 @@ def test_a_fit_is_over_when_the_residual_falls_again():
     moment.begins()
     rising = [1.001, 1.004, 1.006, 1.005, 1.0045]  # at last it is below that of four looks before, by 0.0005 / 1.0045
     assert not any(map(moment.is_over, rising))
-    assert not moment.is_over(1.0035)
-    assert moment.is_over(1.0027)  # 1.005 before: 0.0033 / 1.0027
-    assert end([1.0, *rising, 1.0035, 1.0027]) == 175
+    assert not moment.is_over(1.0031)  # 1.006 before: 0.0029 / 1.0031
+    assert moment.is_over(1.0019)  # 1.005 before: 0.0031 / 1.0019
+    assert end([1.0, *rising, 1.0031, 1.0019]) == 175
+
+
+def test_what_never_rose_is_learnt_still():
+    moment = Moment(1.0)
+    moment.has_come(1.0)
+    moment.begins()
+    assert not any(moment.is_over(0.99**i) for i in range(1, 30))
 
 
 def test_tiny_falls_are_not_compared():

@@ -203,7 +203,7 @@ def add_fit(parser: argparse.ArgumentParser) -> None:
         help="settings by name, see dip presets; default paper (super-resolution: paper-x8 from a factor of 6 on; "
         "dejpeg: fast)",
     )
-    group.add_argument("--iters", type=whole(1), metavar="N", help="iterations; default: the preset's")
+    group.add_argument("--iters", type=whole(1), metavar="N", help="iterations at most; default: the preset's")
     group.add_argument("--seed", type=whole(0), metavar="S", help="whatever is random comes from it; default 0")
     group.add_argument("--device", default="auto", metavar="D", help="auto (the default), cpu, cuda, cuda:1 or mps")
     group.add_argument(

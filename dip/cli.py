@@ -246,7 +246,8 @@ def _parse(argv: list[str]) -> argparse.Namespace:
             given = word.partition("=")[0]
             owners = [name for name, one in commands_by_name.items() if given in one._option_string_actions]
             if owners:
-                counts = "; of counts, take --loss poisson" if given == "--noise" else ""
+                has_loss = "--loss" in command._option_string_actions
+                counts = "; of counts, take --loss poisson" if given == "--noise" and has_loss else ""
                 command.error(f"{given} is an option of dip {' and dip '.join(owners)}, not of this command{counts}")
             options = [name for name in command._option_string_actions if name.startswith("--")]
             message = str(unknown("option", given, options))

@@ -103,24 +103,20 @@ class Denoise(ImageTask):
         """Refuse, or warn of, an image that is brighter than its white or darker than its black, not by its noise."""
         side, low, span = min(_BLOCK, *y.shape[2:]), self.layout.low, self.layout.high - self.layout.low
         lowest, highest = (float(value) for value in np.quantile(F.avg_pool2d(y, side).numpy(), [0.01, 0.99]))
+        told = []
         if lowest < _DARK:
-            than, mean, far = f"darker than its black, {low:g}", f"down to {low + lowest * span:.3g}", lowest < _UNSEEN
-        elif highest > _BRIGHT:
-            than, mean, far = (
-                f"brighter than its white, {self.layout.high:g}",
-                f"up to {low + highest * span:.3g}",
-                highest > _FAR,
+            told.append(("darker than its black", low, "down", low + lowest * span, "below black", lowest < _UNSEEN))
+        if highest > _BRIGHT:
+            white = self.layout.high
+            told.append(("brighter than its white", white, "up", low + highest * span, "above white", highest > _FAR))
+        for than, end, way, mean, beyond, far in told:
+            text = (
+                f"the image is {than}, {end:g}: parts of {side} x {side} pixels have means {way} to {mean:.3g}, and "
+                f"nothing {beyond} is returned; give data_range=(black, white) of the clean image"
             )
-        else:
-            return
-        text = (
-            f"the image is {than}: parts of {side} x {side} pixels have means {mean}, and nothing "
-            f"{'below black' if lowest < _DARK else 'above white'} is returned; give data_range=(black, white) of the "
-            "clean image"
-        )
-        if far:
-            raise ValueError(text)
-        warn(text)
+            if far:
+                raise ValueError(text)
+            warn(text)
 
     def _warn_of_growth(self, y: Tensor) -> None:
         grown = growth(y)

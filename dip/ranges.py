@@ -6,13 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from dip import images
 from dip.errors import warn
 from dip.images import Layout
 
-__all__ = ["bits", "narrowed", "warn_of"]
+__all__ = ["bits", "is_narrowed", "narrowed", "warn_of"]
 
 _BITS = (8, 10, 12, 14)  # of cameras and detectors, whose values travel in 16
 _FEW = 1e-3  # of the values: what may be hot pixels rather than light
@@ -38,7 +39,12 @@ def narrowed(image: Any, layout: Layout) -> Layout:
     return layout if found is None else replace(layout, high=2.0**found - 1)
 
 
-def warn_of(y: Tensor, layout: Layout, spread: float) -> None:
+def is_narrowed(layout: Layout) -> bool:
+    """Tell whether a layout's white is one that was found."""
+    return not layout.range_given and images.dtype_name(layout.dtype) == "uint16" and layout.high < 65535
+
+
+def warn_of(y: Tensor, layout: Layout, spread: float, known: np.ndarray | None = None) -> None:
     """Warn where the values suggest another clean range than the one that is taken.
 
     Parameters
@@ -49,7 +55,11 @@ def warn_of(y: Tensor, layout: Layout, spread: float) -> None:
         What is taken.
     spread : float
         How many spans noise may well reach beyond the range; only at 1 are values looked at that are outside.
+    known : ndarray, optional
+        (H, W), bool: where the image is known; other values say nothing.
     """
+    if known is not None and known.any():
+        y = y[..., torch.from_numpy(known)]
     if not layout.range_given:
         _warn_of_dark(y, layout)
     outside = float(((y < -0.25) | (y > 1.25)).float().mean())
@@ -75,7 +85,7 @@ def _warn_of_dark(y: Tensor, layout: Layout) -> None:
         round(highest * layout.high),
         round(float(np.quantile(y.numpy(), 1 - _FEW, method="lower")) * layout.high),
     )
-    if layout.high < 65535:
+    if is_narrowed(layout):
         warn(
             f"the image is uint16, and its values end at {end}: its white is taken for {layout.high:g} "
             f"({bits(layout.high)} bits); if it is another, give data_range="

@@ -46,7 +46,8 @@ def fit(
     task : Problem
         `dip.Denoise`, `dip.Inpaint`, `dip.SuperResolve`, `dip.Deblur`, `dip.Dejpeg` or `dip.Reconstruct`.
     iters : int, optional
-        Iterations in all, those before a resumed checkpoint included; the preset's by default.
+        Iterations in all, those before a resumed checkpoint included; the preset's by default. Rules and flips="auto"
+        ("fast") may end it before.
     resume : path, optional
         A checkpoint of the same fit to go on from.
     **options

@@ -51,7 +51,7 @@ class Fit:
     history : History
         "loss" of each iteration, and what callbacks recorded.
     stop_reason : str or None
-        Why the last run ended: "iterations", "interrupted", or a rule's or a callback's words.
+        Why the last run ended: "iterations", "interrupted", or the words of a rule, flips or a callback.
     seconds : float
         Time spent in iterations.
     recoveries : list of dict
@@ -244,7 +244,7 @@ class Fit:
         return self.settings.tile is not None
 
     def run(self, iters: int | None = None) -> Fit:
-        """Do `iters` iterations, or until a rule, a callback or Ctrl-C ends the run.
+        """Do `iters` iterations, or until a rule, flips, a callback or Ctrl-C end the run.
 
         Parameters
         ----------

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from dip import files
+from dip import files, ranges
 from dip.decoding import goes_on_outside, kind_of, quiet
 from dip.storage import write_bytes
 
@@ -102,7 +102,10 @@ class Stack:
         if not here:
             raise ValueError(f"{path} names pages that are in other files; save all of them as one file")
         if not whole:
-            raise ValueError(f"{path} is cut short: it tells of pages that are not in it; get an intact copy")
+            raise ValueError(
+                f"{path} is cut short: it tells of pages that are not in it; get an intact copy (a page that was taken "
+                "out of a stack: save it again without what ImageJ says of the stack)"
+            )
         self.page = self.shape[-3 if self.colour else -2 :]
         self.count = math.prod(self.shape) // math.prod(self.page)
 
@@ -143,6 +146,13 @@ class Stack:
             raise ValueError(f"{self.path} has NaN or infinite pixels in page {listed}; set them to numbers")
         for number, path in missing:
             files.write(path, pages[number])
+
+    def white(self, folder: Path) -> float | None:
+        """Return the white of 8 to 14 bits, where all pages in a folder have room in them; they are uint16."""
+        if self.dtype.name != "uint16":
+            return None
+        found = ranges.bits(max(float(files.read(folder / name).pixels.max()) for name in self.names()))
+        return None if found is None else 2.0**found - 1
 
     def join(self, folder: Path, target: Path) -> None:
         """Write the restored pages in a folder as one file, with the axes and what is said of them.

@@ -55,7 +55,7 @@ class ImageTask:
         """Return the image as y, having made a copy of it that is our own."""
         self._image = _copied(self._image)
         y = images.to_tensor(self._image, self.layout, known=known, spread=self.spread)
-        ranges.warn_of(y, self.layout, self.spread)
+        ranges.warn_of(y, self.layout, self.spread, known)
         return y
 
     def place(self, observation: Observation) -> None:
@@ -77,6 +77,11 @@ class ImageTask:
     def clean(self, reference: Any) -> Tensor:
         """Return a reference as x: of the restored image's shape, in its type's range or in the image's."""
         ours = (self.layout.low, self.layout.high)
+        if ranges.is_narrowed(self.layout) and images.dtype_name(getattr(reference, "dtype", None)) != "uint16":
+            warn(
+                f"the white of the image is taken for {self.layout.high:g}, and the reference is of another type: its "
+                "white has to be the same light; if it is not, give data_range= (65535 for all of 16 bits)"
+            )
         if _same_type(reference, self.layout):
             x = self._as_x(reference, ours)
             highest = float(x.max())

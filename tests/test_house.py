@@ -75,8 +75,9 @@ FLOORS = [
         "devices",
         "guides",
         "noise",
+        "ranges",
     },
-    {"networks", "operators", "degradations", "losses", "codes", "jitter", "falling", "flips", "ranges"},
+    {"networks", "operators", "degradations", "losses", "codes", "jitter", "falling", "flips"},
     {"presets"},
     {"stopping", "averaging", "history", "guard", "optimizers", "problem", "callbacks", "checkpoint"},
     {

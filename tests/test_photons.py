@@ -322,6 +322,9 @@ def test_light_below_black_is_none():
             dip.Denoise(darker, noise=given).load()
         dip.Denoise((light + rng.normal(0, 0.2, light.shape)).astype(np.float32), noise=given).load()
     dip.Denoise(darker, noise=PoissonGaussian(0.01), data_range=(-0.3, 1)).load()
+    darker[:, 32:] = 9.0
+    with pytest.raises(ValueError, match="brighter than its white"), pytest.warns(RuntimeWarning, match="darker"):
+        dip.Denoise(darker, noise="poisson").load()
     with pytest.raises(ValueError, match=r"clip it$"):  # no word of photons
         dip.Denoise((5 * around).astype(np.float32)).load()
 

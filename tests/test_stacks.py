@@ -320,6 +320,16 @@ def test_the_noise_of_each_page_is_told(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.count("PoissonGaussian(gain=1.0") == 2
 
 
+def test_all_pages_have_one_white(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    pages = pixels((2, 20, 24)) // np.array([64, 16], np.uint16)[:, None, None]  # 10 bits, and 12
+    written(tmp_path / "in.tif", pages)
+    assert cli.main(["denoise", "in.tif", "-o", "out.tif", "--json", "r.json", *QUICK]) == 0
+    assert capsys.readouterr().err.count("white is taken for 4095; if it is another, give --data-range") == 1
+    ranges = [one["settings"]["data_range"] for one in json.loads((tmp_path / "r.json").read_text())]
+    assert ranges == [[0, 4095], [0, 4095]]
+
+
 def test_a_mask_counts_by_what_is_in_it_and_is_not_written_over(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     written(tmp_path / "in.tif")

@@ -498,6 +498,27 @@ def test_hot_pixels_hide_no_bits():
         assert task.layout.high == 65535
 
 
+def test_what_is_missing_says_nothing_of_the_bits():
+    image = picture((40, 60), "uint16", white=1000)
+    known = np.random.default_rng(0).random((40, 60)) < 0.05
+    bright, hidden = image.copy(), image.copy()
+    bright[:4] = 60000  # a tenth of what is known
+    hidden[~known] = 60000
+    dip.Inpaint(bright, known).load()  # a warning is an error here
+    with pytest.warns(RuntimeWarning, match=r"values end at \d{3} of 65535; .*give data_range=1023: "):
+        dip.Inpaint(hidden, known).load()
+
+
+def test_a_reference_of_another_type_beside_bits_that_were_found_is_told():
+    image = picture((9, 8), "uint16", white=1000)
+    with pytest.warns(
+        RuntimeWarning, match="white of the image is taken for 1023, and the reference is of another type"
+    ):
+        dip.Denoise(image).clean(picture((9, 8)))
+    dip.Denoise(image).clean(picture((9, 8), "uint16", white=1000))
+    dip.Denoise(image, data_range=1023).clean(picture((9, 8)))
+
+
 @pytest.mark.parametrize("dtype", ["uint16", "float32"])
 def test_a_range_that_is_given_is_compared_with_the_values(dtype):
     image = (80 + 440 * picture((40, 40))).astype(dtype)

@@ -198,6 +198,14 @@ def denoiser(name: str, channels: int | None = None) -> dip.trained.Denoiser:
     return dip.trained.Denoiser(tiny(name, channels), name, {}, torch.device("cpu"))
 
 
+def test_bits_to_spare_are_taken_for_the_range():
+    model = denoiser("cnn5")
+    image = (np.random.default_rng(0).random((24, 31)) * 4000).astype(np.uint16)
+    with pytest.warns(RuntimeWarning, match="its white is taken for 4095"):
+        found = model(image)
+    np.testing.assert_array_equal(found, model(image, data_range=4095))
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", "float64"])
 @pytest.mark.parametrize("shape", [(13, 7), (13, 7, 3), (13, 7, 4), (1, 1)])
 @pytest.mark.parametrize("channels", [1, 3])

@@ -19,6 +19,7 @@ from dip.solver import Fit
 __all__ = ["deep"]
 
 _TASKS = {name.replace("-", "_"): name for name in ("denoise", "inpaint", "super-resolve", "deblur", "dejpeg")}
+_ENDS = ", which may end the fit"  # since then a method of that name is another
 _POINTS = 100  # of a curve
 _LONGEST = 5000  # iterations that the variance rules were published with
 
@@ -147,7 +148,7 @@ def _enter() -> None:
             about="Deep Image Prior: " + "; ".join(dict.fromkeys(one.about for one in found)),
             options={"preset": name},
             random=True,
-            identity={_TASKS[one.task]: repr(replace(one, about="")) for one in found},
+            identity={_TASKS[one.task]: repr(replace(one, about="")) + _ENDS * (one.flips == "auto") for one in found},
         )(deep)
     for rule in (*stopping.BY_ITSELF, "discrepancy"):
         register_suffix(rule, lambda method, rule=rule: _stopped(rule, method))  # type: ignore[misc]

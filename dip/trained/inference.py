@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dip import devices, images
+from dip import devices, images, ranges
 from dip.trained import store, tiles
 from dip.trained.architectures import Autoencoder, Model
 
@@ -81,7 +82,8 @@ class Denoiser:
             Of any size from 1 x 1 on; types, layouts and alpha as `dip.images.describe` says. A tensor (N, C, H, W) is
             N pictures.
         data_range : float or (float, float), optional
-            Range of the clean picture; by default the integer type's, and [0, 1] for floats.
+            Range of the clean picture; by default the integer type's (of uint16 that of 8 to 14 bits where all values
+            have room in them, with a warning), and [0, 1] for floats.
         channel_axis : int, optional
             Where the channels are, if they are not in the usual place.
         tile, overlap : int
@@ -101,8 +103,11 @@ class Denoiser:
         if isinstance(image, Tensor) and image.ndim == 4 and len(image) > 1 and channel_axis is None:
             return torch.stack([self(one, data_range=data_range, tile=tile, overlap=overlap) for one in image])
         cut = tiles.plan(self.model, tile, overlap)
-        layout = images.describe(image, data_range=data_range, channel_axis=channel_axis)
-        x = self.restore(images.to_tensor(image, layout).to(self.device), cut)
+        layout = ranges.narrowed(image, images.describe(image, data_range=data_range, channel_axis=channel_axis))
+        x = images.to_tensor(image, layout)
+        if not layout.range_given:
+            ranges.warn_of(x, layout, math.inf)
+        x = self.restore(x.to(self.device), cut)
         found: Any = images.from_tensor(x, layout, alpha_from=image)
         return found
 

@@ -54,9 +54,9 @@ def run_all(
     merged : bool, default False
         On CUDA (elsewhere it means nothing), let fits that are alike (of one size, network and task) go on together:
         one CUDA graph for all, in which the package's own kernels are begun once. They wait for each other, and the
-        next `at_once` begin when all of them have ended, so they should be of one length. The graph is compared with
-        the fits' own before it is used; where it cannot be had, a warning says why, and each goes on by itself. Not yet
-        tried on a GPU.
+        next `at_once` begin when all of them have ended, so they should be of one length (rules and flips may end one
+        before; the graph is then made anew for the others). The graph is compared with the fits' own before it is used;
+        where it cannot be had, a warning says why, and each goes on by itself. Not yet tried on a GPU.
 
     Yields
     ------

@@ -361,6 +361,8 @@ def test_a_job_is_known_by_what_it_depends_on():
     ]
     assert len({fast[0], *(one for (one,) in changed)}) == 8
     settings = repr(replace(dip.presets.get("denoise", "fast"), about=""))  # words are no settings
+    assert keys(replace(benchmark.find("fast"), identity={"denoise": settings})) != fast[:1]  # before flips ended fits
+    settings += ", which may end the fit"
     for further in ({}, {"super-resolve": "settings of another task"}):
         assert keys(replace(benchmark.find("fast"), identity={"denoise": settings, **further})) == fast[:1]
 

@@ -103,20 +103,19 @@ class Denoise(ImageTask):
         """Refuse, or warn of, an image that is brighter than its white or darker than its black, not by its noise."""
         side, low, span = min(_BLOCK, *y.shape[2:]), self.layout.low, self.layout.high - self.layout.low
         lowest, highest = (float(value) for value in np.quantile(F.avg_pool2d(y, side).numpy(), [0.01, 0.99]))
-        told = []
-        if lowest < _DARK:
-            told.append(("darker than its black", low, "down", low + lowest * span, "below black", lowest < _UNSEEN))
-        if highest > _BRIGHT:
-            white = self.layout.high
-            told.append(("brighter than its white", white, "up", low + highest * span, "above white", highest > _FAR))
-        for than, end, way, mean, beyond, far in told:
+        white, down, up = self.layout.high, f"down to {low + lowest * span:.3g}", f"up to {low + highest * span:.3g}"
+        for wrong, far, than, mean, beyond in (
+            (lowest < _DARK, lowest < _UNSEEN, f"darker than its black, {low:g}", down, "below black"),
+            (highest > _BRIGHT, highest > _FAR, f"brighter than its white, {white:g}", up, "above white"),
+        ):
             text = (
-                f"the image is {than}, {end:g}: parts of {side} x {side} pixels have means {way} to {mean:.3g}, and "
-                f"nothing {beyond} is returned; give data_range=(black, white) of the clean image"
+                f"the image is {than}: parts of {side} x {side} pixels have means {mean}, and nothing {beyond} is "
+                "returned; give data_range=(black, white) of the clean image"
             )
             if far:
                 raise ValueError(text)
-            warn(text)
+            if wrong:
+                warn(text)
 
     def _warn_of_growth(self, y: Tensor) -> None:
         grown = growth(y)

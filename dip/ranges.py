@@ -13,16 +13,22 @@ from dip import images
 from dip.errors import warn
 from dip.images import Layout
 
-__all__ = ["bits", "is_narrowed", "narrowed", "warn_of"]
+__all__ = ["is_narrowed", "narrowed", "warn_of", "white_of"]
 
 _BITS = (8, 10, 12, 14)  # of cameras and detectors, whose values travel in 16
 _FEW = 1e-3  # of the values: what may be hot pixels rather than light
 _DARK = 0.1  # a picture of floats that ends there is very dark, or in another unit
 
 
-def bits(highest: float) -> int | None:
+def _bits(highest: float) -> int | None:
     """Return in how few bits of the usual ones integers up to `highest` have room; None for 16, and for black."""
     return next((one for one in _BITS if 0 < highest < 2**one), None)
+
+
+def white_of(highest: float) -> float | None:
+    """Return the white of these bits; None for 16, and for black."""
+    found = _bits(highest)
+    return None if found is None else 2.0**found - 1
 
 
 def narrowed(image: Any, layout: Layout) -> Layout:
@@ -35,8 +41,8 @@ def narrowed(image: Any, layout: Layout) -> Layout:
     if layout.range_given or images.dtype_name(layout.dtype) != "uint16":
         return layout
     values = image[..., :-1] if layout.alpha else image
-    found = bits(float(values.numpy(force=True).max() if isinstance(values, Tensor) else values.max()))
-    return layout if found is None else replace(layout, high=2.0**found - 1)
+    white = white_of(float(values.numpy(force=True).max() if isinstance(values, Tensor) else values.max()))
+    return layout if white is None else replace(layout, high=white)
 
 
 def is_narrowed(layout: Layout) -> bool:
@@ -62,8 +68,10 @@ def warn_of(y: Tensor, layout: Layout, spread: float, known: np.ndarray | None =
         y = y[..., torch.from_numpy(known)]
     if not layout.range_given:
         _warn_of_dark(y, layout)
+    if spread != 1:
+        return
     outside = float(((y < -0.25) | (y > 1.25)).float().mean())
-    if outside > 0.1 and spread == 1:
+    if outside > 0.1:
         low, high = (layout.low + (layout.high - layout.low) * float(value) for value in (y.min(), y.max()))
         warn(
             f"{outside:.0%} of the image's values are far outside its clean range [{layout.low:g}, {layout.high:g}], "
@@ -81,24 +89,23 @@ def _warn_of_dark(y: Tensor, layout: Layout) -> None:
         )
     if kind != "uint16":
         return
-    end, most = (
-        round(highest * layout.high),
-        round(float(np.quantile(y.numpy(), 1 - _FEW, method="lower")) * layout.high),
-    )
+    end = round(highest * layout.high)
+    most = round(float(np.quantile(y.numpy(), 1 - _FEW, method="lower")) * layout.high)
     if is_narrowed(layout):
         warn(
             f"the image is uint16, and its values end at {end}: its white is taken for {layout.high:g} "
-            f"({bits(layout.high)} bits); if it is another, give data_range="
+            f"({_bits(layout.high)} bits); if it is another, give data_range="
         )
-    found = bits(most)
-    if found is None or layout.high < 2**found:
+    white = white_of(most)
+    if white is None or layout.high <= white:
         return
-    white = 2**found - 1
     if end <= white:
-        told = f"values end at {end} of 65535; if its white is {white} ({found} bits), give data_range={white}"
+        told = (
+            f"values end at {end} of 65535; if its white is {white:g} ({_bits(most)} bits), give data_range={white:g}"
+        )
     else:
         told = (
             f"values end at {most} but for a few, up to {end}; if those are no light (hot pixels), set them to their "
-            f"neighbours' and give data_range={white} ({found} bits)"
+            f"neighbours' and give data_range={white:g} ({_bits(most)} bits)"
         )
     warn(f"the image is uint16, but its {told}: as it is, it is taken for a very dark picture")

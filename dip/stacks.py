@@ -151,8 +151,7 @@ class Stack:
         """Return the white of 8 to 14 bits, where all pages in a folder have room in them; they are uint16."""
         if self.dtype.name != "uint16":
             return None
-        found = ranges.bits(max(float(files.read(folder / name).pixels.max()) for name in self.names()))
-        return None if found is None else 2.0**found - 1
+        return ranges.white_of(max(float(files.read(folder / name).pixels.max()) for name in self.names()))
 
     def join(self, folder: Path, target: Path) -> None:
         """Write the restored pages in a folder as one file, with the axes and what is said of them.

@@ -53,13 +53,13 @@ class Work(ABC):
 
     going_on: str | None = None
     """What to do after Ctrl-C, to go on; None where there is nothing."""
+    _range: tuple[float, float]  # black and white of the picture; a subclass sets it
 
     def __init__(self, job: Job, order: Order) -> None:
         self.job, self.interrupted = job, False
         self._common = order
         self._mask: np.ndarray | None = None
         self._clean: Tensor | None = None
-        self._range: Any = order.data_range  # a subclass may find it in the picture
         with failing():
             size = _size(job.source)
             if size is not None:

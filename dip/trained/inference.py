@@ -105,8 +105,7 @@ class Denoiser:
         cut = tiles.plan(self.model, tile, overlap)
         layout = ranges.narrowed(image, images.describe(image, data_range=data_range, channel_axis=channel_axis))
         x = images.to_tensor(image, layout)
-        if not layout.range_given:
-            ranges.warn_of(x, layout, math.inf)
+        ranges.warn_of(x, layout, math.inf)
         x = self.restore(x.to(self.device), cut)
         found: Any = images.from_tensor(x, layout, alpha_from=image)
         return found

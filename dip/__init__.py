@@ -20,6 +20,7 @@ from dip import (
 )
 from dip._version import __version__
 from dip.checkpoint import CheckpointError
+from dip.deblurring import Deblur
 from dip.decompression import Dejpeg
 from dip.denoising import Denoise
 from dip.guard import DivergenceError
@@ -27,7 +28,7 @@ from dip.reconstruction import Reconstruct
 from dip.restore import deblur, dejpeg, denoise, fit, inpaint, reconstruct, super_resolve
 from dip.several import run_all
 from dip.solver import Fit
-from dip.tasks import Deblur, Inpaint, SuperResolve
+from dip.tasks import Inpaint, SuperResolve
 
 __all__ = [
     "CheckpointError",

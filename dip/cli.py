@@ -315,8 +315,9 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
     )
     for one in (denoise, inpaint, enlarge, sharpen, unpack):
         group = arguments.add_files(one)
-        if one is denoise:
+        if one in (denoise, sharpen):
             noise_arguments.add(one)
+        if one is denoise:
             arguments.add_backend(one)
         if one is inpaint:
             arguments.add_mask(group)

@@ -34,6 +34,7 @@ from dip import (
 from dip.checkpoint import check_free
 from dip.codes import Image
 from dip.console import Console, one_line
+from dip.deblurring import Deblur
 from dip.decompression import Dejpeg
 from dip.denoising import Denoise
 from dip.errors import unknown, warn
@@ -44,7 +45,7 @@ from dip.order import EXPECTED, Failure, FitOrder, Job, Order, failing
 from dip.parcels import Parcel
 from dip.settings import Options
 from dip.storage import check_place, same
-from dip.tasks import Deblur, ImageTask, Inpaint, SuperResolve
+from dip.tasks import ImageTask, Inpaint, SuperResolve
 from dip.trained_job import Application, TrainedOrder
 from dip.work import Work, summary, write_report
 
@@ -337,7 +338,7 @@ def _jpeg(args: argparse.Namespace, source: Path | None) -> int | JPEG | Path | 
 def _order(args: argparse.Namespace) -> FitOrder:
     """What the options come to."""
     command, data_range = args.command, args.data_range
-    noise = noise_arguments.noise(args) if command == "denoise" else None
+    noise = noise_arguments.noise(args) if command in ("denoise", "deblur") else None
 
     def problem(pixels: np.ndarray, mask: np.ndarray | None, source: Path | None) -> ImageTask:
         if command == "inpaint":
@@ -346,7 +347,7 @@ def _order(args: argparse.Namespace) -> FitOrder:
             how = {"kernel": args.kernel, "kernel_sigma": args.kernel_sigma, "phase": args.phase}
             return SuperResolve(pixels, args.factor, **how, data_range=data_range)
         if command == "deblur":
-            how = {"boundary": args.boundary, "damping": args.damping}
+            how = {"boundary": args.boundary, "damping": args.damping, "noise": noise}
             return Deblur(pixels, args.blurred_by, **how, data_range=data_range)
         if command == "dejpeg":
             return Dejpeg(pixels, _jpeg(args, source), data_range=data_range)

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-import numpy as np
-import torch.nn.functional as F
 from torch import Tensor
 
 from dip import losses, ranges
-from dip.errors import warn
-from dip.noise import Noise, PoissonGaussian, Stabilising, found
-from dip.noise.growing import growth
+from dip.light import Light
+from dip.noise import Noise, PoissonGaussian, Stabilising
 from dip.noise.level import MORE
-from dip.noise.model import POISSON, check
 from dip.problem import Observation
 from dip.stopping import Discrepancy, Rule
 from dip.tasks import DataRange, ImageTask
@@ -62,80 +57,36 @@ class Denoise(ImageTask):
     ) -> None:
         super().__init__(image, data_range=data_range, channel_axis=channel_axis)
         self.layout = ranges.narrowed(image, self.layout)
-        self._given = check(noise)
-        self.noise = self._given if isinstance(self._given, PoissonGaussian) else None
+        self._light = Light(noise)
+        self.spread = self._light.spread
         self.level: float | None = None
         self._stabilising: Stabilising | None = None
-        self._silent = self._given is not None
-        if self._grows:
-            self.spread = math.inf  # of means, not of pixels, it is told here what is plausible
 
     @property
-    def _grows(self) -> bool:
-        """Whether noise is said to grow with the light."""
-        return self._given == POISSON or (isinstance(self._given, PoissonGaussian) and self._given.gain > 0)
+    def noise(self) -> PoissonGaussian | None:
+        """What is taken of the noise that grows with the light."""
+        return self._light.noise
 
     def load(self) -> Observation:
         """Return the observation as float32, stabilised where the noise grows with the light."""
         y = self._observed()
-        if self._grows:
-            self._check_light(y)
-        model = None if self.noise is None else self.noise.within(self.layout.low, self.layout.high)
-        if self._given == POISSON and model is None:
-            model = found(y)
-            if model is None:
-                warn(
-                    'noise="poisson": the noise in the image cannot be told from it (it is not independent from pixel '
-                    "to pixel, or the image is too small or flat), so it is taken for the same everywhere; give "
-                    "dip.noise.PoissonGaussian(gain, sigma) if you know it"
-                )
-            else:
-                self.noise = model.without(self.layout.low, self.layout.high)
-        elif not self._silent:
-            self._warn_of_growth(y)
+        model = self._light.model(y, self.layout)
         if model is None:
             return Observation(y, None)
         self._stabilising = Stabilising(model)
         self.level = MORE * self._stabilising.level
         return Observation(self._stabilising.forward(y), None)
 
-    def _check_light(self, y: Tensor) -> None:
-        """Refuse, or warn of, an image that is brighter than its white or darker than its black, not by its noise."""
-        side, low, span = min(_BLOCK, *y.shape[2:]), self.layout.low, self.layout.high - self.layout.low
-        lowest, highest = (float(value) for value in np.quantile(F.avg_pool2d(y, side).numpy(), [0.01, 0.99]))
-        white, down, up = self.layout.high, f"down to {low + lowest * span:.3g}", f"up to {low + highest * span:.3g}"
-        for wrong, far, than, mean, beyond in (
-            (lowest < _DARK, lowest < _UNSEEN, f"darker than its black, {low:g}", down, "below black"),
-            (highest > _BRIGHT, highest > _FAR, f"brighter than its white, {white:g}", up, "above white"),
-        ):
-            text = (
-                f"the image is {than}: parts of {side} x {side} pixels have means {mean}, and nothing {beyond} is "
-                "returned; give data_range=(black, white) of the clean image"
-            )
-            if far:
-                raise ValueError(text)
-            if wrong:
-                warn(text)
-
-    def _warn_of_growth(self, y: Tensor) -> None:
-        grown = growth(y)
-        if grown is not None:
-            warn(
-                f"the noise in the image seems to grow with its light, from {grown[0]:.2g} where it is dark to "
-                f"{grown[1]:.2g} where it is bright (white is 1), and a fit takes it for the same everywhere: "
-                'noise="poisson" is made for it, and often better by far; "gaussian" says that it is not so'
-            )
-
     def check_options(self, loss: losses.Loss, stop: Rule | None) -> None:
         """Refuse what looks at the noise in another way than `noise` does."""
         if isinstance(loss, losses.Poisson):
-            self._silent = True  # it knows
-        if self._grows and isinstance(loss, losses.Poisson):
+            self._light.silent = True  # it knows
+        if self._light.grows and isinstance(loss, losses.Poisson):
             raise ValueError(
                 f"loss={loss!r} is for y as it is, and with noise= the fit sees it on a scale on which its noise is "
                 'the same everywhere; leave out the one or the other (noise="poisson" is better by far)'
             )
-        if self._grows and isinstance(stop, Discrepancy):
+        if self._light.grows and isinstance(stop, Discrepancy):
             raise ValueError(
                 f"stop={stop!r} compares with a noise that is the same everywhere in y, and noise= says that it grows; "
                 "leave out the one or the other"
@@ -148,13 +99,8 @@ class Denoise(ImageTask):
     @property
     def words(self) -> str:
         """What is taken of noise that grows with the light, in words."""
-        return "" if self.noise is None else self.noise.words
+        return self._light.words
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the size, and the noise that grows with the light."""
-        return {**super().fingerprint(), **({} if self.noise is None else {"noise": repr(self.noise)})}
-
-
-_BLOCK = 16  # pixels a side, whose mean is
-_BRIGHT, _FAR = 1.25, 8.0  # so many times as bright as white: warned of, refused
-_DARK, _UNSEEN = -0.1, -0.5  # or so far below black, where there is no light
+        return {**super().fingerprint(), **self._light.fingerprint()}

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dip import trained
 from dip.checkpoint import check_free
+from dip.deblurring import Deblur
 from dip.decompression import Dejpeg
 from dip.denoising import Denoise
 from dip.errors import positive_int, unknown, warn
@@ -27,7 +28,7 @@ from dip.reconstruction import Reconstruct
 from dip.settings import Options, check_names
 from dip.solver import Fit
 from dip.stopping import warn_if_blind, warn_if_past
-from dip.tasks import DataRange, Deblur, Inpaint, SuperResolve
+from dip.tasks import DataRange, Inpaint, SuperResolve
 
 Array = TypeVar("Array", np.ndarray, Tensor)
 
@@ -243,6 +244,7 @@ def deblur(
     resume: str | os.PathLike[str] | None = None,
     boundary: str = "mirror",
     damping: float | None = None,
+    noise: Noise = None,
     data_range: DataRange = None,
     channel_axis: int | None = None,
     **options: Unpack[Options],
@@ -251,8 +253,8 @@ def deblur(
 
     Parameters
     ----------
-    image, psf, boundary, damping, data_range, channel_axis
-        See `Deblur`.
+    image, psf, boundary, damping, noise, data_range, channel_axis
+        See `Deblur`. For few photons: ``preset="fast", noise="poisson"``.
     iters, resume, **options
         See `denoise`; 2000 iterations by default.
 
@@ -268,7 +270,8 @@ def deblur(
     check_names(dict(options), also=_own(deblur))
 
     def task(one: Any) -> Problem:
-        return Deblur(one, psf, boundary=boundary, damping=damping, data_range=data_range, channel_axis=channel_axis)
+        layout = {"data_range": data_range, "channel_axis": channel_axis}
+        return Deblur(one, psf, boundary=boundary, damping=damping, noise=noise, **layout)  # type: ignore[arg-type]
 
     return _restore(image, task, channel_axis, iters, resume, options)
 

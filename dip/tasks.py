@@ -13,10 +13,8 @@ import torch
 from torch import Tensor
 
 from dip import guides, images, presets, ranges
-from dip.checkpoint import digest
 from dip.errors import positive_float, positive_int, warn
-from dip.noise import blocks, noise_level
-from dip.operators import Blur, Downsample, Identity
+from dip.operators import Downsample, Identity
 from dip.problem import Observation
 
 DataRange = float | Sequence[float] | None
@@ -277,104 +275,3 @@ class SuperResolve(ImageTask):
     def fingerprint(self) -> dict[str, Any]:
         """Return the size and the downsampler."""
         return {**super().fingerprint(), "operator": str(self._operator)}
-
-
-class Deblur(ImageTask):
-    """Deconvolution: A = convolution with a known point spread function (PSF), y = A x + noise.
-
-    Parameters
-    ----------
-    image : ndarray or Tensor
-        The blurred image, as for `Denoise`.
-    psf : ndarray or Tensor, (h, w) or (C, h, w)
-        The image of a point, with its middle at pixel (h // 2, w // 2), for all channels or one for each: measured, or
-        such as `dip.operators.gaussian_psf(1.6)`. Its sum does not matter.
-    boundary : {"mirror", "nearest", "wrap", "zero"}, default "mirror"
-        What lies beyond the border of the image (see `dip.operators.Blur`).
-    damping : float, optional
-        λ of the preset "fast" (of its loss, its code and the correction at the end): from where the squared gain of the
-        blur is below it on, y is taken for noise. By default 160 σ², from 1e-4 to 1, with the level σ of the noise that
-        is found in the image (`dip.noise.noise_level`), which has to be independent from pixel to pixel; 0.05 where
-        the image looks as if it had been a JPEG (`dip.noise.blocks`).
-    data_range, channel_axis
-        As for `Denoise`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        The image or the PSF is not of that kind; or, before the first iteration, the PSF is larger than the image.
-    """
-
-    task = "deblur"
-
-    def __init__(
-        self,
-        image: Any,
-        psf: Any,
-        *,
-        boundary: str = "mirror",
-        damping: float | None = None,
-        data_range: DataRange = None,
-        channel_axis: int | None = None,
-    ) -> None:
-        super().__init__(image, data_range=data_range, channel_axis=channel_axis)
-        self.damping = None if damping is None else positive_float(damping, "damping")
-        self._found: float | None = None
-        self._operator = self._blur = Blur(psf, boundary=boundary)
-        given = self._blur.psf.shape
-        if len(given) == 3 and given[0] != self.layout.channels:
-            raise ValueError(
-                f"psf has {given[0]} channels and the image {self.layout.channels}; give (h, w), or as many"
-            )
-
-    @property
-    def support(self) -> int | None:  # type: ignore[override]
-        """How far the PSF reaches, in pixels; None where it goes round the border."""
-        return None if self._blur.boundary == "wrap" else self._blur.reach
-
-    def load(self) -> Observation:
-        """Return the observation as float32 in [0, 1]."""
-        size, given = self.shape[1:], self._blur.psf.shape[-2:]
-        if any(ours < theirs for ours, theirs in zip(size, given, strict=True)):
-            raise ValueError(
-                f"psf is {given[0]} x {given[1]} and the image {size[0]} x {size[1]} (height x width); crop the PSF to "
-                "where it is more than its background"
-            )
-        self._observation, self._found = super().load(), None
-        return self._observation
-
-    def consistent(self, x: Tensor | None, y: Tensor, times: int = 10) -> Tensor:
-        """Return x, corrected once by the regularised deconvolution of y - A x; of None that of y."""
-        rest = y if x is None else y - self._blur(x)
-        added = self._blur.back_projected(rest, _FIRMER * self._known_damping)
-        return added if x is None else x + added
-
-    def whitened(self, residual: Tensor) -> Tensor:
-        """Return a residual as `dip.losses.BackProjection` measures it (`dip.operators.Blur.whitened`)."""
-        return self._blur.whitened(residual, self._known_damping)
-
-    @property
-    def _known_damping(self) -> float:
-        """The damping: that given, or what the noise says, looked for when it is first needed."""
-        if self.damping is not None:
-            return self.damping
-        if self._found is None:
-            self._found = min(max(_BESIDE_NOISE * noise_level(self._observation.y) ** 2, 1e-4), 1.0)
-            if self._found < _AFTER_JPEG and blocks(self._observation.y) > 1.3:
-                self._found = _AFTER_JPEG
-                warn(
-                    f"the image looks as if it had been a JPEG, whose blocks are no noise but would be sharpened, too; "
-                    f"damping={_AFTER_JPEG} is taken: give another, or an image that was never a JPEG"
-                )
-        return self._found
-
-    def fingerprint(self) -> dict[str, Any]:
-        """Return the size and the blur."""
-        psf = digest(self._blur.psf.float())
-        return {**super().fingerprint(), "operator": str(self._operator), "psf_digest": psf, "damping": self.damping}
-
-
-# Both by trials (docs/performance.md). What goes into the code, and out, is to be less noisy than what is fitted.
-_BESIDE_NOISE = 160  # times the variance of the noise
-_FIRMER = 3  # times the damping of the loss
-_AFTER_JPEG = 0.05

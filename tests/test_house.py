@@ -94,7 +94,7 @@ FLOORS = [
         "crops",
         "trained",
     },
-    {"tasks", "denoising", "reconstruction", "decompression"},
+    {"tasks", "light", "denoising", "deblurring", "reconstruction", "decompression"},
     {"restore", "several"},
     {"plot", "batch", "benchmark"},
     {"demo", "arguments", "cli", "commands", "comparison", "console", "folder", "job", "order", "work"}

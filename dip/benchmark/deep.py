@@ -19,7 +19,8 @@ from dip.solver import Fit
 __all__ = ["deep"]
 
 _TASKS = {name.replace("-", "_"): name for name in ("denoise", "inpaint", "super-resolve", "deblur", "dejpeg")}
-_ENDS = ", which may end the fit"  # since then a method of that name is another
+# since these a method of that name is another
+_ENDS, _FILTERED = ", which may end the fit", ", of what is filtered"
 _POINTS = 100  # of a curve
 _LONGEST = 5000  # iterations that the variance rules were published with
 
@@ -135,6 +136,12 @@ def _beside(other: Method, method: Method) -> Method:
     )
 
 
+def _words(one: presets.Preset) -> str:
+    """Return what a preset does, as it stands in the identity of a method."""
+    filtered = one.loss == "back-projection"
+    return repr(replace(one, about="")) + _ENDS * (one.flips == "auto") + _FILTERED * filtered
+
+
 def _enter() -> None:
     by_name: dict[str, list[presets.Preset]] = {}
     for full in presets.names():
@@ -148,7 +155,7 @@ def _enter() -> None:
             about="Deep Image Prior: " + "; ".join(dict.fromkeys(one.about for one in found)),
             options={"preset": name},
             random=True,
-            identity={_TASKS[one.task]: repr(replace(one, about="")) + _ENDS * (one.flips == "auto") for one in found},
+            identity={_TASKS[one.task]: _words(one) for one in found},
         )(deep)
     for rule in (*stopping.BY_ITSELF, "discrepancy"):
         register_suffix(rule, lambda method, rule=rule: _stopped(rule, method))  # type: ignore[misc]

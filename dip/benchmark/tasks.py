@@ -18,12 +18,13 @@ from torch import Tensor
 
 from dip import degradations, metrics
 from dip.batch import digest
+from dip.deblurring import Deblur
 from dip.decompression import Dejpeg
 from dip.denoising import Denoise
 from dip.errors import non_negative_int, positive_float, positive_int, unknown
 from dip.operators import JPEG, Blur, Downsample
 from dip.problem import Problem
-from dip.tasks import Deblur, Inpaint, SuperResolve
+from dip.tasks import Inpaint, SuperResolve
 
 __all__ = ["Case", "Protocol", "Task", "bicubic", "get", "names", "register"]
 

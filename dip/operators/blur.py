@@ -98,6 +98,28 @@ class Blur(torch.nn.Module):
         """
         return self._filtered(residual, _whitening, damping, _WIDER)
 
+    def band_limited(self, y: Tensor, damping: float) -> Tensor:
+        r"""Return y without what the blur leaves next to nothing of: its part times :math:`(1 + λ) g / (g + λ)`.
+
+        g is the squared gain of the blur at a frequency; what is constant stays. For another boundary than "wrap" y is
+        continued by its whole mirror image, which has no jump anywhere.
+
+        Parameters
+        ----------
+        y : Tensor
+            As what `forward` returns.
+        damping : float
+            λ > 0.
+        """
+        size = y.shape[-2:]
+        if self.boundary != "wrap":
+            for axis in (-2, -1):
+                inside = y.narrow(axis, 1, max(y.shape[axis] - 2, 0)) if y.shape[axis] > 1 else y.narrow(axis, 0, 0)
+                y = torch.cat([y, inside.flip(axis)], dim=axis)
+        whole = list(y.shape[-2:])
+        made = torch.fft.irfft2(torch.fft.rfft2(y) * self._filter(_in_band, damping, whole, y), s=whole)
+        return made[..., : size[0], : size[1]]
+
     def _filtered(self, x: Tensor, kind: _Kind, damping: float = 0.0, wider: int = 1) -> Tensor:
         """Return x, continued beyond its border, after a filter that is made of the PSF's spectrum."""
         x = x.to(precise(x))
@@ -158,6 +180,11 @@ def _inverse(spectrum: Tensor, damping: float) -> Tensor:
 
 def _whitening(spectrum: Tensor, damping: float) -> Tensor:
     return (spectrum.abs().square() + damping).rsqrt()
+
+
+def _in_band(spectrum: Tensor, damping: float) -> Tensor:
+    power = spectrum.abs().square()
+    return (1 + damping) * power / (power + damping)
 
 
 def gaussian_psf(sigma: float) -> np.ndarray:

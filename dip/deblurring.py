@@ -97,8 +97,13 @@ class Deblur(ImageTask):
         return None if self._blur.boundary == "wrap" else self._blur.reach
 
     def check_options(self, loss: losses.Loss, stop: Rule | None) -> None:
-        """Learn from the loss whether y is to be filtered; refuse one that takes the noise for another."""
+        """Learn from the loss whether y is to be filtered; refuse one for which what is said of y means nothing."""
         self._filters = isinstance(loss, losses.BackProjection)
+        if self.damping is not None and not self._filters:
+            raise ValueError(
+                f'damping={self.damping:g} is for preset="fast" (loss="back-projection"), and means nothing beside '
+                f"loss={loss!r}; take that, or leave damping out"
+            )
         if self._light.grows and not self._filters:
             raise ValueError(
                 f'noise= that grows with the light is for preset="fast" (loss="back-projection"), and this is '

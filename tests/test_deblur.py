@@ -200,6 +200,7 @@ def test_a_checkpoint_belongs_to_a_psf(tmp_path):
         (lambda: dip.deblur(picture(), PSF, boundary="reflect", **QUICK), "unknown boundary 'reflect'"),
         (lambda: dip.denoise(picture(), loss="back-projection", **QUICK), r"is for dip\.Deblur, not for denoise"),
         (lambda: dip.deblur(picture(), PSF, damping=0.0, **QUICK), "damping"),
+        (lambda: dip.deblur(picture(), PSF, damping=0.1, **QUICK), "damping=0.1 is for preset=.fast"),
         (lambda: dip.deblur(picture(), np.ones((5, 5, 3)), **QUICK), r"np\.moveaxis"),
         (lambda: gaussian_psf(1e5), "larger than any image"),
         (lambda: dip.deblur(picture(), PSF, stop=dip.stopping.Discrepancy(0.01), preset="fast"), "cannot go with"),

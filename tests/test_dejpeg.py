@@ -292,6 +292,9 @@ def test_of_file_turns_with_the_picture(tmp_path, orientation, subsampling):
     off = 255 * (jpeg.decoded(jpeg.stored(y), y.shape[2:]).clamp(0, 1) - y).abs()
     assert off.mean() < 0.6
     assert "quality=20" in repr(jpeg)
+    found = JPEG.found_in(y)  # in the pixels alone
+    assert torch.equal(found.tables, jpeg.tables)
+    assert found.subsampling == jpeg.subsampling
     # sides of 64 and 92 pixels: where the short last block would come first, the blocks do not begin at the corner
     path.write_bytes(packed(detail(64, 92), 20, subsampling=subsampling, exif=exif))
     if orientation in (2, 3, 7, 8):

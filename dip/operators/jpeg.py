@@ -159,16 +159,20 @@ class JPEG(torch.nn.Module):
             There is no trace of a JPEG with libjpeg's tables, or of one that is coarser than the gray levels are.
         """
         _check(y)
-        quality = traces.quality(y) if quality is None else quality
-        if quality is None:
+        found = traces.quality(y) if quality is None else (quality, False)
+        if found is None:
             raise ValueError(
                 "the image has no trace of a JPEG that begins at its corner: it may have been resized, turned or "
-                "changed since, or of a quality from 97 on, whose steps are as fine as gray levels; if it is one, say "
-                "of which quality: jpeg=75, or --quality 75"
+                "changed since, or of a quality from 97 on, whose steps are as fine as gray levels; if it is one, give "
+                'the file that it was read from (jpeg="in.jpg", which EXIF may say to turn), or say of which quality: '
+                "jpeg=75, or --quality 75"
             )
+        quality, turned = found
+        tables = [one.T if turned else one for one in scaled(quality)]
         if y.shape[1] == 1:
-            return cls(tables=[scaled(quality)[0]])
-        return cls(quality, subsampling=traces.subsampling(y, scaled(quality)[1], SUBSAMPLINGS))
+            return cls(tables=tables[:1])
+        subsampling = traces.subsampling(y, tables[1], SUBSAMPLINGS)
+        return cls(tables=tables, subsampling=subsampling) if turned else cls(quality, subsampling=subsampling)
 
     def fits(self, y: Tensor) -> bool:
         """Tell whether a picture, as for `found_in`, looks as if it had come out of such a JPEG."""
@@ -176,10 +180,10 @@ class JPEG(torch.nn.Module):
 
     def coarser(self, y: Tensor) -> Self | None:
         """Return how a picture was compressed before, in coarser steps than these, as far as that is found in it."""
-        quality = traces.quality(y)
-        if quality is None or scaled(quality)[0].mean() <= 1.2 * self.tables[0].mean():
+        found = traces.quality(y)
+        if found is None or scaled(found[0])[0].mean() <= 1.2 * self.tables[0].mean():
             return None
-        return self.found_in(y, quality)
+        return self.found_in(y)
 
     def steps_for(self, channels: int) -> Tensor:
         """Return the steps q of what `coefficients` returns, (1, K, 1, 1), for an image of so many channels."""

@@ -21,11 +21,19 @@ _TOO_FINE = 97  # from this quality on the steps are as fine as the gray levels 
 
 
 @torch.no_grad()
-def quality(y: Tensor) -> int | None:
-    """Return the quality by which libjpeg compressed a picture (1, 1 or 3, H, W) in [0, 1], None without a trace."""
+def quality(y: Tensor) -> tuple[int, bool] | None:
+    """Return the quality by which libjpeg compressed a picture (1, 1 or 3, H, W) in [0, 1], None without a trace.
+
+    And whether it has changed rows for columns since, as a picture that EXIF says to turn: then its tables have, too.
+    """
     used = _used(y, _luma)
-    found = max(range(1, 101), key=lambda one: _evidence(used, scaled(one)[0]))
-    return None if found >= _TOO_FINE or _evidence(used, scaled(found)[0]) < _ENOUGH else found
+    evidence = {
+        (one, turned): _evidence(used, scaled(one)[0].T if turned else scaled(one)[0])
+        for one in range(1, 101)
+        for turned in (False, True)
+    }
+    found = max(evidence, key=lambda one: evidence[one])
+    return None if found[0] >= _TOO_FINE or evidence[found] < _ENOUGH else found
 
 
 @torch.no_grad()

@@ -164,13 +164,19 @@ class Inpaint(ImageTask):
         channel_axis: int | None = None,
     ) -> None:
         super().__init__(image, data_range=data_range, channel_axis=channel_axis)
+        if isinstance(mask, np.ma.MaskedArray):
+            raise TypeError(
+                "mask is a numpy masked array; pass a plain one of which True = known: ~mask.mask, if what it masks is "
+                "missing, or mask.filled(0)"
+            )
         self._mask = mask
         self.keep_known = bool(keep_known)
         given, size = tuple(getattr(mask, "shape", ())), (self.layout.height, self.layout.width)
         if given[-2:] != size:
+            each = "; pass mask.all(axis=-1), or where each channel has its own take dip.reconstruct(..., weight=)"
             raise ValueError(
                 f"mask {f'has shape {given}' if given else f'is a {type(mask).__name__}'}; an array or tensor of shape "
-                f"{size} is needed, True = the pixel is known"
+                f"{size} is needed, True = the pixel is known{each if given[:-1] == size else ''}"
             )
 
     def load(self) -> Observation:
@@ -338,7 +344,7 @@ class Deblur(ImageTask):
         if any(ours < theirs for ours, theirs in zip(size, given, strict=True)):
             raise ValueError(
                 f"psf is {given[0]} x {given[1]} and the image {size[0]} x {size[1]} (height x width); crop the PSF to "
-                "where it is more than its background"
+                "where it is more than its background, and of a Gaussian take a smaller sigma (--psf-sigma)"
             )
         self._observation, self._found = super().load(), None
         return self._observation

@@ -109,7 +109,7 @@ MASKS = {
         ValueError,
         ["mask has shape (3, 8, 9)", "needs (8, 9)", "mask.all(axis=0)"],
     ),
-    "a masked array": (inpaint(mask=np.ma.masked_array(GRAY, GRAY > 0.5)), TypeError, ["~mask.mask", "mask.filled(0)"]),
+    "a masked array": (inpaint(mask=np.ma.masked_array(GRAY, GRAY > 0.5)), TypeError, ["True = known: ~mask.mask"]),
     "nothing known": (inpaint(mask=np.zeros((8, 9), bool)), ValueError, ["no pixel as known", "non-zero means known"]),
     "negative": (inpaint(mask=-KNOWN.astype(int)), ValueError, ["negative", "0 = missing"]),
     "negative floats": (inpaint(mask=-0.5 * KNOWN), ValueError, ["-0.5", "[0, 1]"]),

@@ -41,7 +41,7 @@ NUMBERS = (1, 2, 5, 10, 20, 50, 100, 200)  # of iterations
 class Unfiltered(dip.Deblur):
     """The task without the filter before the fit, and with the damping that there was then."""
 
-    def check_options(self, loss: Any, stop: Any) -> None:
+    def check_options(self, loss: Any, stop: Any, *, corrected: bool) -> None:
         """Have nothing filtered."""
 
     def load(self) -> Any:

@@ -104,8 +104,8 @@ def add_mask(group: argparse._ArgumentGroup) -> None:
         type=path,
         metavar="M",
         required=True,
-        help="white (any value but 0) = known, black (0) = missing; for a folder one mask for all or a folder with the "
-        "same tree",
+        help="white (any value but 0) = known, black (0) = missing; floats are weights from 0 to 1; for a folder one "
+        "mask for all or a folder with the same tree, for a TIFF of several pages one, or a folder with 0001.png, ...",
     )
     group.add_argument("--invert-mask", action="store_true", help="the mask is white where pixels are missing")
     group.add_argument(
@@ -159,7 +159,7 @@ def add_psf(group: argparse._ArgumentGroup) -> None:
         type=path,
         metavar="FILE",
         help="the image of a point, its middle at pixel (height // 2, width // 2) and its background black; in colour "
-        "one for each channel",
+        "one for each channel; a picture, a TIFF of 32-bit integers or 64-bit floats too, or an array in a .npy",
     )
     one.add_argument(
         "--psf-sigma", type=float, metavar="X", help="a Gaussian blur of this standard deviation in pixels"
@@ -168,8 +168,8 @@ def add_psf(group: argparse._ArgumentGroup) -> None:
         "--damping",
         type=float,
         metavar="X",
-        help="what the blur has left less of, as a share, squared, is taken for noise, such as 0.05; by default it "
-        "follows from the noise that is found in IN",
+        help="for --preset fast: what the blur has left less of, as a share, squared, is taken for noise, such as "
+        "0.05; by default it follows from the noise that is found in IN",
     )
     group.add_argument(
         "--boundary",

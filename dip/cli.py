@@ -75,7 +75,7 @@ _INPAINT = f"""\
 Fill in the missing pixels of a picture, or of every picture in a folder.
 
 The mask is a picture of the same size: WHITE (any value but 0) = the pixel is KNOWN, BLACK (0) = it is missing
-and is filled in; --invert-mask turns this round.
+and is filled in; --invert-mask turns this round. The values of a float TIFF are weights of the known pixels, up to 1.
 
 {_FILES}"""
 
@@ -237,23 +237,38 @@ def _unread() -> int:
 
 def _parse(argv: list[str]) -> argparse.Namespace:
     parser, commands_by_name = _build()
+    first = next((word for word in argv if not word.startswith("-")), None)
+    if first is not None and first not in commands_by_name:
+        parser.error(str(unknown("command", first, commands_by_name)))
+    if first is not None:  # before argparse, which tells first of what is missing
+        after = argv[argv.index(first) + 1 :]
+        _check_options([word for word in after if word.startswith("--") and " " not in word], first, commands_by_name)
     args, left = parser.parse_known_args(argv)
     if args.command is None:
         parser.error("which command? one of " + ", ".join(commands_by_name))
-    command = commands_by_name[args.command]
+    _check_options([word for word in left if word.startswith("-")], args.command, commands_by_name)
     for word in left:
-        if word.startswith("-") and len(word) > 1:
-            given = word.partition("=")[0]
-            owners = [name for name, one in commands_by_name.items() if given in one._option_string_actions]
-            if owners:
-                has_loss = "--loss" in command._option_string_actions
-                counts = "; of counts, take --loss poisson" if given == "--noise" and has_loss else ""
-                command.error(f"{given} is an option of dip {' and dip '.join(owners)}, not of this command{counts}")
-            options = [name for name in command._option_string_actions if name.startswith("--")]
-            message = str(unknown("option", given, options))
-            command.error(message.partition(" allowed:")[0].rstrip(";"))
-        command.error(f"{word!r} is one name too many; quote names with spaces")
+        commands_by_name[args.command].error(f"{word!r} is one name too many; quote names with spaces")
     return args
+
+
+def _check_options(words: list[str], name: str, commands_by_name: dict[str, _Parser]) -> None:
+    """Refuse the first word that is no option of a command; what is behind a lone -- is none."""
+    command = commands_by_name[name]
+    for word in words:
+        given = word.partition("=")[0]
+        if given == "--":
+            return
+        if given == "-" or given in command._option_string_actions:
+            continue
+        owners = [name for name, one in commands_by_name.items() if given in one._option_string_actions]
+        if owners:
+            has_loss = "--loss" in command._option_string_actions
+            counts = "; of counts, take --loss poisson" if given == "--noise" and has_loss else ""
+            command.error(f"{given} is an option of dip {' and dip '.join(owners)}, not of this command{counts}")
+        options = [name for name in command._option_string_actions if name.startswith("--")]
+        message = str(unknown("option", given, options))
+        command.error(message.partition(" allowed:")[0].rstrip(";"))
 
 
 def _build() -> tuple[_Parser, dict[str, _Parser]]:

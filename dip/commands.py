@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from dip import (
@@ -23,6 +22,7 @@ from dip import (
     demo,
     devices,
     files,
+    fit_arguments,
     noise_arguments,
     place_arguments,
     presets,
@@ -32,20 +32,13 @@ from dip import (
     trained,
 )
 from dip.checkpoint import check_free
-from dip.codes import Image
 from dip.console import Console, one_line
-from dip.deblurring import Deblur
-from dip.decompression import Dejpeg
-from dip.denoising import Denoise
 from dip.errors import unknown, warn
-from dip.folder import Folder
-from dip.job import Restoration
-from dip.operators import JPEG, gaussian_psf
+from dip.folder import Folder, partner
+from dip.job import Restoration, known_pixels
 from dip.order import EXPECTED, Failure, FitOrder, Job, Order, failing
 from dip.parcels import Parcel
-from dip.settings import Options
 from dip.storage import check_place, same
-from dip.tasks import ImageTask, Inpaint, SuperResolve
 from dip.trained_job import Application, TrainedOrder
 from dip.work import Work, summary, write_report
 
@@ -60,6 +53,8 @@ def restore(args: argparse.Namespace, console: Console) -> int:
     for path in (args.input, mask, psf, args.reference, args.resume, args.code_image):
         if path is not None and not path.exists():
             raise FileNotFoundError(f"{path} does not exist; check the name and the folder")
+    if mask is not None and stacks.is_stack(mask):
+        raise ValueError(f"{mask} has several pages; a mask has one, for all pages of IN: save that one as a file")
     whole_folder = args.input.is_dir()
     if not whole_folder and stacks.is_stack(args.input):
         return _restore_stack(args, console)
@@ -78,10 +73,10 @@ def restore(args: argparse.Namespace, console: Console) -> int:
                 raise ValueError(f"--{name} is for a folder and {args.input} is one picture; leave it out")
     if not whole_folder:
         _check_single(args, mask)
-    if args.command == "dejpeg" and args.output.suffix.lower() in (".jpg", ".jpeg") and not whole_folder:
-        warn(f"{args.output} is a JPEG again, which loses anew; a .png keeps all of the result")
+    if not whole_folder:
+        _warn_of_jpeg(args, args.output)
     if args.command == "deblur":
-        args.blurred_by = _psf(args)  # the pixels, as workers need not see the file
+        args.blurred_by = fit_arguments.psf(args)  # the pixels, as workers need not see the file
     order, begin = _backend(_checked_here(args))
     if isinstance(order, FitOrder):
         settings = order.check()
@@ -93,6 +88,9 @@ def restore(args: argparse.Namespace, console: Console) -> int:
         folder = Folder(
             args.input, args.output, order, begin, mask, args.reference, args.json, getattr(args, "anew", False)
         )
+        lossy = [job.target for _, job in folder.jobs if isinstance(job, Job) and _is_jpeg(job.target)]
+        if lossy:
+            _warn_of_jpeg(args, lossy[0])
         place = place_arguments.place(args, console.say)
         if isinstance(place, batch.InProcess):
             return folder.run(console)
@@ -118,7 +116,7 @@ def restore(args: argparse.Namespace, console: Console) -> int:
 
 # Options that do not change what becomes of a page.
 _ASIDE = {"input", "output", "reference", "json", "force", "quiet", "run", "traceback", *place_arguments.PLACES}
-_FILES = ("mask", "psf", "model")  # options that may name a file, of which the content counts
+_FILES = ("psf", "model")  # further options that may name a file, of which the content counts
 
 
 def _restore_stack(args: argparse.Namespace, console: Console) -> int:
@@ -132,6 +130,13 @@ def _restore_stack(args: argparse.Namespace, console: Console) -> int:
         raise ValueError(f"{args.input} has several pages, and {args.output} cannot hold them; name a .tif")
     mask = getattr(args, "mask", None)
     _check_single(args, None if mask is None or mask.is_dir() else mask)
+    masks: list[Path] = []
+    if mask is not None:
+        masks = [partner(mask, Path(name)) for name in stack.names()] if mask.is_dir() else [mask]
+    with warnings.catch_warnings():  # which its pages give
+        warnings.simplefilter("ignore", RuntimeWarning)
+        for one in masks:
+            known_pixels(one, stack.page[:2], invert=args.invert_mask, keep_known=args.keep_known)
 
     def pages(given: Path, done: Path) -> int:
         own = {"input": given, "output": done, "force": False, "anew": args.force and not done.exists()}
@@ -141,7 +146,7 @@ def _restore_stack(args: argparse.Namespace, console: Console) -> int:
         return restore(argparse.Namespace(**{**vars(args), **own}), console)
 
     options = {name: str(value) for name, value in sorted(vars(args).items()) if name not in _ASIDE}
-    for path in (Path(getattr(args, name, None) or "") for name in _FILES):
+    for path in (*masks, *(Path(getattr(args, name, None) or "") for name in _FILES)):
         if path.is_file():
             options[str(path)] = stacks.digest(path)
     status = stacks.restored(stack, args.output, options, pages, console.say)
@@ -230,7 +235,7 @@ def _backend(args: argparse.Namespace) -> tuple[Order, Callable[[Job], Work]]:
         return applied, partial(Application, order=applied)
     if model is not None:
         raise ValueError("--model means nothing without --backend trained; --preset chooses the settings of a fit")
-    fitted = _order(args)
+    fitted = fit_arguments.order(args)
     return fitted, partial(Restoration, order=fitted)
 
 
@@ -314,103 +319,16 @@ def try_out(args: argparse.Namespace, console: Console) -> int:
     return 0 if finished else 130
 
 
-def _psf(args: argparse.Namespace) -> np.ndarray:
-    """Return the point spread function, (h, w), or (C, h, w) where its file has colours."""
-    if args.psf is None:
-        return gaussian_psf(args.psf_sigma)
-    pixels = files.read(args.psf).pixels
-    if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():  # gray, saved in colour
-        pixels = pixels[..., 0]
-    return np.moveaxis(pixels, -1, 0) if pixels.ndim == 3 else pixels
+def _is_jpeg(path: Path) -> bool:
+    return path.suffix.lower() in (".jpg", ".jpeg")
 
 
-def _jpeg(args: argparse.Namespace, source: Path | None) -> int | JPEG | Path | None:
-    """Return how a picture was compressed, as the options or its file tell; None where that is to be found."""
-    if args.subsampling is not None and args.quality is not None:
-        return JPEG(args.quality, subsampling=args.subsampling)
-    if args.quality is not None:
-        return int(args.quality)
-    if args.subsampling is not None:
-        raise ValueError("--subsampling means nothing without --quality: both are read in IN, or found in its pixels")
-    return None if source is None or not files.is_jpeg(source) else source
-
-
-def _order(args: argparse.Namespace) -> FitOrder:
-    """What the options come to."""
-    command, data_range = args.command, args.data_range
-    noise = noise_arguments.noise(args) if command in ("denoise", "deblur") else None
-
-    def problem(pixels: np.ndarray, mask: np.ndarray | None, source: Path | None) -> ImageTask:
-        if command == "inpaint":
-            return Inpaint(pixels, mask, keep_known=args.keep_known, data_range=data_range)
-        if command == "super-resolve":
-            how = {"kernel": args.kernel, "kernel_sigma": args.kernel_sigma, "phase": args.phase}
-            return SuperResolve(pixels, args.factor, **how, data_range=data_range)
-        if command == "deblur":
-            how = {"boundary": args.boundary, "damping": args.damping, "noise": noise}
-            return Deblur(pixels, args.blurred_by, **how, data_range=data_range)
-        if command == "dejpeg":
-            return Dejpeg(pixels, _jpeg(args, source), data_range=data_range)
-        return Denoise(pixels, noise=noise, data_range=data_range)
-
-    given = {"name": args.network, **{name: getattr(args, name) for name in ("down", "up", "skip", "channels")}}
-    network: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    if "down" in network:
-        network.setdefault("up", network["down"])
-    options: Options = {
-        "preset": args.preset,
-        "network": network or None,
-        "code": None if args.code_image is None else Image(files.read(args.code_image).pixels),
-        "jitter": args.jitter,
-        "flips": args.flips,
-        "loss": args.loss,
-        "lr": args.lr,
-        "average": args.average,
-        "consistent": getattr(args, "consistent", None),
-        "stop": _stop(args),
-        "seed": args.seed or 0,
-        "device": args.device,
-        "precision": args.precision or "auto",
-        "engine": args.engine or "auto",
-        "tile": args.tile,
-        "progress": False if args.quiet else None,
-        "checkpoint": args.checkpoint or args.resume,
-        "checkpoint_every": args.checkpoint_every,
-    }
-    return FitOrder(
-        command=command,
-        problem=problem,
-        options=options,
-        iters=args.iters,
-        data_range=data_range,
-        invert_mask=getattr(args, "invert_mask", False),
-        named={
-            name: str(getattr(args, name))
-            for name in ("psf", "psf_sigma", "quality", "subsampling")
-            if getattr(args, name, None) is not None
-        },
-        save_every=args.save_every,
-        resume=args.resume,
-        force=args.force,
-    )
-
-
-def _stop(args: argparse.Namespace) -> stopping.Rule | None:
-    by_variance = args.stop in ("windowed-variance", "moving-variance")
-    if args.patience is not None and not by_variance:
-        raise ValueError("--patience means nothing without --stop windowed-variance or moving-variance")
-    if args.sigma is not None and args.stop != "discrepancy":
-        raise ValueError("--sigma means nothing without --stop discrepancy")
-    if args.earliest is not None and args.stop is None:
-        raise ValueError("--earliest means nothing without --stop")
-    given = {name: value for name in ("patience", "earliest") if (value := getattr(args, name)) is not None}
-    if args.stop == "discrepancy":
-        if args.sigma is None:
-            raise ValueError("--stop discrepancy needs the noise level: add --sigma 25, on the scale of 0 to 255")
-        if args.sigma >= 255:
-            raise ValueError(f"--sigma {args.sigma:g}: noise is weaker than white, which is 255 here")
-        return stopping.Discrepancy(args.sigma / 255, **given)
-    return None if args.stop is None else stopping.BY_ITSELF[args.stop](**given)
+def _warn_of_jpeg(args: argparse.Namespace, target: Path) -> None:
+    """Warn of a result that loses in its file what the command was to restore, or to keep."""
+    if args.command == "dejpeg" and _is_jpeg(target):
+        warn(f"{target} is a JPEG again, which loses anew; a .png keeps all of the result")
+    elif getattr(args, "keep_known", False) and _is_jpeg(target):
+        warn(f"{target} is a JPEG, which changes the known pixels, too; a .png keeps them as they are")
 
 
 def _check_single(args: argparse.Namespace, mask: Path | None) -> None:

@@ -96,13 +96,13 @@ class Deblur(ImageTask):
         """How far the PSF reaches, in pixels; None where it goes round the border."""
         return None if self._blur.boundary == "wrap" else self._blur.reach
 
-    def check_options(self, loss: losses.Loss, stop: Rule | None) -> None:
+    def check_options(self, loss: losses.Loss, stop: Rule | None, *, corrected: bool) -> None:
         """Learn from the loss whether y is to be filtered; refuse one for which what is said of y means nothing."""
         self._filters = isinstance(loss, losses.BackProjection)
-        if self.damping is not None and not self._filters:
+        if self.damping is not None and not (self._filters or corrected):
             raise ValueError(
-                f'damping={self.damping:g} is for preset="fast" (loss="back-projection"), and means nothing beside '
-                f"loss={loss!r}; take that, or leave damping out"
+                f'damping={self.damping:g} (--damping) means nothing without preset="fast" (--preset fast), or its '
+                'loss="back-projection", or consistent=True; add it, or leave damping out'
             )
         if self._light.grows and not self._filters:
             raise ValueError(
@@ -116,7 +116,7 @@ class Deblur(ImageTask):
         if any(ours < theirs for ours, theirs in zip(size, given, strict=True)):
             raise ValueError(
                 f"psf is {given[0]} x {given[1]} and the image {size[0]} x {size[1]} (height x width); crop the PSF to "
-                "where it is more than its background"
+                "where it is more than its background, and of a Gaussian take a smaller sigma (--psf-sigma)"
             )
         y = self._observed()
         self._found = None

@@ -51,6 +51,8 @@ _WHITE_IS_ZERO, _PALETTE = 0, 3  # TIFF photometrics
 _TIFF_COLOURS = {_WHITE_IS_ZERO: 1, 1: 1, 2: 3, _PALETTE: 1, 6: 3}  # photometric: channels without alpha
 _TIFF_DEFLATE = (8, 32946)
 _PLAIN_TIFF = "save it as an uncompressed TIFF"
+# How TIFFs hold numbers: sample format (1 unsigned, 2 signed, 3 float) and bits; and where they may be of any kind.
+_TIFF_SAMPLES, _TIFF_WIDE = ((1, 1), (1, 2), (1, 4), (1, 8), (1, 16), (3, 32)), ((1, 32), (2, 32), (3, 64))
 
 _lock = threading.RLock()
 
@@ -93,7 +95,7 @@ def kind_of(head: bytes) -> str | None:
     return "WebP" if head[:4] == b"RIFF" and head[8:12] == b"WEBP" else None
 
 
-def decode(file: BinaryIO, kind: str, max_pixels: int) -> Decoded:
+def decode(file: BinaryIO, kind: str, max_pixels: int, wide: bool = False) -> Decoded:
     """Decode a picture of a known kind.
 
     Parameters
@@ -104,6 +106,8 @@ def decode(file: BinaryIO, kind: str, max_pixels: int) -> Decoded:
         From `kind_of`.
     max_pixels : int
         The most pixels that are decoded; checked in the header.
+    wide : bool
+        Whether a TIFF may have 64-bit floats and 32-bit integers, too.
 
     Returns
     -------
@@ -117,10 +121,12 @@ def decode(file: BinaryIO, kind: str, max_pixels: int) -> Decoded:
     Exception
         Of any type, from the libraries, where the data are damaged; the caller translates it.
     """
-    decoder = _decode_tiff if kind == "TIFF" else _decode_common
     file.seek(0)
     with quiet():
-        array, orientation, icc, exif = decoder(file, kind, max_pixels)
+        if kind == "TIFF":
+            array, orientation, icc, exif = _decode_tiff(file, max_pixels, wide)
+        else:
+            array, orientation, icc, exif = _decode_common(file, kind, max_pixels)
     return Decoded(np.ascontiguousarray(_upright(array, orientation)), icc, exif)
 
 
@@ -262,7 +268,7 @@ def _gray_alpha_png(file: BinaryIO) -> np.ndarray:
     return np.ascontiguousarray(rows).view(">u2").astype(np.uint16)
 
 
-def _decode_tiff(file: BinaryIO, kind: str, max_pixels: int) -> _Parts:
+def _decode_tiff(file: BinaryIO, max_pixels: int, wide: bool) -> _Parts:
     """A TIFF, described by tifffile."""
     import tifffile
     from PIL import Image
@@ -270,7 +276,7 @@ def _decode_tiff(file: BinaryIO, kind: str, max_pixels: int) -> _Parts:
     with tifffile.TiffFile(file) as tiff:
         page: Any = tiff.pages.first
         _check_size(page.imagewidth, page.imagelength, max_pixels)
-        _check_tiff(tiff, file, max_pixels)
+        _check_tiff(tiff, file, max_pixels, wide)
         profile, orientation = page.tags.valueof(34675), page.tags.valueof(ORIENTATION)
         if page.bitspersample > 8 and page.compression in (1, *_TIFF_DEFLATE) and page.predictor in (1, 2):
             array = page.asarray().astype(page.dtype.newbyteorder("="))
@@ -326,7 +332,7 @@ def _tiff_by_pillow(file: BinaryIO, page: Any) -> np.ndarray:
     raise Refusal(f"has {page.samplesperpixel} channels of {page.dtype} compressed by {how}; {_PLAIN_TIFF}")
 
 
-def _check_tiff(tiff: Any, file: BinaryIO, max_pixels: int) -> None:
+def _check_tiff(tiff: Any, file: BinaryIO, max_pixels: int, wide: bool) -> None:
     """Refuse what is not one gray or RGB picture, is cut short, or grows without bounds when inflated."""
     page = tiff.pages.first
     try:
@@ -338,9 +344,9 @@ def _check_tiff(tiff: Any, file: BinaryIO, max_pixels: int) -> None:
             "has several pages, and here one picture is needed: save one page as a file (a command whose IN is the "
             "file itself restores each of them)"
         )
-    if (page.sampleformat, page.bitspersample) not in ((1, 1), (1, 2), (1, 4), (1, 8), (1, 16), (3, 32)):
-        allowed = "unsigned integers of up to 8 or of 16 bits, floats of 32 bits"
-        advice = "convert it, or pass it as an array to dip.denoise in Python"
+    if (page.sampleformat, page.bitspersample) not in _TIFF_SAMPLES + _TIFF_WIDE * wide:
+        allowed = "unsigned integers of up to 8 or of 16 bits, floats of 32 bits" + ", 32-bit integers, doubles" * wide
+        advice = "convert it, or pass it as an array in Python"
         raise Refusal(f"has {page.bitspersample}-bit {page.dtype} pixels; allowed: {allowed}; {advice}")
     extra = [int(sample) for sample in page.extrasamples]
     colours = page.samplesperpixel - len(extra)
@@ -348,10 +354,10 @@ def _check_tiff(tiff: Any, file: BinaryIO, max_pixels: int) -> None:
         sort = f"{page.samplesperpixel} channels of {getattr(page.photometric, 'name', page.photometric)}"
         raise Refusal(f"has {sort}; only gray and RGB are restored: convert it to RGB first")
     if extra not in ([], [2]) and not (extra == [1] and page.bitspersample == 8):
-        advice = "save it without, or pass it as an array to dip.denoise(..., channel_axis=) in Python"
+        advice = "save it without, or pass it as an array, with channel_axis=, in Python"
         raise Refusal(f"has extra channels that are not straight (unassociated) alpha; {advice}")
-    if page.bitspersample == 32 and page.photometric == _WHITE_IS_ZERO:
-        raise Refusal("has floats of which 0 is white; save it with 0 as black")
+    if page.bitspersample > 16 and page.photometric == _WHITE_IS_ZERO:
+        raise Refusal(f"has {page.dtype} pixels of which 0 is white; save it with 0 as black")
     if goes_on_outside(tiff):
         raise Refusal("is cut short: it has had more pages, which are not in the file; get an intact copy")
     end, segment = file.seek(0, io.SEEK_END), math.prod(page.chunks)

@@ -74,7 +74,7 @@ class Dejpeg(ImageTask):
         self.steps = torch.ones(1, 1, 1, 1)
         self.error = 0.0  # of the JPEG, as far as it can be told; once it is loaded
 
-    def check_options(self, loss: losses.Loss, stop: Any) -> None:
+    def check_options(self, loss: losses.Loss, stop: Any, *, corrected: bool) -> None:
         """Refuse a loss that is not for coefficients."""
         if isinstance(loss, losses.Poisson):
             raise ValueError(

@@ -77,7 +77,7 @@ class Denoise(ImageTask):
         self.level = MORE * self._stabilising.level
         return Observation(self._stabilising.forward(y), None)
 
-    def check_options(self, loss: losses.Loss, stop: Rule | None) -> None:
+    def check_options(self, loss: losses.Loss, stop: Rule | None, *, corrected: bool) -> None:
         """Refuse what looks at the noise in another way than `noise` does."""
         if isinstance(loss, losses.Poisson):
             self._light.silent = True  # it knows

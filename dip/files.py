@@ -76,7 +76,7 @@ class Picture:
     path: Path
 
 
-def read(path: str | os.PathLike[str], *, max_pixels: int = _MAX_PIXELS) -> Picture:
+def read(path: str | os.PathLike[str], *, max_pixels: int = _MAX_PIXELS, wide: bool = False) -> Picture:
     """Read a picture.
 
     Parameters
@@ -86,6 +86,8 @@ def read(path: str | os.PathLike[str], *, max_pixels: int = _MAX_PIXELS) -> Pict
         is looked up. PNG and TIFF may have 16 bits, TIFF also 32-bit floats.
     max_pixels : int, optional
         Refuse a picture with more pixels before it is decoded: a small file can claim, and fill, any memory.
+    wide : bool, optional
+        Accept a TIFF of 64-bit floats or 32-bit integers, too: numbers that are no picture, such as a PSF.
 
     Returns
     -------
@@ -106,7 +108,7 @@ def read(path: str | os.PathLike[str], *, max_pixels: int = _MAX_PIXELS) -> Pict
     >>> picture.pixels.shape, picture.pixels.dtype  # doctest: +SKIP
     ((512, 768, 3), dtype('uint8'))
     """
-    return _read(Path(path), positive_int(max_pixels, "max_pixels"))[0]
+    return _read(Path(path), positive_int(max_pixels, "max_pixels"), wide)[0]
 
 
 def is_jpeg(path: str | os.PathLike[str]) -> bool:
@@ -133,7 +135,9 @@ def content(path: str | os.PathLike[str]) -> bytes:
         return file.read()
 
 
-def read_mask(path: str | os.PathLike[str], size: tuple[int, int] | None = None) -> np.ndarray:
+def read_mask(
+    path: str | os.PathLike[str], size: tuple[int, int] | None = None, *, weights: bool = False
+) -> np.ndarray:
     """Read the mask of the known pixels.
 
     Parameters
@@ -143,17 +147,19 @@ def read_mask(path: str | os.PathLike[str], size: tuple[int, int] | None = None)
         colour, a pixel is known if any of its channels is not zero.
     size : (int, int), optional
         Height and width of the picture that the mask belongs to.
+    weights : bool, optional
+        Return the values of a float TIFF, in [0, 1], in colour the largest of its channels.
 
     Returns
     -------
     numpy.ndarray
-        (H, W), bool, True = known.
+        (H, W), bool, True = known; or float32 of 1 = known, where there are weights.
 
     Raises
     ------
     OSError, ValueError
-        As `read`; ValueError also if the mask has another size, or is a JPEG with values between black and
-        white, whose blurred edges make missing pixels look known.
+        As `read`; ValueError also if the mask has another size or weights outside [0, 1], or is a JPEG with values
+        between black and white, whose blurred edges make missing pixels look known.
 
     Examples
     --------
@@ -171,6 +177,11 @@ def read_mask(path: str | os.PathLike[str], size: tuple[int, int] | None = None)
         raise ValueError(f"{path} {reason}; save the mask as a PNG in black and white only")
     if pixels.dtype.kind == "f" and np.isnan(pixels).any():
         raise ValueError(f"{path} has NaN, which is neither known nor missing; set it to 0 (missing) or 1 (known)")
+    if weights and pixels.dtype.kind == "f":
+        if pixels.min() < 0 or pixels.max() > 1:
+            values = f"has float values from {pixels.min():g} to {pixels.max():g}"
+            raise ValueError(f"{path} {values}; allowed: [0, 1] with 1 = known; divide by its white, or take 8 bits")
+        return pixels.max(axis=-1) * (1 if picture.alpha is None else picture.alpha != 0)
     levels = np.unique(pixels.max(axis=-1)).size
     if levels > 2:
         warn(
@@ -354,7 +365,7 @@ def find(
     return sorted(found)
 
 
-def _read(path: Path, max_pixels: int) -> tuple[Picture, str]:
+def _read(path: Path, max_pixels: int, wide: bool = False) -> tuple[Picture, str]:
     """A picture and the kind of its file."""
     with _opened(path) as file:
         kind = kind_of(file.read(12))
@@ -365,7 +376,7 @@ def _read(path: Path, max_pixels: int) -> tuple[Picture, str]:
             advice = f"rename it to {path.stem}{_suffix(kind)}"
             raise ValueError(f"{path} has the extension of {named} but holds {kind}; {advice}")
         try:
-            decoded = decode(file, kind, max_pixels)
+            decoded = decode(file, kind, max_pixels, wide)
         except Refusal as refusal:
             raise ValueError(f"{path} {refusal}") from None
         except Exception as error:  # a damaged file can make the libraries raise anything

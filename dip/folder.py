@@ -18,7 +18,7 @@ from dip.parcels import Parcel, pack
 from dip.storage import same, write_bytes
 from dip.work import Work, summary, write_report
 
-__all__ = ["Folder"]
+__all__ = ["Folder", "partner"]
 
 _WRITTEN_AS_THEY_ARE = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
@@ -271,18 +271,10 @@ class Folder:
             raise ValueError(f"{name} would be replaced by a picture that --save-every writes of {other}; rename it")
 
     def _partner(self, partners: Path | None, path: Path) -> Path | None:
-        """The mask or reference of a picture: the same name in the other tree, with any extension of a picture."""
+        """The mask or reference of a picture."""
         if partners is None or not partners.is_dir():
             return partners
-        name = partners / path.relative_to(self.source)
-        if name.is_file():
-            return name
-        found = [other for suffix in files.IMAGE_SUFFIXES if (other := name.with_suffix(suffix)).is_file()]
-        if len(found) > 1:
-            raise ValueError(f"{' and '.join(map(str, found))} both go with {path}; keep one of them")
-        if not found:
-            raise FileNotFoundError(f"{name} does not exist, and no picture of another format beside it either")
-        return found[0]
+        return partner(partners, path.relative_to(self.source))
 
     def _write_report(self, reports: dict[int, dict[str, Any]], console: Console) -> bool:
         """Write the reports so far, and those from before on the pictures whose turn is still to come."""
@@ -315,10 +307,30 @@ class Folder:
         raise FileExistsError(f"{self.report} exists and is no report on a folder that could be continued; {advice}")
 
 
+def partner(tree: Path, name: Path) -> Path:
+    """Return the mask or reference of a picture: of the same name in another tree, with any extension of a picture.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError
+        There are several, or there is none.
+    """
+    path = tree / name
+    if path.is_file():
+        return path
+    found = [other for suffix in files.IMAGE_SUFFIXES if (other := path.with_suffix(suffix)).is_file()]
+    if len(found) > 1:
+        raise ValueError(f"{' and '.join(map(str, found))} both go with {name}; keep one of them")
+    if not found:
+        raise FileNotFoundError(f"{path} does not exist, and no picture of another format beside it either")
+    return found[0]
+
+
 def _line(report: dict[str, Any]) -> str:
-    """What a picture comes to, with the noise that was found in it: no line said so at its beginning."""
-    noise = report["settings"].get("noise")
-    return summary(report) + (f", {noise}" if noise else "")
+    """What a picture comes to, with what was found in it and its mask: no line said so at its beginning."""
+    missing, noise = (report["settings"].get(name) for name in ("missing", "noise"))
+    told = [] if missing is None else [f"{missing:.1%} missing"]
+    return ", ".join([summary(report), *told, *([noise] if noise else [])])
 
 
 class _Ledger:

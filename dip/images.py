@@ -285,7 +285,7 @@ def mask_to_tensor(mask: _Array, height: int, width: int, *, name: str = "mask")
     shape = tuple(mask.shape)
     shape = shape[-2:] if kind == "torch" and len(shape) in (3, 4) and set(shape[:-2]) == {1} else shape
     if shape != (height, width):
-        reason = "" if len(shape) == 2 else "; a mask has one value a pixel and no channels"
+        reason = "" if len(shape) == 2 else f"; a mask has one value a pixel and no channels: {name}.all(axis=0)"
         raise ValueError(f"{name} has shape {tuple(mask.shape)}; the image needs ({height}, {width}){reason}")
     values = _as_numpy(mask).reshape(height, width)
     if values.dtype.kind == "f":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from dip.solver import Fit
 from dip.stopping import warn_if_past
 from dip.work import Work, interrupts_held_back
 
-__all__ = ["Restoration"]
+__all__ = ["Restoration", "known_pixels"]
 
 
 class Restoration(Work):
@@ -51,8 +52,8 @@ class Restoration(Work):
         job.check(order.save_every, going_on=order.resume is not None, force=order.force)
         pixels = self.picture.pixels
         if job.mask is not None:
-            mask = files.read_mask(job.mask, size=(pixels.shape[0], pixels.shape[1]))
-            self._mask = ~mask if order.invert_mask else mask
+            size = pixels.shape[0], pixels.shape[1]
+            self._mask = known_pixels(job.mask, size, invert=order.invert_mask, keep_known=order.keep_known)
         self._task = order.problem(pixels, self._mask, job.source)
         layout = self._task.layout
         self._range = layout.low, layout.high
@@ -86,14 +87,19 @@ class Restoration(Work):
     def beginning(self) -> str:
         """What is going to be done, in one line."""
         s, height, width = self.fit.settings, *self.picture.pixels.shape[:2]
-        missing = "" if self._mask is None else f", {1 - self._mask.mean():.1%} missing"
-        begun = f" from iteration {self.fit.iteration} on" if self.fit.iteration else ""
+        missing = "" if self._missing is None else f", {self._missing:.1%} missing"
+        begun = f", {self.fit.iteration} of which are done" if self.fit.iteration else ""
         words = getattr(self._task, "words", "")
         crops = "" if s.tile is None else f" of crops of {s.tile} x {s.tile}"
         return (
             f"{self.job.source}: {height} x {width} pixels (height x width){missing}{words and ', ' + words}; "
             f"preset {s.preset.name}, {self.goal} iterations{crops}{begun}, {s.device}, {s.precision}"
         )
+
+    @property
+    def _missing(self) -> float | None:
+        """The share of the pixels that are missing."""
+        return None if self._mask is None else float((self._mask == 0).mean())
 
     def run(self, say: Callable[[str], None] | None = None, *, aside: bool = False) -> dict[str, Any]:
         """Fit, and write the result.
@@ -193,6 +199,44 @@ class Restoration(Work):
             "device": str(s.device),
             "precision": s.precision,
             "invert_mask": self.order.invert_mask if self._mask is not None else None,
+            "missing": self._missing,
             **self._task.fingerprint(),
             **self.order.named,
         }
+
+
+def known_pixels(path: Path, size: tuple[int, ...], *, invert: bool, keep_known: bool) -> np.ndarray:
+    """Read the mask of a picture, before anything is fitted.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    size : (int, int)
+        Height and width of the picture.
+    invert : bool
+        Whether it shows the missing pixels instead of the known ones.
+    keep_known : bool
+        Whether known pixels are returned as they are, so that there have to be others.
+
+    Returns
+    -------
+    ndarray
+        (H, W), bool, True = known; or float32, weights in [0, 1].
+
+    Raises
+    ------
+    ValueError, OSError
+        The mask cannot be read, is of another size, or leaves nothing to do it with or for.
+    """
+    mask = files.read_mask(path, size=(size[0], size[1]), weights=True)
+    if invert:
+        mask = ~mask if mask.dtype == bool else 1 - mask
+    images.mask_to_tensor(mask, *mask.shape)  # which refuses one without a known pixel
+    if keep_known and mask.min() == 1:
+        missing = "white, with --invert-mask" if invert else "black (0)"
+        raise ValueError(
+            f"{path} marks every pixel as known, so that there is nothing to do; make those that are missing {missing} "
+            "in it, or fit a picture to all of them, with --no-keep-known"
+        )
+    return mask

@@ -68,6 +68,8 @@ class FitOrder(Order):
         Iterations in all, the preset's by default.
     invert_mask : bool
         Whether the masks show the missing pixels instead of the known ones.
+    keep_known : bool
+        Whether known pixels are returned as they are.
     resume : Path or None
         Checkpoint to go on from.
     named : mapping
@@ -78,6 +80,7 @@ class FitOrder(Order):
     options: Options
     iters: int | None = None
     invert_mask: bool = False
+    keep_known: bool = True
     resume: Path | None = None
     named: Mapping[str, str] = field(default_factory=dict)
 

@@ -76,5 +76,8 @@ class Correcting(Protocol):
 class Particular(Protocol):
     """A task that does not go with every loss and stopping rule."""
 
-    def check_options(self, loss: Any, stop: Any) -> None:
-        """Raise ValueError for a loss or a rule (None = none) that does not go with it."""
+    def check_options(self, loss: Any, stop: Any, *, corrected: bool) -> None:
+        """Raise ValueError for a loss or a rule (None = none) that does not go with it.
+
+        `corrected` says whether pictures will be (`Correcting`): those of the code, or the one returned.
+        """

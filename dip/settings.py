@@ -254,8 +254,6 @@ def resolve(task: Problem, options: Options) -> Settings:
     lr = positive_float(given.get("lr", preset.lr if optimizer == preset.optimizer else optimizers.LR[optimizer]), "lr")
     average = ExponentialAverage(given.get("average", preset.average)).decay  # which checks it
     stop = _stop(given.get("stop"), loss, average, task.task)
-    if isinstance(task, Particular):
-        task.check_options(loss, stop)
     checkpoint, every = checkpoints.place(given.get("checkpoint"), given.get("checkpoint_every"))
     code = given.get("code", preset.code)
     if code is None:
@@ -275,6 +273,8 @@ def resolve(task: Problem, options: Options) -> Settings:
         )
     if isinstance(code, codes.Autoencoding) and not isinstance(task, Correcting):
         raise ValueError(f"code={code!r} is for tasks that can correct a picture, all but {task.task}")
+    if isinstance(task, Particular):
+        task.check_options(loss, stop, corrected=consistent or isinstance(code, codes.Autoencoding))
     usual = preset.jitter
     if isinstance(preset.code, codes.Autoencoding) and not isinstance(code, codes.Autoencoding):
         usual = min(usual, 0.03)  # which is for a picture as the code, and would drown another

@@ -162,13 +162,19 @@ class Inpaint(ImageTask):
         channel_axis: int | None = None,
     ) -> None:
         super().__init__(image, data_range=data_range, channel_axis=channel_axis)
+        if isinstance(mask, np.ma.MaskedArray):
+            raise TypeError(
+                "mask is a numpy masked array; pass a plain one of which True = known: ~mask.mask, if what it masks is "
+                "missing, or mask.filled(0)"
+            )
         self._mask = mask
         self.keep_known = bool(keep_known)
         given, size = tuple(getattr(mask, "shape", ())), (self.layout.height, self.layout.width)
         if given[-2:] != size:
+            each = "; pass mask.all(axis=-1), or where each channel has its own take dip.reconstruct(..., weight=)"
             raise ValueError(
                 f"mask {f'has shape {given}' if given else f'is a {type(mask).__name__}'}; an array or tensor of shape "
-                f"{size} is needed, True = the pixel is known"
+                f"{size} is needed, True = the pixel is known{each if given[:-1] == size else ''}"
             )
 
     def load(self) -> Observation:

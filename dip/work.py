@@ -117,7 +117,7 @@ class Work(ABC):
         x, y = self._as_x(restored), self._as_x(self.picture.pixels)
         figures = {"psnr": metrics.psnr(x, self._clean), "ssim": metrics.ssim(x, self._clean)}
         if self._mask is not None:
-            missing = torch.from_numpy(~self._mask)
+            missing = torch.from_numpy(self._mask == 0)
             if missing.any():
                 there, wanted = x[:, missing][:, None], self._clean[:, missing][:, None]
                 figures["psnr_missing"] = metrics.psnr(there, wanted)

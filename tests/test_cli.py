@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import skimage.metrics
 import skimage.transform
+import tifffile
 from PIL import Image, ImageCms
 
 import dip
@@ -121,6 +122,41 @@ def test_inpainting_keeps_what_is_white_in_the_mask():
     assert (restored[known == 0] != pixels[known == 0]).mean() > 0.5
     assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
     assert (files.read("c.png").pixels[known > 0] != pixels[known > 0]).mean() > 0.5
+
+
+def test_floats_of_a_mask_are_weights():
+    pixels = make("in.png")
+    weights = np.random.default_rng(0).choice(np.float32([0, 0.3, 1]), (20, 24))
+    files.write("weights.tif", weights)
+    files.write("turned.tif", 1 - weights)
+    assert dip_command("inpaint", "in.png", "--mask", "weights.tif", "-o", "a.png", "--json", "a.json", *QUICK) == 0
+    assert dip_command("inpaint", "in.png", "--mask", "turned.tif", "--invert-mask", "-o", "b.png", *QUICK) == 0
+    expected = dip.inpaint(pixels, weights, iters=3, network=NET, precision="float32")
+    np.testing.assert_array_equal(files.read("a.png").pixels, expected)
+    np.testing.assert_allclose(files.read("b.png").pixels.astype(int), expected, atol=1)  # 1 - (1 - 0.3) is not 0.3
+    settings = json.loads(Path("a.json").read_text())["settings"]
+    assert settings["missing"] == pytest.approx((weights == 0).mean())
+
+
+def test_a_mask_without_missing_pixels_may_be_asked_for():
+    make("in.png")
+    files.write("white.png", np.full((20, 24), 255, np.uint8))
+    given = ("inpaint", "in.png", "--mask", "white.png", "-o", "out.png", *QUICK)
+    assert dip_command(*given, "--no-keep-known") == 0
+    assert Path("out.png").exists()
+
+
+@pytest.mark.parametrize("source", ["in.jpg", "in"])
+def test_known_pixels_that_a_jpeg_changes_are_told_of(source, capsys):
+    make("in.jpg")
+    make("in/a.png")
+    make("in/b.jpg")
+    files.write("known.png", np.uint8(255) * (draw((20, 24)) > 100))
+    given = ("inpaint", source, "--mask", "known.png", *QUICK)
+    assert dip_command(*given, "-o", source.replace("in", "out")) == 0
+    assert capsys.readouterr().err.count("is a JPEG, which changes the known pixels, too; a .png keeps them") == 1
+    assert dip_command(*given, "-o", source.replace("in", "other"), "--no-keep-known") == 0
+    assert "is a JPEG" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("factor", [2, 3])
@@ -313,13 +349,15 @@ def test_picture_so_far_at_every_kth_iteration():
     assert dip_command(*words, "--force") == 0
 
 
-def test_resumed_fit_gives_the_same_picture():
+def test_resumed_fit_gives_the_same_picture(capsys):
     make("in.png")
     assert dip_command("denoise", "in.png", "-o", "whole.png", *SMALL, "--iters", 5) == 0
     save = ("--checkpoint", "fit.ckpt", "--checkpoint-every", 2)
     assert dip_command("denoise", "in.png", "-o", "part.png", *SMALL, "--iters", 3, *save) == 0
     resume = (*save, "--resume", "fit.ckpt", "--json", "r.json")
+    capsys.readouterr()
     assert dip_command("denoise", "in.png", "-o", "rest.png", *SMALL, "--iters", 5, *resume) == 0
+    assert "preset paper, 5 iterations, 3 of which are done, " in capsys.readouterr().out
     assert Path("rest.png").read_bytes() == Path("whole.png").read_bytes() != Path("part.png").read_bytes()
     report = json.loads(Path("r.json").read_text())
     assert report["history"]["loss"]["iteration"] == [1, 2, 3, 4, 5]
@@ -341,8 +379,11 @@ def test_data_range_is_that_of_the_file():
 
 MISTAKES = [
     ("no command", [], "which command?"),
-    ("command", ["denois"], "invalid choice: 'denois'"),
+    ("command", ["denois"], "unknown command 'denois'; did you mean 'denoise'?"),
+    ("command in Python's words", ["super_resolve", "in.png", "-o", "o.png"], "did you mean 'super-resolve'?"),
+    ("command in one word", ["superresolve", "in.png", "-o", "o.png"], "did you mean 'super-resolve'?"),
     ("option", ["denoise", "in.png", "-o", "o.png", "--iter", "3"], "did you mean '--iters'?"),
+    ("option beside a missing one", ["super-resolve", "in.png", "-o", "o.png", "--factr", "2"], "mean '--factor'?"),
     ("word too many", ["denoise", "in.png", "in.png", "-o", "o.png"], "quote names with spaces"),
     ("no output", ["denoise", "in.png"], "-o/--output"),
     ("no mask", ["inpaint", "in.png", "-o", "o.png"], "--mask"),
@@ -391,6 +432,15 @@ MISTAKES = [
     ("mask", ["inpaint", "in.png", "--mask", "none.png", "-o", "o.png"], "none.png does not exist"),
     ("size of the mask", ["inpaint", "in.png", "--mask", "old.png", "-o", "o.png"], "needs 20 x 24"),
     ("black mask", ["inpaint", "in.png", "--mask", "black.png", "-o", "o.png"], "no pixel as known"),
+    ("white mask", ["inpaint", "in.png", "--mask", "white.png", "-o", "o.png"], "make those that are missing black"),
+    (
+        "black mask turned round",
+        ["inpaint", "in.png", "--mask", "black.png", "--invert-mask", "-o", "o.png"],
+        "marks every pixel as known, so that there is nothing to do; make those that are missing white",
+    ),
+    ("mask with values below 0", ["inpaint", "in.png", "--mask", "below.tif", "-o", "o.png"], "from -0.5 to 0.5"),
+    ("mask with values above 1", ["inpaint", "in.png", "--mask", "above.tif", "-o", "o.png"], "allowed: [0, 1]"),
+    ("mask of several pages", ["inpaint", "in.png", "--mask", "pages.tif", "-o", "o.png"], "a mask has one, for all"),
     ("size of the reference", ["denoise", "in.png", "-o", "o.png", "--reference", "old.png"], "same size"),
     ("report exists", ["denoise", "in.png", "-o", "o.png", "--json", "old.png"], "old.png exists"),
     ("report is the picture", ["denoise", "in.png", "-o", "o.png", "--json", "o.png"], "a name of its own"),
@@ -437,6 +487,10 @@ def test_mistake_is_one_line_and_status_2(words, message, here, capsys):
     make("old.png", (10, 10))
     make("deep.png", (10, 10), "uint16")
     files.write("black.png", np.zeros((20, 24), np.uint8))
+    files.write("white.png", np.full((20, 24), 255, np.uint8))
+    files.write("below.tif", np.linspace(-0.5, 0.5, 480, dtype=np.float32).reshape(20, 24))
+    files.write("above.tif", np.linspace(0, 255, 480, dtype=np.float32).reshape(20, 24))
+    tifffile.imwrite("pages.tif", np.zeros((2, 20, 24), np.uint8), photometric="minisblack")
     make("tree/a.png", (10, 10))
     Path("empty").mkdir()
     before = everything(here)
@@ -746,8 +800,10 @@ def test_masks_of_a_folder(capsys):
     known = np.full((10, 12), 255, np.uint8)
     known[3:6, 3:6] = 0
     files.write("mask.png", known)
-    assert dip_command("inpaint", "in", "--mask", "mask.png", "-o", "one", *QUICK) == 0
+    assert dip_command("inpaint", "in", "--mask", "mask.png", "-o", "one", "--json", "r.json", *QUICK) == 0
     assert len(everything(Path("one"))) == 3
+    assert capsys.readouterr().out.count(", 7.5% missing") == 3
+    assert [one["settings"]["missing"] for one in json.loads(Path("r.json").read_text())] == [9 / 120] * 3
     files.write("masks/a.png", known)
     files.write("masks/b/c.png", known)  # the mask of c.jpg is lossless
     files.write("masks/b/d.png", known[:5])

@@ -200,7 +200,10 @@ def test_a_checkpoint_belongs_to_a_psf(tmp_path):
         (lambda: dip.deblur(picture(), PSF, boundary="reflect", **QUICK), "unknown boundary 'reflect'"),
         (lambda: dip.denoise(picture(), loss="back-projection", **QUICK), r"is for dip\.Deblur, not for denoise"),
         (lambda: dip.deblur(picture(), PSF, damping=0.0, **QUICK), "damping"),
-        (lambda: dip.deblur(picture(), PSF, damping=0.1, **QUICK), "damping=0.1 is for preset=.fast"),
+        (
+            lambda: dip.deblur(picture(), PSF, damping=0.1, **QUICK),
+            r"damping=0.1 \(--damping\) means nothing without preset=.fast",
+        ),
         (lambda: dip.deblur(picture(), np.ones((5, 5, 3)), **QUICK), r"np\.moveaxis"),
         (lambda: gaussian_psf(1e5), "larger than any image"),
         (lambda: dip.deblur(picture(), PSF, stop=dip.stopping.Discrepancy(0.01), preset="fast"), "cannot go with"),
@@ -209,6 +212,11 @@ def test_a_checkpoint_belongs_to_a_psf(tmp_path):
 def test_what_means_nothing_is_refused(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+def test_a_number_is_no_psf():
+    with pytest.raises(TypeError, match=r"such as dip\.operators\.gaussian_psf\(1\.6\)"):
+        dip.deblur(picture(), 1.6, **QUICK)
 
 
 def test_a_loss_without_a_task_says_so():
@@ -286,6 +294,51 @@ def test_the_psf_is_never_written_over(here, capsys, option):
     assert Path("psf.tif").read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["double.tif", "whole.tif", "psf.npy"])
+def test_a_psf_of_numbers_that_no_picture_has(here, name):
+    files.write("in.png", picture((20, 24), "uint8"))
+    psf = np.rint(1e6 * PSF).astype(np.int32) if name == "whole.tif" else PSF
+    np.save(name, psf) if name.endswith(".npy") else tifffile.imwrite(name, psf)
+    assert dip_command("deblur", "in.png", "--psf", name, "-o", "out.png", *WORDS) == 0
+    options = {"iters": 3, "network": {"down": (8, 8), "up": (8, 8), "skip": (4, 4)}, "precision": "float32"}
+    np.testing.assert_array_equal(files.read("out.png").pixels, dip.deblur(files.read("in.png").pixels, psf, **options))
+
+
+def test_an_array_of_a_psf_for_each_channel(here):
+    files.write("in.png", picture((20, 24, 3), "uint8"))
+    np.save("psf.npy", np.stack([PSF] * 3))
+    np.save("two.npy", np.stack([PSF] * 2))
+    assert dip_command("deblur", "in.png", "--psf", "psf.npy", "-o", "out.png", *WORDS) == 0
+    assert dip_command("deblur", "in.png", "--psf", "two.npy", "-o", "two.png", *WORDS) == 2
+
+
+@pytest.mark.parametrize("source", ["in.png", "in", "in.tif"])
+def test_what_looks_wrong_with_a_psf_is_told_once(here, capsys, source):
+    pages = np.stack([picture((20, 24), "uint8", seed=n) for n in range(2)])
+    files.write("in.png", pages[0])
+    for number, page in enumerate(pages):
+        files.write(Path("in") / f"{number}.png", page)
+    tifffile.imwrite("in.tif", pages, photometric="minisblack")
+    tifffile.imwrite("psf.tif", PSF + 0.01)
+    out = source.replace("in", "out")
+    assert dip_command("deblur", source, "--psf", "psf.tif", "-o", out, *WORDS) == 0
+    assert capsys.readouterr().err.count("take off its background, as in psf - psf.min()") == 1
+
+
+def test_with_workers_it_is_told_once_too(here, capsys):
+    for number in range(2):
+        files.write(Path("in") / f"{number}.png", picture((20, 24), "uint8", seed=number))
+    tifffile.imwrite("psf.tif", PSF + 0.01)
+    assert dip_command("deblur", "in", "--psf", "psf.tif", "-o", "out", *WORDS, "--workers", 2) == 0
+    assert capsys.readouterr().err.count("take off its background") == 1
+
+
+@pytest.mark.parametrize("more", [("--preset", "fast"), ("--loss", "back-projection"), ("--consistent",)])
+def test_damping_where_it_means_something(here, more):
+    files.write("in.png", picture((20, 24), "uint8"))
+    assert dip_command("deblur", "in.png", "--psf-sigma", 1, "--damping", 0.05, *more, "-o", "out.png", *WORDS) == 0
+
+
 @pytest.mark.parametrize(
     ("words", "status", "told"),
     [
@@ -293,13 +346,22 @@ def test_the_psf_is_never_written_over(here, capsys, option):
         (("--psf", "psf.tif", "--psf-sigma", 1), 2, "not allowed with"),
         (("--psf", "nothing.tif"), 2, "nothing.tif does not exist"),
         (("--psf-sigma", -1), 2, "sigma must be"),
-        (("--psf-sigma", 9), 2, "crop the PSF"),
+        (("--psf-sigma", 9), 2, "of a Gaussian take a smaller sigma (--psf-sigma)"),
+        (("--psf-sigma", 1, "--damping", 0.05), 2, 'means nothing without preset="fast" (--preset fast)'),
+        (("--psf-sigma", 1, "--damping", 0.05, "--preset", "paper"), 2, "(--damping) means nothing"),
+        (("--psf", "damaged.npy"), 2, "damaged.npy is no array of numbers that numpy.save has written"),
+        (("--psf", "objects.npy"), 2, "objects.npy is no array of numbers"),
+        (("--psf", "several.npy"), 2, "several.npy holds several arrays"),
         (("--psf-sigma", 1, "--boundary", "miror"), 2, "did you mean 'mirror'"),
     ],
 )
 def test_a_wrong_command_is_told_before_the_fit(here, capsys, words, status, told):
     files.write("in.png", picture((20, 24), "uint8"))
     tifffile.imwrite("psf.tif", PSF)
+    Path("damaged.npy").write_bytes(b"\x93NUMPY")
+    np.save("objects.npy", np.array([{}], object))
+    np.savez("several.npz", PSF, PSF)
+    Path("several.npz").rename("several.npy")
     try:
         found = dip_command("deblur", "in.png", "-o", "out.png", *words, *WORDS)
     except SystemExit as ended:

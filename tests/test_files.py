@@ -500,6 +500,37 @@ def test_colour_masks_and_transparent_ones(tmp_path: Path) -> None:
     np.testing.assert_array_equal(opaque, [[True, False], [True, False]])
 
 
+def test_floats_of_a_mask_are_weights_where_that_is_asked_for(tmp_path: Path) -> None:
+    weights = np.random.default_rng(0).random((20, 30), np.float32)
+    path = saved(tmp_path, "m.tif", weights)
+    np.testing.assert_array_equal(files.read_mask(path, weights=True), weights)
+    with pytest.warns(RuntimeWarning, match="different values"):
+        assert files.read_mask(path).dtype == bool
+    eight = saved(tmp_path, "m.png", (weights > 0.5).astype(np.uint8))
+    assert files.read_mask(eight, weights=True).dtype == bool
+    for wrong in (weights - 0.5, 2 * weights):
+        path = saved(tmp_path, f"{wrong.min() < 0}.tif", wrong)
+        with pytest.raises(ValueError, match=r"has float values from .*; allowed: \[0, 1\] with 1 = known"):
+            files.read_mask(path, weights=True)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "int32", "uint32"])
+def test_numbers_that_no_picture_has_are_read_on_request(tmp_path: Path, dtype: str) -> None:
+    numbers = (1e6 * np.random.default_rng(0).random((5, 6))).astype(dtype)
+    tifffile.imwrite(tmp_path / "n.tif", numbers)
+    with pytest.raises(ValueError, match=r"convert it, or pass it as an array in Python$"):
+        files.read(tmp_path / "n.tif")
+    read = files.read(tmp_path / "n.tif", wide=True).pixels
+    assert read.dtype == dtype
+    np.testing.assert_array_equal(read, numbers)
+    tifffile.imwrite(tmp_path / "n.tif", numbers.astype("int16"))
+    with pytest.raises(ValueError, match="floats of 32 bits, 32-bit integers, doubles; convert it"):
+        files.read(tmp_path / "n.tif", wide=True)
+    tifffile.imwrite(tmp_path / "n.tif", numbers, photometric="miniswhite")
+    with pytest.raises(ValueError, match="of which 0 is white"):
+        files.read(tmp_path / "n.tif", wide=True)
+
+
 def test_masks_that_are_refused(tmp_path: Path) -> None:
     mask = (draw((20, 30)) > 127).astype(np.uint8) * 255
     with pytest.raises(ValueError, match=r"m\.png has 20 x 30 pixels \(height x width\), a mask .* needs 30 x 20"):

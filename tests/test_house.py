@@ -100,6 +100,7 @@ FLOORS = [
     {"demo", "arguments", "cli", "commands", "comparison", "console", "folder", "job", "order", "work"}
     | {
         "benchmark_arguments",
+        "fit_arguments",
         "noise_arguments",
         "place_arguments",
         "parcels",

@@ -285,11 +285,14 @@ def test_commands_restore_every_page(tmp_path, capsys):
     files.write(tmp_path / "mask.png", np.uint8(255) * (pixels((20, 24)) > 20000))
     report = tmp_path / "report.json"
     given = ["inpaint", source, "--mask", str(tmp_path / "mask.png"), "-o", str(tmp_path / "out.tif")]
-    assert cli.main([*given, *QUICK, "--json", str(report)]) == 0
+    loud = [word for word in QUICK if word != "--quiet"]
+    assert cli.main([*given, *loud, "--json", str(report)]) == 0
     assert told(tmp_path / "out.tif") == told(source)
     known = files.read_mask(tmp_path / "mask.png")
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "out.tif")[..., known], pixels()[..., known])
     entries = json.loads(report.read_text())
+    assert {one["settings"]["missing"] for one in entries} == {(~known).mean()}
+    assert capsys.readouterr().out.count(f", {(~known).mean():.1%} missing") == 6
     assert [one["page"] for one in entries] == [1, 2, 3, 4, 5, 6]
     assert {(one["status"], one["input"], one["output"]) for one in entries} == {
         ("done", source, str(tmp_path / "out.tif"))
@@ -344,6 +347,52 @@ def test_a_mask_counts_by_what_is_in_it_and_is_not_written_over(tmp_path, monkey
     files.write(mask, np.uint8(255) * (pixels((20, 24)) > 30000), force=True)
     assert cli.main([*given, "-o", "out.tif"]) == 2
     assert "or restored with other options" in capsys.readouterr().err
+
+
+def test_a_mask_for_each_page(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path / "in.tif", pixels((2, 20, 24)))
+    masks = [np.uint8(255) * (pixels((20, 24)) > white) for white in (20000, 30000)]
+    given = ["inpaint", "in.tif", "--mask", "masks", "-o", "out.tif", *QUICK]
+    files.write("masks/0001.png", masks[0])
+    assert cli.main(given) == 2
+    assert "0002.tif does not exist" in capsys.readouterr().err
+    files.write("masks/0002.png", masks[1][:5])
+    assert cli.main(given) == 2
+    assert (
+        "0002.png has 5 x 24 pixels (height x width), a mask for this picture needs 20 x 24" in capsys.readouterr().err
+    )
+    files.write("masks/0002.png", masks[1], force=True)
+    assert not (tmp_path / "out.tif.pages").exists()
+    with monkeypatch.context() as broken:
+        broken.setattr(stacks.Stack, "join", lambda *_: (_ for _ in ()).throw(OSError("the disk is full")))
+        assert cli.main(given) != 0
+    files.write("masks/0002.png", 255 - masks[1], force=True)
+    assert cli.main(given) == 2  # the pages that are there are not of these masks
+    assert "or restored with other options" in capsys.readouterr().err
+    files.write("masks/0002.png", masks[1], force=True)
+    assert cli.main(given) == 0
+    out = tifffile.imread("out.tif")
+    for page, mask in enumerate(masks):
+        np.testing.assert_array_equal(out[page][mask > 0], pixels((2, 20, 24))[page][mask > 0])
+        assert (out[page][mask == 0] != pixels((2, 20, 24))[page][mask == 0]).any()
+
+
+@pytest.mark.parametrize("name", ["small.png", "pages.tif", "white.png", "black.png"])
+def test_a_mask_that_suits_no_page_is_told_before_the_first(tmp_path, monkeypatch, capsys, name):
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path / "in.tif")
+    files.write("small.png", np.uint8(255) * (pixels((10, 24)) > 20000))
+    tifffile.imwrite("pages.tif", np.zeros((6, 20, 24), np.uint8), photometric="minisblack")
+    files.write("white.png", np.full((20, 24), 255, np.uint8))
+    files.write("black.png", np.zeros((20, 24), np.uint8))
+    assert cli.main(["inpaint", "in.tif", "--mask", name, "-o", "out.tif", *QUICK]) == 2
+    told = capsys.readouterr().err
+    assert told.count("dip: error") == 1
+    assert {"s": "needs 20 x 24", "p": "a mask has one, for all pages", "w": "every", "b": "no pixel as known"}[
+        name[0]
+    ] in told
+    assert not (tmp_path / "out.tif.pages").exists()
 
 
 @pytest.mark.parametrize(

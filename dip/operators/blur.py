@@ -213,7 +213,9 @@ def _checked(psf: Any) -> Tensor:
     if isinstance(psf, Tensor):
         psf = (psf.double() if psf.is_floating_point() else psf).detach().cpu().numpy()
     if not isinstance(psf, np.ndarray):
-        raise TypeError(f"psf={shown(psf)}: give an array or a tensor, (h, w), the image of a point")
+        number = isinstance(psf, (int, float, np.number)) and not isinstance(psf, bool)
+        gaussian = f", such as dip.operators.gaussian_psf({psf:g})" if number else ""
+        raise TypeError(f"psf={shown(psf)}: give an array or a tensor, (h, w), the image of a point{gaussian}")
     if not (np.issubdtype(psf.dtype, np.floating) or psf.dtype.kind in "ui"):
         raise TypeError(f"psf has dtype {psf.dtype}; real numbers are needed, the image of a point")
     if psf.ndim not in (2, 3) or 0 in psf.shape:
@@ -240,7 +242,10 @@ def _warn_of_looks(psf: np.ndarray) -> None:
     share = rim.min() * psf.size
     even = rim.min() > 0.5 * rim.mean()  # as that of a PSF which is cut off early is not
     if share > 0.05 and even and rim.max() < 0.3 * psf.max():
-        warn(f"{share:.0%} of the psf is a background that goes on to its border; take it off, as in psf - psf.min()")
+        warn(
+            f"{share:.0%} of the psf is a background that goes on to its border; take off its background, as in "
+            "psf - psf.min()"
+        )
         return
     middle = np.array(psf.shape) // 2
     off = np.array([(psf.sum(axis=1 - axis) * np.arange(n)).sum() for axis, n in enumerate(psf.shape)]) - middle

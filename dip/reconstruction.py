@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,11 +13,13 @@ from torch import Tensor
 from dip import images
 from dip.errors import positive_int, shown, warn
 from dip.losses import check_weight, norm
-from dip.operators import as_operator
-from dip.operators.linear import Linear
+from dip.operators import Fourier, Matrix, as_operator
+from dip.operators.fourier import doubts
+from dip.operators.linear import Linear, fault
 from dip.operators.stacked import Stacked, end_to_end, parts
 from dip.operators.trial import response, try_out
 from dip.problem import Observation
+from dip.stopping import Discrepancy
 from dip.tasks import DataRange, check_size
 
 
@@ -31,7 +34,9 @@ class Reconstruct:
         whose A returns as many tensors, are laid end to end, so that each element counts alike.
     forward : callable or object
         A: takes x, a float32 tensor (1, C, H, W) on the fit's device, and returns a prediction of y's shape, by
-        operations that PyTorch can differentiate. An object with a method ``A`` will do (such as deepinv's physics).
+        operations that PyTorch can differentiate. An object with a method ``A`` will do (such as deepinv's physics);
+        so will a matrix (m, n) of NumPy or SciPy, or a LinearOperator, where n = C H W, and y has m elements in any
+        shape (`dip.operators.Matrix`).
     shape : tuple of int
         (C, H, W) or (H, W) of the image.
     weight : Tensor or ndarray (for a sequence y, a sequence of them), optional
@@ -44,7 +49,7 @@ class Reconstruct:
     ------
     TypeError, ValueError
         `y`, `forward`, `weight` or `shape` is not of that kind; or, before the first iteration, A x has not y's
-        shape, is not finite or cannot be differentiated.
+        shape, is not finite or cannot be differentiated, or its gradient is 0 everywhere.
     """
 
     task = "reconstruct"
@@ -64,7 +69,8 @@ class Reconstruct:
         operator, several = as_operator(forward), parts(y)
         if several is not None:
             shapes = [tuple(getattr(one, "shape", ())) for one in several]
-            y, operator = end_to_end(several, shapes, "y"), Stacked(operator, shapes)
+            y = end_to_end(several, shapes, "y")
+            operator = operator if isinstance(operator, Matrix) else Stacked(operator, shapes)
             weights = parts(weight)
             weight = weight if weights is None else end_to_end(weights, shapes, "weight")
         if not isinstance(y, (np.ndarray, Tensor)):
@@ -80,6 +86,8 @@ class Reconstruct:
             raise ValueError(f"y is empty: its shape is {tuple(y.shape)}")
         if weight is not None and not isinstance(weight, (np.ndarray, Tensor)):
             raise TypeError(f"weight={shown(weight)}: give an array or a tensor")
+        if isinstance(operator, Matrix) and len(operator.shape) == 1:
+            operator = Matrix(operator.matrix, tuple(y.shape))
         self._y, self._weight = y, weight
         self._forward = forward
         self._response: list[float] = []
@@ -130,6 +138,32 @@ class Reconstruct:
         self._response = response(self.forward, shape, observation.y.device)
         if self._response:
             self._warn_of_scale(norm(observation.y), self._response[0])
+            self._warn_of_gradient(shape, observation.y.device)
+        if isinstance(self._forward, Fourier):
+            for text in doubts(self._forward, observation.y, self.layout.channels, self.layout.low):
+                warn(text)
+
+    def check_options(self, loss: Any, stop: Any) -> None:
+        """Warn of a rule that would take what was not measured for residuals of 0."""
+        if not isinstance(stop, Discrepancy) or self._weight is not None:
+            return
+        y = self._y
+        zeros = 1 - int(y.count_nonzero() if isinstance(y, Tensor) else np.count_nonzero(y)) / math.prod(y.shape)
+        if zeros > _UNMEASURED:
+            warn(
+                f"{zeros:.0%} of y is exactly 0, and stop=Discrepancy takes the mean over all of it; if that was not "
+                "measured, the fit ends too early: give weight=, 1 where y was measured and 0 elsewhere (the mask of "
+                "dip.operators.Fourier), so that it does not count"
+            )
+
+    def _warn_of_gradient(self, shape: tuple[int, ...], device: torch.device) -> None:
+        """Warn where A is linear, and its gradient is not its transpose."""
+        wrong = fault(self.forward, shape, device)
+        if wrong is not None:
+            warn(
+                f"forward has a gradient that is not the transpose of what it does ({wrong}), so that the fit may "
+                "go another way than its loss falls; let backward be the transpose: <A x, y> = <x, A^T y> for all x, y"
+            )
 
     def _warn_of_scale(self, ours: float, made: float) -> None:
         """Warn where y is of another size than what A makes of values that fill the range of x."""
@@ -179,15 +213,25 @@ class Reconstruct:
         return image.to(self._y.device) if isinstance(image, Tensor) else image
 
     def clean(self, reference: Any) -> Tensor:
-        """Return a reference of `shape` as x."""
+        """Return a reference of `shape` as x: in the image's range, or of 8 or 16 bits beside floats in [0, 1]."""
+        ours, dtype = (self.layout.low, self.layout.high), images.dtype_name(getattr(reference, "dtype", None))
+        by_type = ours == (0.0, 1.0) and dtype in ("uint8", "uint16")
+        if "int" in dtype and not by_type:
+            reference = reference * 1.0  # in the range of the image, which the type need not hold
         layout = images.describe(
             reference,
             channel_axis=self.layout.channel_axis,
-            data_range=(self.layout.low, self.layout.high),
+            data_range=None if by_type else ours,
             name="reference",
         )
         check_size(layout, self.shape)
-        return images.to_tensor(reference, layout, name="reference")
+        try:
+            return images.to_tensor(reference, layout, name="reference")
+        except ValueError as error:  # whose advice is for an image that is restored
+            given = str(error).partition(";")[0]
+            raise ValueError(
+                f"{given}; bring the reference to the image's range, {ours}, which data_range= tells"
+            ) from None
 
     def fingerprint(self) -> dict[str, Any]:
         """Return shape and operator: what it makes of noise, or its name if it is random itself."""
@@ -200,6 +244,7 @@ class Reconstruct:
 
 
 _DAMPING = 0.01  # beside the largest eigenvalue
+_UNMEASURED = 0.1  # of y: more zeros than a measurement with noise has by itself
 
 
 def _on_cpu(values: Any) -> Tensor:

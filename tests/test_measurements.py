@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy import ndimage
-from skimage.transform import radon
+from scipy import ndimage, sparse
+from scipy.sparse.linalg import aslinearoperator
+from skimage.transform import iradon, radon
 
 import dip
-from dip.operators import Blur, Fourier, Radon, gaussian_psf
+from dip.operators import Blur, Fourier, Matrix, Radon, gaussian_psf
 from dip.operators.linear import Linear
 
 SCIPY = {"mirror": "mirror", "nearest": "nearest", "wrap": "wrap", "zero": "constant"}
@@ -255,6 +256,85 @@ def test_bad_angles_are_refused(angles: Any) -> None:
         Radon([0.0])(torch.zeros(1, 1, 4, 5))
 
 
+# ---------------------------------------------------------------------- matrices
+
+KINDS = {
+    "array": lambda m: m,
+    "float32": lambda m: m.astype(np.complex64 if np.iscomplexobj(m) else np.float32),
+    "sparse matrix": sparse.csr_matrix,
+    "sparse array": sparse.coo_array,
+    "LinearOperator": aslinearoperator,
+    "transposed LinearOperator": lambda m: aslinearoperator(m.T.copy()).T,  # which has an A of its own
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("complex_values", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_matrix_equals_numpy(kind: str, complex_values: bool, dtype: torch.dtype) -> None:
+    matrix, _ = system(complex_values)
+    operator = dip.operators.as_operator(KINDS[kind](matrix))
+    assert isinstance(operator, Matrix)
+    x = picture(1, 1, 3, 4, dtype=dtype).requires_grad_()
+    made = operator(x)
+    assert made.dtype == torch.promote_types(dtype, torch.complex64 if complex_values else torch.float32)
+    np.testing.assert_allclose(made.detach(), matrix @ x.detach().numpy().ravel(), rtol=1e-5, atol=1e-5)
+    y = np.random.default_rng(1).normal(size=20) * ((1 + 2j) if complex_values else 1)
+    (gradient,) = torch.autograd.grad(made, x, torch.from_numpy(y).to(made.dtype))
+    assert gradient.dtype == dtype
+    np.testing.assert_allclose(gradient.flatten(), (matrix.conj().T @ y).real, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("complex_values", [False, True])
+def test_the_gradient_of_a_matrix(complex_values: bool) -> None:
+    operator = Matrix(system(complex_values)[0], (4, 5))
+    assert torch.autograd.gradcheck(operator, picture(1, 1, 3, 4).requires_grad_())
+    assert operator(picture(1, 1, 3, 4)).shape == (4, 5)
+
+
+def rays(angles: np.ndarray, size: int) -> sparse.csr_matrix:
+    """The Radon transform as a sparse matrix, a pixel at a time by scikit-image; rows are those of the sinogram."""
+    basis = np.eye(size * size).reshape(-1, size, size)
+    return sparse.csr_matrix(np.stack([radon(one, angles, circle=False).ravel() for one in basis], axis=1))
+
+
+def test_a_sparse_matrix_of_tomography_is_fitted() -> None:
+    angles = np.arange(0, 180, 30.0)
+    matrix, x = rays(angles, 8), np.zeros((8, 8), np.float32)
+    x[2:6, 3:7] = 0.8
+    sinogram = radon(x.astype(float), angles, circle=False).astype(np.float32)
+    assert sinogram.ndim == 2
+    fit = dip.fit(dip.Reconstruct(sinogram, matrix, (8, 8)), iters=60, **SMALL)
+    assert fit.history["loss"][-1] < 0.2 * fit.history["loss"][0]
+    assert fit.image.shape == (8, 8)
+    weight = (sinogram > 0).astype(np.float32)
+    found = dip.reconstruct(sinogram, forward=matrix, shape=(8, 8), weight=weight, preset="fast", iters=2, **SMALL)
+    assert found.shape == (8, 8)
+    halves = [sinogram[:5].copy(), sinogram[5:].copy()]  # laid end to end, as the rows of the matrix are
+    found = dip.reconstruct(halves, forward=aslinearoperator(matrix), shape=(8, 8), iters=2, **SMALL)
+    assert np.array_equal(found, dip.reconstruct(sinogram, forward=matrix, shape=(8, 8), iters=2, **SMALL))
+
+
+def test_a_module_that_looks_like_a_linear_operator_is_called() -> None:
+    module = torch.nn.Linear(2, 2)
+    module.shape, module.matvec, module.rmatvec = (2, 2), abs, abs
+    assert dip.operators.as_operator(module) is module
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ((np.ones(3),), TypeError, r"of shape \(m, n\)"),
+        ((np.full((3, 3), "a"),), TypeError, "an array or a sparse matrix"),
+        (("matrix",), TypeError, "matrix='matrix'"),
+        ((np.ones((3, 4)), (2, 2)), ValueError, r"makes 3 values, but y has shape \(2, 2\), that is 4"),
+    ],
+)
+def test_bad_matrices_are_refused(arguments: tuple, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        Matrix(*arguments)
+
+
 # ---------------------------------------------------------------------- least squares
 
 
@@ -315,6 +395,91 @@ class Untrue(torch.autograd.Function):
         return gradient.flip(-1)
 
 
+def with_gradient(ahead: Any, back: Any) -> Any:
+    """An operator whose backward is a function of one's own."""
+
+    class Own(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+            return torch.as_tensor(ahead(x.detach())).float()
+
+        @staticmethod
+        def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+            return torch.as_tensor(back(gradient)).float()
+
+    return Own.apply
+
+
+SQUARE = torch.from_numpy(np.random.default_rng(0).normal(size=(25, 25))).float()
+
+
+def by_matrix(back: torch.Tensor) -> Any:
+    """SQUARE, of an image of 5 x 5 pixels, with another matrix for its gradient."""
+    return with_gradient(lambda x: SQUARE @ x.flatten(), lambda y: (back @ y).reshape(1, 1, 5, 5))
+
+
+WRONG = {
+    "sign": (by_matrix(-SQUARE.T), "-1 times <A u, A u> for a random image u: its sign is wrong"),
+    "scale": (by_matrix(3 * SQUARE.T), "3 times <A u, A u>.* another sign or scale"),
+    "inverse": (by_matrix(torch.linalg.pinv(SQUARE)), "times <A u, A u>.*an inverse"),
+    "not transposed": (by_matrix(SQUARE), "not transposed"),
+    "flipped": (Untrue.apply, "not transposed"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_gradient_that_is_not_the_transpose_is_told(case: str) -> None:
+    operator, words = WRONG[case]
+    with pytest.raises(ValueError, match=f"not the transpose of what it does .*{words}"):
+        Linear(operator, (1, 1, 5, 5), torch.device("cpu"))
+    y = operator(torch.rand(1, 1, 5, 5, generator=torch.Generator().manual_seed(0)))
+    with pytest.warns(RuntimeWarning, match=f"not the transpose of what it does .*{words}"):
+        dip.fit(dip.Reconstruct(y, operator, (5, 5)), iters=1, **SMALL)
+
+
+def test_a_kernel_that_is_not_flipped_is_told() -> None:
+    kernel = torch.triu(torch.ones(5, 5))[None, None] / 15
+
+    def blurred(x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.conv2d(x, kernel, padding=2)
+
+    y = blurred(picture(1, 1, 16, 16, dtype=torch.float32))
+    for data_range in (1.0, (-3.0, 5.0)):
+        task = dip.Reconstruct(y, with_gradient(blurred, blurred), (16, 16), data_range=data_range)
+        with pytest.warns(RuntimeWarning, match="not the transpose"):
+            task.place(task.load())
+    flipped = with_gradient(blurred, lambda g: torch.nn.functional.conv_transpose2d(g, kernel, padding=2))
+    true = dip.Reconstruct(y, flipped, (16, 16))
+    true.place(true.load())  # a warning is an error
+
+
+def test_the_gradient_of_what_is_not_linear_or_nearly_right_is_not_told() -> None:  # a warning is an error
+    angles, (rows, columns) = np.arange(0, 180, 6.0), np.ogrid[:32, :32]
+    disc = torch.from_numpy(np.hypot(rows - 16, columns - 16) <= 16).float()
+
+    def back(y: torch.Tensor) -> np.ndarray:
+        found = iradon(y.numpy().astype(float), angles, filter_name=None) * 2 * len(angles) / np.pi
+        return found[None, None]
+
+    projector = with_gradient(lambda x: radon(x[0, 0].numpy().astype(float), angles), back)
+    draws = torch.Generator().manual_seed(0)
+    operators = [
+        lambda x: x.square(),
+        lambda x: x + 0.1 * torch.rand(x.shape, generator=draws),
+        with_gradient(lambda x: torch.round(4 * x) / 4, lambda y: y),  # straight through
+        lambda x: projector(x * disc),
+        lambda x: x.clamp(0, 1),
+        lambda x: 2 * x + 3,
+        lambda x: torch.fft.rfft2(x),
+        lambda x: x[..., 1:] - x[..., :-1],  # 0 of a gray image
+        lambda x: (x - 0.5).abs(),
+        lambda x: (x - 0.7).clamp(min=0),
+    ]
+    for operator in operators:
+        task = dip.Reconstruct(operator(torch.rand(1, 1, 32, 32)), operator, (32, 32))
+        task.place(task.load())
+
+
 @pytest.mark.parametrize(
     ("operator", "words"),
     [
@@ -329,6 +494,41 @@ class Untrue(torch.autograd.Function):
 def test_what_is_not_linear_is_refused(operator: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         Linear(operator, (1, 1, 5, 5), torch.device("cpu"))
+
+
+# ---------------------------------------------------------------------- doubtful k-spaces
+
+
+@pytest.mark.parametrize("size", [(16, 16), (9, 14)])
+@pytest.mark.parametrize("coils", [0, 3])
+def test_a_k_space_in_another_order_is_told(size: tuple[int, int], coils: int) -> None:
+    x, known = picture(1, 1, *size, dtype=torch.float32), np.random.default_rng(1).random(size) < 0.5
+    known[size[0] // 2, size[1] // 2] = True
+    maps = np.ones((coils, *size)) if coils else None
+    space = np.fft.fft2(x[0, 0].numpy(), norm="ortho") * np.fft.ifftshift(known)
+    space = np.stack([space] * coils) if coils else space
+    shifted, order = np.fft.fftshift(space, axes=(-2, -1)), np.fft.ifftshift(known)
+
+    def placed(y: np.ndarray, operator: Fourier) -> None:
+        task = dip.Reconstruct(y, operator, size)
+        task.place(task.load())
+
+    with pytest.warns(RuntimeWarning, match=r"largest at \(0, 0\).* the corner, .*centred=False"):
+        placed(space, Fourier(known, maps))
+    with pytest.warns(RuntimeWarning, match=r"the middle, .*centred=True.*np.fft.ifftshift"):
+        placed(shifted, Fourier(order, maps, centred=False))
+    placed(space, Fourier(order, maps, centred=False))  # a warning is an error
+    placed(shifted, Fourier(known, maps))
+
+
+def test_a_complex_image_that_cannot_be_negative_is_told() -> None:
+    operator = Fourier()
+    y = operator(picture(1, 2, 8, 8, dtype=torch.float32) * 2 - 1)
+    task = dip.Reconstruct(y, operator, (2, 8, 8))
+    with pytest.warns(RuntimeWarning, match=r"begins at 0, .*give data_range=\(-1, 1\)"):
+        task.place(task.load())
+    task = dip.Reconstruct(y, operator, (2, 8, 8), data_range=(-1, 1))
+    task.place(task.load())
 
 
 # ---------------------------------------------------------------------- in a fit

@@ -308,7 +308,13 @@ def test_as_operator_leaves_a_callable_alone() -> None:
 
 @pytest.mark.parametrize(
     ("forward", "words"),
-    [(np.eye(3), r"from_numpy\(M\)"), ("blur", "method A"), (None, "callable"), (Physics, r"Physics\(\.\.\.\)")],
+    [
+        (torch.eye(3), r"M @ x.flatten\(\)"),
+        (np.ones(3), r"a matrix \(m, n\)"),
+        ("blur", "method A"),
+        (None, "callable"),
+        (Physics, r"Physics\(\.\.\.\)"),
+    ],
 )
 def test_as_operator_refuses(forward: object, words: str) -> None:
     with pytest.raises(TypeError, match=words):

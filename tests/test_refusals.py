@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.sparse.linalg import LinearOperator
+from skimage.transform import radon
 from small import NET, QUICK, picture, quick_fit
 
 import dip
@@ -28,6 +30,35 @@ class Halving(torch.nn.Module):
 
     def forward(self, z):
         return torch.sigmoid(self.up(self.down(z)))
+
+
+class OfShape(torch.autograd.Function):
+    """x, with a gradient of another shape."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient.flatten()
+
+
+class OfNumPy(OfShape):
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient.numpy()
+
+
+class Odd(Exception):
+    """An error that is not made of a text alone."""
+
+    def __init__(self, one, two):
+        super().__init__(f"{one} and {two}")
+
+
+def odd(x):
+    raise Odd(1, 2)
 
 
 @pytest.fixture(autouse=True)
@@ -144,6 +175,24 @@ RECONSTRUCTIONS = {
         ["without a gradient"]),
     "not a tensor": (reconstruct(forward=lambda x: x.detach().numpy()), TypeError,
         ["forward returned ndarray", "a tensor is needed"]),
+    "the gradient of something else": (reconstruct(forward=lambda x: x.detach() * torch.nn.Parameter(torch.ones(()))),
+        ValueError, ["forward returned a tensor without a gradient of x", ".detach()"]),
+    "rounded": (reconstruct(forward=lambda x: torch.round(x * 4) / 4), ValueError,
+        ["a gradient that is 0 everywhere", "rounds"]),
+    "times 0": (reconstruct(forward=lambda x: x * 0), ValueError,
+        ["a gradient that is 0 everywhere", "multiplies by 0"]),
+    "a function of scikit-image": (reconstruct(forward=radon), ValueError,
+        ["forward fails on an image of shape (1, 1, 8, 9)", "2-D", "cannot differentiate skimage", "has Radon"]),
+    "an error of the user's": (reconstruct(forward=lambda x: {}["angles"]), KeyError,
+        ["forward fails on an image of shape (1, 1, 8, 9)", "'angles'", "(1, C, H, W)"]),
+    "an odd error of the user's": (reconstruct(forward=odd), RuntimeError,
+        ["forward fails on an image", "Odd: 1 and 2"]),
+    "an image of another size": (reconstruct(forward=dip.operators.Fourier(np.ones((4, 4)))), ValueError,
+        ["forward fails on an image", "8 x 9 does not suit the mask"]),
+    "a gradient of another shape": (reconstruct(forward=OfShape.apply), ValueError,
+        ["the gradient of forward fails, for an image of shape (1, 1, 8, 9)", "[72]", "backward of your own"]),
+    "a gradient of NumPy": (reconstruct(forward=OfNumPy.apply), ValueError,
+        ["the gradient of forward fails", "numpy.ndarray", "has to return a torch tensor"]),
     "None": (reconstruct(forward=lambda x: None), TypeError, ["forward returned None"]),
     "NaN from the operator": (reconstruct(forward=lambda x: (x - 0.5) / 0 * 1), ValueError,
         ["NaN or infinity for a gray image"]),
@@ -151,10 +200,17 @@ RECONSTRUCTIONS = {
         ["complex64", "float32", "both"]),
     "real against complex": (reconstruct(Y * 1j), ValueError, ["complex64", "float32", "both"]),
     "no operator": (reconstruct(forward=None), TypeError, ["forward must be a callable", "method A"]),
-    "a matrix": (reconstruct(forward=np.eye(72)), TypeError,
-        ["forward must be", "torch.from_numpy(M).float() @ x.flatten()"]),
+    "a matrix of too few rows": (reconstruct(forward=np.eye(72)[:70]), ValueError,
+        ["(70, 72) makes 70 values, but y has shape (1, 1, 8, 9), that is 72"]),
+    "a matrix for another image": (reconstruct(forward=np.ones((72, 71))), ValueError,
+        ["takes an image of 71 values", "(1, 1, 8, 9), that is 72", "change shape= or the matrix"]),
+    "a matrix that is a tensor": (reconstruct(forward=torch.eye(72)), TypeError,
+        ["forward must be", "forward=lambda x: M @ x.flatten()"]),
+    "a LinearOperator without its transpose": (
+        reconstruct(forward=LinearOperator((72, 72), matvec=lambda v: v)), TypeError,
+        ["the gradient of forward fails", "has no rmatvec", "rmatvec=..."]),
     "a matrix of NumPy": (reconstruct(forward=lambda x: np.eye(72) @ x.flatten()), TypeError,
-        ["forward fails on x, a torch tensor", "torch.from_numpy(A)"]),
+        ["forward fails on x, a torch tensor", "forward=A"]),
     "axes of length 1": (reconstruct(Y[None], forward=lambda x: x), ValueError,
         [f"but y has shape {(1, *Y.shape)}", f"give y.reshape({', '.join(map(str, (1, 1, 8, 9)))})"]),
     "a class": (reconstruct(forward=torch.nn.Identity), TypeError, ["forward is the class Identity itself"]),
@@ -373,3 +429,8 @@ def test_losses_of_ones_own_are_refused_before_anything_is_fitted(case, monkeypa
         call()
     for part in words:
         assert part in str(caught.value)
+
+
+def test_one_prediction_for_several_measurements_is_told_in_its_own_words():
+    with pytest.raises(TypeError, match=r"^forward returned Tensor .* a list of 2 is needed$"):
+        reconstruct([Y, Y])()

@@ -433,3 +433,21 @@ def test_discrepancy_of_a_measurement_is_in_its_own_unit():
     fit = quick_fit(task, stop=Discrepancy(60.0, earliest=2), iters=300)
     assert fit.stop_reason.startswith("Discrepancy: the residual reached the noise level 60")
     assert fit.history["loss"][-1] <= 60**2 < fit.history["loss"][0]
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_discrepancy_tells_of_what_was_not_measured(library):
+    mask = np.random.default_rng(0).random((16, 18)) < 0.25
+    operator = dip.operators.Fourier(mask, centred=False)
+    noise = np.random.default_rng(1).normal(size=(16, 18, 2)) @ [0.1, 0.1j]
+    y = (np.fft.fft2(picture((16, 18)), norm="ortho") + noise) * mask
+    y = torch.from_numpy(y) if library == "torch" else y
+    rule = Discrepancy(0.1, earliest=2)
+    with pytest.warns(RuntimeWarning, match=r"\d\d% of y is exactly 0, .*give weight=.*the mask"):
+        quick_fit(dip.Reconstruct(y, operator, (16, 18)), stop=rule, iters=2)
+    weight = torch.from_numpy(mask) if library == "torch" else mask
+    weighted = dip.Reconstruct(y, operator, (16, 18), weight=weight)
+    quick_fit(dip.Reconstruct(y, operator, (16, 18)), iters=2)  # a warning is an error
+    fit = quick_fit(weighted, stop=rule, iters=2)
+    residual = (operator(fit.output).numpy() - np.asarray(y))[mask]
+    assert fit.history["loss"][-1] == pytest.approx((np.abs(residual) ** 2).mean(), rel=1e-4)  # of those alone

@@ -215,6 +215,21 @@ def test_reference_of_super_resolution_and_reconstruction():
     assert fit.history["psnr"][0] == pytest.approx(dip.metrics.psnr(fit.image, clean), abs=1e-3)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_integer_reference_of_a_reconstruction(dtype):
+    clean = picture((8, 9), dtype, seed=1)
+    white = np.iinfo(dtype).max
+    y = (clean / white)[None, None].astype(np.float32)
+    fit = quick_fit(dip.Reconstruct(y, lambda x: x, (8, 9)), iters=1, reference=clean)
+    assert fit.history["psnr"][0] == pytest.approx(dip.metrics.psnr(fit.image, y[0, 0]), abs=1e-3)
+    scaled = dip.Reconstruct(y * white, lambda x: x, (8, 9), data_range=white)
+    fit = quick_fit(scaled, iters=1, reference=clean)
+    assert fit.history["psnr"][0] == pytest.approx(dip.metrics.psnr(fit.image / white, y[0, 0]), abs=1e-3)
+    other = dip.Reconstruct(y, lambda x: x, (8, 9), data_range=(-1, 1))
+    with pytest.raises(ValueError, match=r"reference has values .*\[-1, 1\]; bring the reference .*\(-1.0, 1.0\)"):
+        quick_fit(other, iters=1, reference=clean)
+
+
 # ---------------------------------------------------------------------- progress
 
 

@@ -7,6 +7,7 @@ from dip.operators.blur import Blur, gaussian_psf
 from dip.operators.downsample import Downsample
 from dip.operators.fourier import Fourier
 from dip.operators.jpeg import JPEG
+from dip.operators.matrix import Matrix
 from dip.operators.radon import Radon
 from dip.operators.warp import Warp, radial_distortion
 
@@ -17,6 +18,7 @@ __all__ = [
     "Fourier",
     "Identity",
     "Mask",
+    "Matrix",
     "Operator",
     "Radon",
     "Warp",

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from dip.errors import shown
+from dip.operators.matrix import Matrix, is_matrix
 
 __all__ = ["Identity", "Mask", "Operator", "as_operator"]
 
@@ -93,14 +94,15 @@ def as_operator(forward: object) -> Operator:
 
     Parameters
     ----------
-    forward : callable, or object with a method ``A``
+    forward : callable, object with a method ``A``, or matrix
         A function of the image tensor (1, C, H, W), built of differentiable torch operations; or an object
-        whose method ``A`` is one (deepinv's physics). An object that is both is used through ``A``.
+        whose method ``A`` is one (deepinv's physics). An object that is both is used through ``A``. Or an array (m, n),
+        a sparse matrix or LinearOperator of SciPy (see `Matrix`).
 
     Returns
     -------
     callable
-        ``forward.A`` or `forward` itself.
+        ``forward.A``, `forward` itself, or the `Matrix` of it.
 
     Raises
     ------
@@ -117,15 +119,16 @@ def as_operator(forward: object) -> Operator:
         raise TypeError(
             f"forward is the class {forward.__name__} itself; pass {forward.__name__}(...), an object of it"
         )
+    if is_matrix(forward):  # first: SciPy's can be called, and have an A of their own
+        return Matrix(forward)
     method = getattr(forward, "A", None)
     if callable(method):
         return method
     if callable(forward):
         return forward
     raise TypeError(
-        f"forward must be a callable (a function, a torch.nn.Module) or an object with a method A, "
-        f"not {shown(forward)}; for a matrix M, write "
-        "forward=lambda x: torch.from_numpy(M).float() @ x.flatten()"
+        f"forward must be a callable (a function, a torch.nn.Module), an object with a method A, or a matrix (m, n) of "
+        f"NumPy or SciPy, not {shown(forward)}; for a tensor M, write forward=lambda x: M @ x.flatten()"
     )
 
 

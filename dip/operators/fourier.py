@@ -11,7 +11,9 @@ from torch import Tensor
 from dip.errors import shown, yes_or_no
 from dip.operators.basic import uncomplex
 
-__all__ = ["Fourier"]
+__all__ = ["Fourier", "doubts"]
+
+_NEAR = 1  # pixels, as far as the largest value of a k-space may be from its lowest frequency
 
 
 class Fourier(torch.nn.Module):
@@ -118,6 +120,46 @@ class Fourier(torch.nn.Module):
         share = "all" if self.mask is None else f"{float((self.mask > 0).float().mean()):.1%}"
         coils = 1 if self.sensitivities is None else len(self.sensitivities)
         return f"{share} measured, coils={coils}, centred={self.centred}"
+
+
+def doubts(operator: Fourier, y: Tensor, channels: int, low: float) -> list[str]:
+    """Return what makes it doubtful that a k-space is what an operator makes of an image, in words.
+
+    Parameters
+    ----------
+    operator : Fourier
+        The operator.
+    y : Tensor, (H, W) or (K, H, W)
+        The k-space.
+    channels : int
+        1 for a real image, 2 for a complex one.
+    low : float
+        The lowest value that the image may have.
+
+    Returns
+    -------
+    list of str
+        Empty where there is nothing to say.
+    """
+    found = []
+    if channels == 2 and low >= 0:
+        found.append(
+            f"the two channels of the image are real and imaginary part, and data_range begins at {low:g}, so that "
+            "neither can be negative; give data_range=(-1, 1), or what they span"
+        )
+    power = y.abs().square().reshape(-1, *y.shape[-2:]).sum(dim=0)
+    height, width = power.shape
+    row, column = divmod(int(power.argmax()), width)
+    corner = max(min(row, height - row), min(column, width - column))
+    middle = max(abs(row - height // 2), abs(column - width // 2))
+    for centred, right, wrong, place in ((True, middle, corner, "corner"), (False, corner, middle, "middle")):
+        if operator.centred == centred and wrong <= _NEAR < right:
+            found.append(
+                f"y is largest at ({row}, {column}), so its lowest frequency seems to be in the {place}, and Fourier "
+                f"has centred={centred}; give Fourier(..., centred={not centred}) and the mask in the same order, or "
+                f"np.fft.{'' if centred else 'i'}fftshift of y"
+            )
+    return found
 
 
 def _tensor(values: Any, name: str) -> Tensor:

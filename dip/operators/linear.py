@@ -8,9 +8,10 @@ from torch import Tensor
 from dip.losses import norm
 from dip.operators.basic import Operator
 
-__all__ = ["Linear"]
+__all__ = ["Linear", "fault"]
 
 _APART = 1e-2  # of the norms, as far as two inner products may be apart: a projector's transpose is rarely exact
+_OTHER = 5e-2  # of |L u|^2, which is not near 0: those of projectors reach 1e-2, wrong ones are several times this
 _NEAR = 1e-3  # of A x: up to that two ways to the same are taken for equal, in float32 and in any order of additions
 
 
@@ -31,7 +32,7 @@ class Linear:
     Raises
     ------
     ValueError
-        A is not linear: L (u + v) is not L u + L v for random images; or its gradient is not its transpose.
+        A is not linear: L (u + v) is not L u + L v for random images; or its gradient is not its transpose (`fault`).
     """
 
     def __init__(
@@ -43,16 +44,15 @@ class Linear:
         generator = torch.Generator().manual_seed(0)
         u, v = (torch.randn(shape, generator=generator).to(device) for _ in range(2))
         adjoint = _Adjoint(operator, self._origin)
-        self._constant = adjoint.of_origin
+        self._constant = adjoint.of_image
         with torch.no_grad():
-            both, one, other = self._applied(u + v), self._applied(u), self._applied(v)
-            if not norm(both - one - other) <= _NEAR * norm(both):
+            linear, wrong = _tried(operator, adjoint, self._origin, u, v)
+            if not linear:
                 raise ValueError("forward is not linear (what it makes of u + v is not the sum for two random images)")
             self._gain = self._largest(u, adjoint)
-            # <L u, L v> = <u, L^T L v>: a gradient of the user's own may be another than the transpose
-            there, here = _inner(one, other), _inner(u, adjoint(other))
-            if not self._gain > 0 or not abs(there - here) <= _APART * norm(one) * norm(other):
-                raise ValueError("forward has a gradient that is not the transpose of what it does")
+            if wrong or not self._gain > 0:
+                why = f" ({wrong})" if wrong else ""
+                raise ValueError(f"forward has a gradient that is not the transpose of what it does{why}")
 
     def least_squares(self, rest: Tensor, *, damping: float, steps: int) -> Tensor:
         r"""Return what has to be added to x so that A x comes nearer to y.
@@ -105,17 +105,64 @@ class Linear:
         return size
 
 
-class _Adjoint:
-    """Lᵀ, through the graph of A 0, which it keeps."""
+def fault(operator: Operator, shape: tuple[int, ...], device: torch.device) -> str | None:
+    """Return in what the gradient of a linear operator is not its transpose, in words.
 
-    def __init__(self, operator: Operator, origin: Tensor) -> None:
+    It is tried on images in [0, 1] only, around gray.
+
+    Parameters
+    ----------
+    operator : callable
+        A.
+    shape : tuple of int
+        (1, C, H, W) of x.
+    device : torch.device
+        Where A computes.
+
+    Returns
+    -------
+    str or None
+        None where it is the transpose, or A is not linear.
+    """
+    generator = torch.Generator().manual_seed(0)
+    u, v = ((torch.rand(shape, generator=generator).to(device) - 0.5) / 2 for _ in range(2))
+    gray = torch.full(shape, 0.5, device=device)
+    adjoint = _Adjoint(operator, gray)
+    with torch.no_grad():
+        linear, wrong = _tried(operator, adjoint, gray, u, v)
+    return wrong if linear else None
+
+
+def _tried(operator: Operator, adjoint: _Adjoint, at: Tensor, u: Tensor, v: Tensor) -> tuple[bool, str | None]:
+    """Tell whether A is linear, and what is wrong with its gradient: by what it makes of steps u, v and u + v."""
+    both, one, other = (operator(at + step) - adjoint.of_image for step in (u + v, u, v))
+    if not norm(both - one - other) <= _NEAR * norm(both):
+        return False, None
+    # <L u, L v> = <u, L^T L v>, which is near 0 for two random images and tells neither sign nor scale; u = v does.
+    power, found = _inner(one, one), _inner(u, adjoint(one))
+    if not abs(found - power) <= _OTHER * power:
+        times = found / power if power else float("inf")
+        hint = "another sign or scale, an inverse, or a kernel or matrix that is not transposed"
+        if abs(times + 1) <= _OTHER:
+            hint = "its sign is wrong"
+        return True, f"<u, A^T A u> is {times:.2g} times <A u, A u> for a random image u: {hint}"
+    there, here = _inner(one, other), _inner(u, adjoint(other))
+    if not abs(there - here) <= _APART * norm(one) * norm(other):
+        return True, "<A u, A v> is not <u, A^T A v> for random images u and v: something in it is not transposed"
+    return True, None
+
+
+class _Adjoint:
+    """Lᵀ, through the graph of A for one image, which it keeps."""
+
+    def __init__(self, operator: Operator, at: Tensor) -> None:
         with torch.enable_grad():
-            self._at = origin.clone().requires_grad_()
+            self._at = at.clone().requires_grad_()
             self._made = operator(self._at * 1)  # no leaf, as a network's output is none
 
     @property
-    def of_origin(self) -> Tensor:
-        """A 0."""
+    def of_image(self) -> Tensor:
+        """What A makes of that image."""
         return self._made.detach()
 
     def __call__(self, y: Tensor) -> Tensor:

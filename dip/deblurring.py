@@ -101,8 +101,8 @@ class Deblur(ImageTask):
         self._filters = isinstance(loss, losses.BackProjection)
         if self.damping is not None and not (self._filters or corrected):
             raise ValueError(
-                f'damping={self.damping:g} (--damping) means nothing without preset="fast" (--preset fast), or its '
-                'loss="back-projection", or consistent=True; add it, or leave damping out'
+                f'damping={self.damping:g} means nothing without preset="fast" (or its loss="back-projection", or '
+                "consistent=True); add it, or leave damping out"
             )
         if self._light.grows and not self._filters:
             raise ValueError(

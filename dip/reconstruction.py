@@ -143,7 +143,7 @@ class Reconstruct:
             for text in doubts(self._forward, observation.y, self.layout.channels, self.layout.low):
                 warn(text)
 
-    def check_options(self, loss: Any, stop: Any) -> None:
+    def check_options(self, loss: Any, stop: Any, *, corrected: bool) -> None:
         """Warn of a rule that would take what was not measured for residuals of 0."""
         if not isinstance(stop, Discrepancy) or self._weight is not None:
             return

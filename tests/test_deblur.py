@@ -202,7 +202,7 @@ def test_a_checkpoint_belongs_to_a_psf(tmp_path):
         (lambda: dip.deblur(picture(), PSF, damping=0.0, **QUICK), "damping"),
         (
             lambda: dip.deblur(picture(), PSF, damping=0.1, **QUICK),
-            r"damping=0.1 \(--damping\) means nothing without preset=.fast",
+            "damping=0.1 means nothing without preset=.fast",
         ),
         (lambda: dip.deblur(picture(), np.ones((5, 5, 3)), **QUICK), r"np\.moveaxis"),
         (lambda: gaussian_psf(1e5), "larger than any image"),

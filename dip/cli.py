@@ -106,7 +106,8 @@ _DEBLUR_EXAMPLES = """\
 examples:
   dip deblur cells.tif --psf psf.tif -o sharp.tif
   dip deblur cells.tif --psf psf.tif -o sharp.tif --preset fast        better, and in a small part of the time
-  dip deblur photo.png --psf-sigma 1.6 -o sharp.png --preset fast"""
+  dip deblur photo.png --psf-sigma 1.6 -o sharp.png --preset fast
+  dip deblur counts.tif --psf psf.tif -o sharp.tif --preset fast --noise poisson        of few photons"""
 
 _DEJPEG = f"""\
 Restore what JPEG has lost of a picture, or of every picture in a folder: its blocks, and the rings about its edges.

@@ -392,7 +392,7 @@ MISTAKES = [
     (
         "noise",
         ["super-resolve", "in.png", "-o", "o", "--factor", "2", "--noise", "poisson"],
-        "of dip denoise and dip tr",
+        "of dip denoise and dip deblur and dip tr",
     ),
     ("half an iteration", ["denoise", "in.png", "-o", "o.png", "--iters", "2.5"], "whole number from 1 up"),
     ("seed", ["denoise", "in.png", "-o", "o.png", "--seed", "-1"], "whole number from 0 up"),

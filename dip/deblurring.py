@@ -11,7 +11,8 @@ from dip import guides, losses
 from dip.checkpoint import digest
 from dip.errors import positive_float, warn
 from dip.light import Light
-from dip.noise import Noise, PoissonGaussian, Stabilising, blocks, by_patches, noise_level
+from dip.noise import Noise, PoissonGaussian, Stabilising, blocks, noise_level
+from dip.noise.level import levels
 from dip.operators import Blur
 from dip.problem import Observation
 from dip.stopping import Rule
@@ -126,21 +127,19 @@ class Deblur(ImageTask):
     def _filtered(self, y: Tensor) -> Tensor:
         """Return y without most of its noise, and remember what damping suits the rest; y itself where that fails."""
         model = self._light.model(y, self.layout)
-        if model is None or not model.gain:
-            level = noise_level(y) if model is None else model.sigma
-            if model is None and (not level or math.isinf(by_patches(y)) or self._was_jpeg(y, level)):
+        if model is None:
+            both = levels(y)
+            level = min(both)
+            if not level or math.isinf(both[1]) or self._was_jpeg(y, level):
                 return y
-            self._found = _damping(level, _BESIDE_REST)
-            return self._without_noise(y, level)
+            model = PoissonGaussian(0, level)
         # the variance is linear in the light, so that of the mean is the mean
-        self._found = _damping(math.sqrt(model.variance(float(y.mean()))), _BESIDE_REST)
+        self._found = _damping(model.variance(float(y.mean())), _BESIDE_REST)
         stabilising = Stabilising(model)
-        return stabilising.inverse(self._without_noise(stabilising.forward(y), stabilising.level))
-
-    def _without_noise(self, y: Tensor, level: float) -> Tensor:
-        means, variation = guides.denoised(y, level)
+        stable, level = stabilising.forward(y), stabilising.level
+        means, variation = guides.denoised(stable, level)
         pilot = self._blur.band_limited((means + variation) / 2, _BAND)
-        return guides.wiener(y, pilot, level)[0]
+        return stabilising.inverse(guides.wiener(stable, pilot, level)[0])
 
     def consistent(self, x: Tensor | None, y: Tensor, times: int = 10) -> Tensor:
         """Return x, corrected once by the regularised deconvolution of y - A x; of None that of y."""
@@ -160,7 +159,7 @@ class Deblur(ImageTask):
         if self._found is None:
             y = self._observation.y
             level = noise_level(y)
-            self._found = _damping(level, _BESIDE_NOISE)
+            self._found = _damping(level**2, _BESIDE_NOISE)
             if self._was_jpeg(y, level):
                 self._found = _AFTER_JPEG
                 warn(
@@ -171,7 +170,7 @@ class Deblur(ImageTask):
 
     def _was_jpeg(self, y: Tensor, level: float) -> bool:
         """Whether blocks, and not the noise, tell how much is to be damped."""
-        return _damping(level, _BESIDE_NOISE) < _AFTER_JPEG and blocks(y) > 1.3
+        return _damping(level**2, _BESIDE_NOISE) < _AFTER_JPEG and blocks(y) > 1.3
 
     @property
     def words(self) -> str:
@@ -185,8 +184,8 @@ class Deblur(ImageTask):
         return {**super().fingerprint(), **own, **self._light.fingerprint()}
 
 
-def _damping(level: float, times: float) -> float:
-    return max(times * level**2, _LEAST)
+def _damping(variance: float, times: float) -> float:
+    return max(times * variance, _LEAST)
 
 
 # All by trials (docs/performance.md). What goes into the code, and out, is to be less noisy than what is fitted.

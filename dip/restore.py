@@ -270,8 +270,9 @@ def deblur(
     check_names(dict(options), also=_own(deblur))
 
     def task(one: Any) -> Problem:
-        layout = {"data_range": data_range, "channel_axis": channel_axis}
-        return Deblur(one, psf, boundary=boundary, damping=damping, noise=noise, **layout)  # type: ignore[arg-type]
+        return Deblur(
+            one, psf, boundary=boundary, damping=damping, noise=noise, data_range=data_range, channel_axis=channel_axis
+        )
 
     return _restore(image, task, channel_axis, iters, resume, options)
 

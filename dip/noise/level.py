@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["blocks", "by_mask", "by_patches", "noise_level"]
+__all__ = ["blocks", "by_mask", "by_patches", "levels", "noise_level"]
 
 _SIDE = 5  # of a patch
 _MOST = 2**15  # patches; of a larger picture some are taken, evenly
@@ -57,10 +57,15 @@ def noise_level(picture: Tensor) -> float:
     statistical method for image noise level estimation", ICCV 2015; patches without structure: Liu, Tanaka, Okutomi,
     "Single-image noise level estimation for blind denoising", IEEE Transactions on Image Processing 2013.
     """
+    return min(levels(picture))
+
+
+def levels(picture: Tensor) -> tuple[float, float]:
+    """Return both estimates of `noise_level`; the second is infinite where noise is not what it supposes."""
     if min(picture.shape[2:]) < 3:
-        return 0.0
+        return 0.0, math.inf
     picture = picture.detach().to("cpu", torch.float32)
-    return min(by_mask(picture), MORE * by_patches(picture))
+    return by_mask(picture), MORE * by_patches(picture)
 
 
 def by_mask(picture: Tensor) -> float:

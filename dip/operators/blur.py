@@ -111,14 +111,13 @@ class Blur(torch.nn.Module):
         damping : float
             λ > 0.
         """
-        size = y.shape[-2:]
+        y, (height, width) = y.to(precise(y)), y.shape[-2:]
         if self.boundary != "wrap":
-            for axis in (-2, -1):
-                inside = y.narrow(axis, 1, max(y.shape[axis] - 2, 0)) if y.shape[axis] > 1 else y.narrow(axis, 0, 0)
-                y = torch.cat([y, inside.flip(axis)], dim=axis)
-        whole = list(y.shape[-2:])
-        made = torch.fft.irfft2(torch.fft.rfft2(y) * self._filter(_in_band, damping, whole, y), s=whole)
-        return made[..., : size[0], : size[1]]
+            for axis, size in ((-2, height), (-1, width)):  # one period: there and back, the ends once
+                y = _continued(y, axis, size - 1, "mirror").narrow(axis, size - 1, max(2 * size - 2, 1))
+        period = list(y.shape[-2:])
+        made = torch.fft.irfft2(torch.fft.rfft2(y) * self._filter(_in_band, damping, period, y), s=period)
+        return made[..., :height, :width]
 
     def _filtered(self, x: Tensor, kind: _Kind, damping: float = 0.0, wider: int = 1) -> Tensor:
         """Return x, continued beyond its border, after a filter that is made of the PSF's spectrum."""

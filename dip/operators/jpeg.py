@@ -167,7 +167,11 @@ class JPEG(torch.nn.Module):
                 'the file that it was read from (jpeg="in.jpg", which EXIF may say to turn), or say of which quality: '
                 "jpeg=75, or --quality 75"
             )
-        quality, turned = found
+        return cls._made(y, *found)
+
+    @classmethod
+    def _made(cls, y: Tensor, quality: int, turned: bool) -> Self:
+        """Return how a picture of that quality was compressed; `turned`: rows have become columns since."""
         tables = [one.T if turned else one for one in scaled(quality)]
         if y.shape[1] == 1:
             return cls(tables=tables[:1])
@@ -183,7 +187,7 @@ class JPEG(torch.nn.Module):
         found = traces.quality(y)
         if found is None or scaled(found[0])[0].mean() <= 1.2 * self.tables[0].mean():
             return None
-        return self.found_in(y)
+        return self._made(y, *found)
 
     def steps_for(self, channels: int) -> Tensor:
         """Return the steps q of what `coefficients` returns, (1, K, 1, 1), for an image of so many channels."""

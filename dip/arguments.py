@@ -72,9 +72,9 @@ def add_files(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
 
 
 FIT_ONLY = (
-    *("preset", "iters", "seed", "precision", "engine", "network", "down", "up", "skip", "channels", "code_image"),
-    *("loss", "lr", "jitter", "flips", "average", "stop", "patience", "earliest", "sigma", "tile", "save_every"),
-    *("checkpoint", "checkpoint_every", "resume"),
+    *("mask", "preset", "iters", "seed", "precision", "engine", "network", "down", "up", "skip", "channels"),
+    *("code_image", "loss", "lr", "jitter", "flips", "average", "stop", "patience", "earliest", "sigma", "tile"),
+    *("save_every", "checkpoint", "checkpoint_every", "resume"),
 )
 """The options that mean nothing for a trained model."""
 
@@ -97,17 +97,19 @@ def add_backend(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_mask(group: argparse._ArgumentGroup) -> None:
-    """Add --mask and what belongs to it."""
+def add_mask(group: argparse._ArgumentGroup, *, noisy: bool = False) -> None:
+    """Add --mask and what belongs to it, for a command whose known pixels are (noisy) to change or to stay."""
     group.add_argument(
         "--mask",
         type=path,
         metavar="M",
-        required=True,
+        required=not noisy,
         help="white (any value but 0) = known, black (0) = missing; floats are weights from 0 to 1; for a folder one "
         "mask for all or a folder with the same tree, for a TIFF of several pages one, or a folder with 0001.png, ...",
     )
     group.add_argument("--invert-mask", action="store_true", help="the mask is white where pixels are missing")
+    if noisy:
+        return
     group.add_argument(
         "--keep-known",
         action=argparse.BooleanOptionalAction,

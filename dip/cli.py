@@ -58,6 +58,9 @@ picture. What --save-every writes comes with the result."""
 _DENOISE = f"""\
 Remove noise from a picture or from every picture in a folder. (For what JPEG left of one: dip dejpeg.)
 
+Pixels that are no picture, dead ones or lines that were not scanned, are BLACK (0) in the --mask, and are filled in
+with the rest; see dip inpaint.
+
 {_FILES}"""
 
 _DENOISE_EXAMPLES = """\
@@ -65,6 +68,7 @@ examples:
   dip denoise photo.png -o restored.png
   dip denoise photo.png -o restored.png --preset fast                  in a small part of the time
   dip denoise cells.tif -o restored.tif --preset fast --noise poisson  few photons, or a camera's own noise
+  dip denoise cells.tif -o restored.tif --preset fast --mask dead.png --invert-mask       dead pixels are white in it
   dip denoise noisy/ -o restored/ --reference clean/ --json report.json
   dip denoise noisy/ -o restored/ --scheduler tcp://10.0.0.1:8786      on the workers of a Dask cluster
   dip denoise photo.png -o other.png --backend trained --model cnn5    by a trained model, for comparison
@@ -72,7 +76,8 @@ examples:
   dip denoise photo.png -o restored.png --resume photo.ckpt"""
 
 _INPAINT = f"""\
-Fill in the missing pixels of a picture, or of every picture in a folder.
+Fill in the missing pixels of a picture, or of every picture in a folder. Those that are known have no noise, or keep
+it: of a noisy picture, dip denoise --mask takes it off all.
 
 The mask is a picture of the same size: WHITE (any value but 0) = the pixel is KNOWN, BLACK (0) = it is missing
 and is filled in; --invert-mask turns this round. The values of a float TIFF are weights of the known pixels, up to 1.
@@ -335,8 +340,8 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
             noise_arguments.add(one)
         if one is denoise:
             arguments.add_backend(one)
-        if one is inpaint:
-            arguments.add_mask(group)
+        if one in (denoise, inpaint):
+            arguments.add_mask(group, noisy=one is denoise)
         if one is enlarge:
             arguments.add_factor(group)
         if one is sharpen:

@@ -53,6 +53,8 @@ def restore(args: argparse.Namespace, console: Console) -> int:
     for path in (args.input, mask, psf, args.reference, args.resume, args.code_image):
         if path is not None and not path.exists():
             raise FileNotFoundError(f"{path} does not exist; check the name and the folder")
+    if mask is None and getattr(args, "invert_mask", False):
+        raise ValueError("--invert-mask means nothing without --mask")
     if mask is not None and stacks.is_stack(mask):
         raise ValueError(f"{mask} has several pages; a mask has one, for all pages of IN: save that one as a file")
     whole_folder = args.input.is_dir()
@@ -136,7 +138,7 @@ def _restore_stack(args: argparse.Namespace, console: Console) -> int:
     with warnings.catch_warnings():  # which its pages give
         warnings.simplefilter("ignore", RuntimeWarning)
         for one in masks:
-            known_pixels(one, stack.page[:2], invert=args.invert_mask, keep_known=args.keep_known)
+            known_pixels(one, stack.page[:2], invert=args.invert_mask, keep_known=getattr(args, "keep_known", False))
 
     def pages(given: Path, done: Path) -> int:
         own = {"input": given, "output": done, "force": False, "anew": args.force and not done.exists()}

@@ -110,7 +110,7 @@ def one_line(message: object) -> str:
     text = _RANGE.sub(r"--data-range=\1,\2", text)
     text = text.replace("code=dip.codes.Image(picture)", "--code-image FILE")
     text = text.replace("; raise max_pixels if you trust the file", "; make it smaller, or restore a crop of it")
-    text = text.replace("(False) in the mask of dip.inpaint", "(black) in the --mask of dip inpaint")
+    text = text.replace("(False) in the mask of dip.denoise or dip.inpaint", "(black) in the --mask")
     return _OPTION.sub(_as_option, text).rstrip()
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
-from dip import losses, ranges
+from dip import guides, images, losses, masks, ranges
 from dip.light import Light
-from dip.noise import Noise, PoissonGaussian, Stabilising
+from dip.noise import Noise, PoissonGaussian, Stabilising, noise_level
 from dip.noise.level import MORE
 from dip.problem import Observation
 from dip.stopping import Discrepancy, Rule
@@ -16,13 +18,16 @@ from dip.tasks import DataRange, ImageTask
 
 
 class Denoise(ImageTask):
-    """Denoising: A = identity, y = x + noise.
+    """Denoising: A = identity, y = x + noise, of all pixels or those that are known.
 
     Parameters
     ----------
     image : ndarray or Tensor
         The noisy image. Arrays: (H, W), (H, W, 3), or (H, W, 4) = RGBA (its alpha is kept); tensors: (H, W),
         (C, H, W) or (1, C, H, W). uint8, uint16, floats; other integers with a `data_range`.
+    mask : ndarray or Tensor, optional
+        (H, W). **True or non-zero = the pixel is known**; the others (dead, hot, not scanned) are restored from what is
+        about them, and what they hold does not matter (NaN is fine). Floats between 0 and 1 are weights.
     noise : {"gaussian", "poisson"} or PoissonGaussian, optional
         "gaussian" (the default): the same everywhere. "poisson": it grows with the light, as that of few photons or of
         a camera without processing; its gain, read noise and offset are found in the image (`dip.noise.found`). Where
@@ -41,25 +46,37 @@ class Denoise(ImageTask):
         What is taken of the noise that grows with the light, in the numbers of the image: as given, or as found once
         a fit was made; None where it is the same everywhere.
     level : float or None
-        Standard deviation of the noise in the fit's y, increased as that of `dip.noise.noise_level` is; None where that
-        is to be found.
+        Standard deviation of the noise in the fit's y, increased as that of `dip.noise.noise_level` is, where it
+        follows from `noise` or is found in the known pixels; None where it is to be found in y.
 
     Raises
     ------
     TypeError, ValueError
-        The image's type, dtype, shape or values are not of that kind, nor is the noise.
+        The image's type, dtype, shape or values are not of that kind, nor is the noise, or the mask; or, before the
+        first iteration, so few known pixels are next to each other that they do not tell the level of the noise.
     """
 
     task = "denoise"
 
     def __init__(
-        self, image: Any, *, noise: Noise = None, data_range: DataRange = None, channel_axis: int | None = None
+        self,
+        image: Any,
+        *,
+        mask: Any = None,
+        noise: Noise = None,
+        data_range: DataRange = None,
+        channel_axis: int | None = None,
     ) -> None:
         super().__init__(image, data_range=data_range, channel_axis=channel_axis)
-        self.layout = ranges.narrowed(image, self.layout)
+        self._weight: Tensor | None = None
+        if mask is not None:
+            masks.check(mask, self.layout)
+            self._weight = images.mask_to_tensor(mask, self.layout.height, self.layout.width)
+        self.layout = ranges.narrowed(image, self.layout, self._known)
         self._light = Light(noise)
         self.spread = self._light.spread
-        self.level: float | None = None
+        self._found: float | None = None
+        self._y: Tensor | None = None
         self._stabilising: Stabilising | None = None
 
     @property
@@ -68,14 +85,35 @@ class Denoise(ImageTask):
         return self._light.noise
 
     def load(self) -> Observation:
-        """Return the observation as float32, stabilised where the noise grows with the light."""
-        y = self._observed()
-        model = self._light.model(y, self.layout)
-        if model is None:
-            return Observation(y, None)
-        self._stabilising = Stabilising(model)
-        self.level = MORE * self._stabilising.level
-        return Observation(self._stabilising.forward(y), None)
+        """Return the observation as float32, stabilised where the noise grows with the light, and its weights."""
+        y, weight = self._observed(self._known), self._weight
+        surest = None if weight is None else masks.surest(weight)
+        model = self._light.model(self.whole(y), self.layout, surest)
+        if model is not None:
+            self._stabilising = Stabilising(model)
+            self._found = MORE * self._stabilising.level
+            y = self._stabilising.forward(y)
+        self._y = y
+        return Observation(y, weight)
+
+    @property
+    def level(self) -> float | None:
+        """The standard deviation of the noise in y, where more is known of it than y shows."""
+        if self._found is None and self._weight is not None and self._y is not None:
+            self._found = max(noise_level(self._y, masks.surest(self._weight)), 1e-6)
+        return self._found
+
+    def whole(self, y: Tensor, x: Tensor | None = None) -> Tensor:
+        """Return y with the pixels that are missing as in x; of None filled in from those about them."""
+        if self._weight is None:
+            return y
+        weight = self._weight.to(y.device)
+        return guides.filled(y, weight) if x is None else torch.lerp(x, y, weight)
+
+    @property
+    def _known(self) -> np.ndarray | None:
+        """Where the image is known, (H, W), bool; None: everywhere."""
+        return None if self._weight is None else (self._weight[0, 0] > 0).numpy()
 
     def check_options(self, loss: losses.Loss, stop: Rule | None, *, corrected: bool) -> None:
         """Refuse what looks at the noise in another way than `noise` does."""

@@ -85,7 +85,7 @@ def order(args: argparse.Namespace) -> FitOrder:
                 return Deblur(pixels, args.blurred_by, **how, data_range=data_range)
         if command == "dejpeg":
             return Dejpeg(pixels, _jpeg(args, source), data_range=data_range)
-        return Denoise(pixels, noise=noise, data_range=data_range)
+        return Denoise(pixels, mask=mask, noise=noise, data_range=data_range)
 
     given = {"name": args.network, **{name: getattr(args, name) for name in ("down", "up", "skip", "channels")}}
     network: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
@@ -118,7 +118,7 @@ def order(args: argparse.Namespace) -> FitOrder:
         iters=args.iters,
         data_range=data_range,
         invert_mask=getattr(args, "invert_mask", False),
-        keep_known=getattr(args, "keep_known", True),
+        keep_known=getattr(args, "keep_known", False),
         named={
             name: str(getattr(args, name))
             for name in ("psf", "psf_sigma", "quality", "subsampling")

@@ -204,10 +204,22 @@ class Flips:
         """Tell whether the residual after this iteration is to be looked at."""
         return self.every is not None and iteration % self.every == 0
 
-    def look(self, iteration: int, residual: float) -> bool:
-        """Look at the residual after an iteration: the mirroring may begin with the next. Return if the fit is over."""
+    def look(self, iteration: int, difference: Tensor, weight: Tensor | None = None) -> bool:
+        """Look at the residual after an iteration: the mirroring may begin with the next. Return if the fit is over.
+
+        Parameters
+        ----------
+        iteration : int
+            After which.
+        difference : Tensor
+            y - x̄, (1, C, H, W).
+        weight : Tensor, optional
+            How far each counts in the mean.
+        """
         if self._moment is None:
             return False
+        squares = difference.square()
+        residual = float(squares.mean() if weight is None else (squares * weight).mean() / weight.mean())
         if self.after < _NEVER:
             self.ended_at = iteration if self._moment.is_over(residual) else 0
             return self.ended_at > 0

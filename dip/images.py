@@ -307,7 +307,7 @@ def mask_to_tensor(mask: _Array, height: int, width: int, *, name: str = "mask")
 def _kind(image: Any, name: str) -> Literal["numpy", "torch"]:
     """Which library an image belongs to; anything that is not a plain dense array or tensor is refused."""
     if isinstance(image, np.ma.MaskedArray):
-        advice = f"pass {name}.filled(0), and to dip.inpaint its known pixels ~{name}.mask as the mask"
+        advice = f"pass {name}.filled(0), and to dip.denoise or dip.inpaint mask=~{name}.mask, its known pixels"
         raise TypeError(f"{name} is a numpy masked array; {advice}")
     if isinstance(image, np.ndarray):
         return "numpy"
@@ -407,7 +407,7 @@ def _refuse_not_finite(planes: np.ndarray, name: str) -> None:
         return
     bad = planes.size - sum(int(np.count_nonzero(np.isfinite(plane))) for plane in planes)
     advice = "only finite ones are allowed: set them to any number and mark their pixels as missing (False) in the mask"
-    raise ValueError(f"{name} has {bad} NaN or infinite values; {advice} of dip.inpaint")
+    raise ValueError(f"{name} has {bad} NaN or infinite values; {advice} of dip.denoise or dip.inpaint")
 
 
 def _implausible(layout: Layout, lowest: float, highest: float, name: str) -> ValueError:

@@ -60,8 +60,10 @@ class Light:
         """Return what is taken of the noise, for a checkpoint."""
         return {} if self.noise is None else {"noise": repr(self.noise)}
 
-    def model(self, y: Tensor, layout: Layout) -> PoissonGaussian | None:
+    def model(self, y: Tensor, layout: Layout, known: Tensor | None = None) -> PoissonGaussian | None:
         """Return the model of the noise in y, whose range is [0, 1], found if need be; None: the same everywhere.
+
+        It is looked for in the pixels that are `known`, (H, W); the others hold what fills y.
 
         Raises
         ------
@@ -74,9 +76,9 @@ class Light:
             return self.noise.within(layout.low, layout.high)
         if self._said != POISSON:
             if not self.silent:
-                _warn_of_growth(y)
+                _warn_of_growth(y, known)
             return None
-        model = found(y)
+        model = found(y, known)
         if model is None:
             warn(
                 'noise="poisson": the noise in the image cannot be told from it (it is not independent from pixel '
@@ -107,8 +109,8 @@ def _check(y: Tensor, layout: Layout) -> None:
             warn(text)
 
 
-def _warn_of_growth(y: Tensor) -> None:
-    grown = growth(y)
+def _warn_of_growth(y: Tensor, known: Tensor | None) -> None:
+    grown = growth(y, known)
     if grown is not None:
         warn(
             f"the noise in the image seems to grow with its light, from {grown[0]:.2g} where it is dark to "

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dip import images
+from dip import images, masks
 from dip.errors import warn
 from dip.images import Layout
 
@@ -31,17 +31,19 @@ def white_of(highest: float) -> float | None:
     return None if found is None else 2.0**found - 1
 
 
-def narrowed(image: Any, layout: Layout) -> Layout:
+def narrowed(image: Any, layout: Layout, known: np.ndarray | None = None) -> Layout:
     """Return the layout with the white that the values of an image tell, where its white was not given.
 
     A uint16 image of which all values have room in 8, 10, 12 or 14 bits is taken for one of these: as a picture that
     ends at a sixteenth of white it would be fitted far worse. (Where the clean picture is no brighter than its
-    observation, nothing is lost by it.)
+    observation, nothing is lost by it.) Only values that are `known`, (H, W), count.
     """
     if layout.range_given or images.dtype_name(layout.dtype) != "uint16":
         return layout
-    values = image[..., :-1] if layout.alpha else image
-    white = white_of(float(values.numpy(force=True).max() if isinstance(values, Tensor) else values.max()))
+    values = image.numpy(force=True) if isinstance(image, Tensor) else np.asarray(image)
+    if known is not None:
+        values = np.where(masks.over(known, layout), values, 0)
+    white = white_of(float((values[..., :-1] if layout.alpha else values).max()))
     return layout if white is None else replace(layout, high=white)
 
 

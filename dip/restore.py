@@ -103,6 +103,7 @@ def denoise(
     *,
     iters: int | None = None,
     resume: str | os.PathLike[str] | None = None,
+    mask: Any = None,
     noise: Noise = None,
     data_range: DataRange = None,
     channel_axis: int | None = None,
@@ -114,8 +115,9 @@ def denoise(
 
     Parameters
     ----------
-    image, noise, data_range, channel_axis
-        See `Denoise`. For few photons, and for a camera's own noise: ``noise="poisson"``.
+    image, mask, noise, data_range, channel_axis
+        See `Denoise`. For few photons, and for a camera's own noise: ``noise="poisson"``. Of dead pixels and the like:
+        ``mask=known``, in which True or non-zero = the pixel is known.
     backend : {"dip", "trained"}
         "trained" applies a model that was trained on other pictures, for comparison (`dip.trained`); of the options
         below only `device` means something then, and the others are refused.
@@ -139,7 +141,7 @@ def denoise(
     """
     check_names(dict(options), also=_own(denoise))
     if backend == "trained":
-        one = _trained(model, {"iters": iters, "resume": resume, "noise": noise, **options})
+        one = _trained(model, {"iters": iters, "resume": resume, "mask": mask, "noise": noise, **options})
         return one(image, data_range=data_range, channel_axis=channel_axis)
     if backend != "dip":
         raise unknown("backend", backend, ("dip", "trained"))
@@ -147,7 +149,7 @@ def denoise(
         raise ValueError('model= means nothing without backend="trained"; preset= and network= are for a fit')
 
     def task(one: Any) -> Problem:
-        return Denoise(one, noise=noise, data_range=data_range, channel_axis=channel_axis)
+        return Denoise(one, mask=mask, noise=noise, data_range=data_range, channel_axis=channel_axis)
 
     return _restore(image, task, channel_axis, iters, resume, options)
 
@@ -163,7 +165,9 @@ def inpaint(
     channel_axis: int | None = None,
     **options: Unpack[Options],
 ) -> Array:
-    """Fill in the missing pixels of one image, without training data.
+    """Fill in the missing pixels of one image that has no noise, without training data.
+
+    Of one that is noisy where it is known: ``dip.denoise(image, mask=mask, preset="fast")``.
 
     Parameters
     ----------

@@ -188,9 +188,8 @@ class Fit:
             replay.advance()
         if self._rule is not None and self._rule.update(self.iteration, output, self.current, data_loss):
             self.stop(self._rule.reason)
-        if self._flips.is_due(self.iteration) and self._flips.look(
-            self.iteration, float((self.y - self.current).square().mean())
-        ):
+        due = self._flips.is_due(self.iteration)
+        if due and self._flips.look(self.iteration, self.y - self.current, self.weight):
             self.stop(self._flips.reason)
 
     def _advance(self, loss: Tensor, output: Tensor) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dip import guides, images, presets, ranges
+from dip import guides, images, masks, presets, ranges
 from dip.errors import positive_float, positive_int, warn
 from dip.operators import Downsample, Identity
 from dip.problem import Observation
@@ -133,6 +133,8 @@ def check_size(layout: images.Layout, shape: tuple[int, int, int]) -> None:
 class Inpaint(ImageTask):
     """Inpainting: the loss looks at the known pixels only.
 
+    For pictures without noise: of one that is noisy where it is known, see the `mask` of `dip.Denoise`.
+
     Parameters
     ----------
     image : ndarray or Tensor
@@ -162,20 +164,9 @@ class Inpaint(ImageTask):
         channel_axis: int | None = None,
     ) -> None:
         super().__init__(image, data_range=data_range, channel_axis=channel_axis)
-        if isinstance(mask, np.ma.MaskedArray):
-            raise TypeError(
-                "mask is a numpy masked array; pass a plain one of which True = known: ~mask.mask, if what it masks is "
-                "missing, or mask.filled(0)"
-            )
+        masks.check(mask, self.layout)
         self._mask = mask
         self.keep_known = bool(keep_known)
-        given, size = tuple(getattr(mask, "shape", ())), (self.layout.height, self.layout.width)
-        if given[-2:] != size:
-            each = "; pass mask.all(axis=-1), or where each channel has its own take dip.reconstruct(..., weight=)"
-            raise ValueError(
-                f"mask {f'has shape {given}' if given else f'is a {type(mask).__name__}'}; an array or tensor of shape "
-                f"{size} is needed, True = the pixel is known{each if given[:-1] == size else ''}"
-            )
 
     def load(self) -> Observation:
         """Return the observation and its weights, with the missing pixels at 0."""
@@ -208,11 +199,10 @@ class Inpaint(ImageTask):
         restored, weight = super().output(x), self._observation.weight
         if not self.keep_known or weight is None:
             return restored
-        shape = [size if axis in self.layout.row_and_column_axes else 1 for axis, size in enumerate(self.layout.shape)]
-        known = (weight[0, 0] == 1).cpu().reshape(shape)
+        known = masks.over((weight[0, 0] == 1).numpy(force=True), self.layout)
         if isinstance(restored, Tensor):
-            return torch.where(known.to(restored.device), self._image, restored)
-        np.copyto(restored, self._image, where=known.numpy())
+            return torch.where(torch.from_numpy(known).to(restored.device), self._image, restored)
+        np.copyto(restored, self._image, where=known)
         return restored
 
 

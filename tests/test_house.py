@@ -75,6 +75,7 @@ FLOORS = [
         "devices",
         "guides",
         "noise",
+        "masks",
         "ranges",
     },
     {"networks", "operators", "degradations", "losses", "codes", "jitter", "falling", "flips"},

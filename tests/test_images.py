@@ -366,7 +366,7 @@ def test_describe_makes_no_pass_over_the_data() -> None:
 def test_nan_and_infinity_are_refused_with_the_way_out(dtype: str, channel: int, bad: float) -> None:
     image = draw((4, 5, 4), dtype)
     image[1, 2, channel] = bad
-    with pytest.raises(ValueError, match=r"photo has 1 NaN or infinite values; .*mask of dip\.inpaint"):
+    with pytest.raises(ValueError, match=r"photo has 1 NaN or infinite values; .*mask of dip\.denoise or dip\.inpaint"):
         images.to_tensor(image, images.describe(image), name="photo")
 
 

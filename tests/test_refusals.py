@@ -86,8 +86,8 @@ def reconstruct(y=Y, forward=lambda x: x, shape=(8, 9), **options):
 
 
 IMAGES = {
-    "NaN": (denoise(NAN), ValueError, ["image has 1 NaN or infinite value", "mask of dip.inpaint"]),
-    "infinity": (denoise(INF), ValueError, ["3 NaN or infinite", "mask of dip.inpaint"]),
+    "NaN": (denoise(NAN), ValueError, ["image has 1 NaN or infinite value", "mask of dip.denoise or dip.inpaint"]),
+    "infinity": (denoise(INF), ValueError, ["3 NaN or infinite", "mask of dip.denoise or dip.inpaint"]),
     "NaN in a tensor": (denoise(torch.from_numpy(NAN).permute(2, 0, 1)), ValueError, ["1 NaN", "mask"]),
     "NaN in alpha": (denoise(NAN_ALPHA), ValueError, ["1 NaN"]),
     "NaN in a known pixel": (inpaint(NAN), ValueError, ["1 NaN", "mask"]),

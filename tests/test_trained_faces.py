@@ -190,7 +190,7 @@ def test_every_option_is_a_fits_or_means_something_for_a_model():
         "model",
         "device",
     }
-    assert known == both | {"traceback"} | {*arguments.FIT_ONLY, *noise_arguments.NOISE}
+    assert known == both | {"traceback", "invert_mask"} | {*arguments.FIT_ONLY, *noise_arguments.NOISE}
     assert isinstance(parser, argparse.ArgumentParser)
 
 

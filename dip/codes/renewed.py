@@ -54,6 +54,9 @@ class Denoised(_Renewed):
     the better the fit, the better its code. (One that is itself optimised is left alone.) What the filters get wrong
     does not stay: the network is fitted to the noisy picture, not to theirs.
 
+    Pixels that are missing (the `mask` of `dip.Denoise`) are at first filled in from those about them, and ten times in
+    turns as the filter then has them; later as the average has them.
+
     Parameters
     ----------
     scale : float, optional
@@ -105,12 +108,18 @@ class Denoised(_Renewed):
     def begun(self, task: Any, y: Tensor) -> tuple[Self, Tensor]:
         """Return the code with the level of the noise, and the noisy picture itself."""
         level = self.level or getattr(task, "level", None) or max(noise_level(y), 1e-6)
-        return replace(self, level=level), y
+        whole = task.whole(y)
+        if whole is not y:  # pixels are missing
+            pilot = torch.stack(guides.denoised(whole, level)).mean(0)
+            for _ in range(_FILLED):
+                pilot = guides.wiener(whole, pilot, level)[0]
+                whole = task.whole(y, pilot)
+        return replace(self, level=level), whole
 
     def renew(self, z: Tensor, frame: Frame, task: Any, y: Tensor, average: Tensor, iteration: int) -> None:
         """Make the pictures of the Wiener filter in z anew, with the average of the outputs as the pilot."""
         assert self.level is not None  # see `begun`
-        filtered = torch.cat(guides.wiener(y, average, self.level, _GAINS), dim=1)
+        filtered = torch.cat(guides.wiener(task.whole(y, average), average, self.level, _GAINS), dim=1)
         with torch.no_grad():
             z[:, self.image_channels : 3 * self.image_channels] = self.scaled(filtered, frame, self.level)
 
@@ -205,6 +214,7 @@ class Autoencoding(_Renewed):
 
 
 _GAINS = (0.5, 1.0)  # of the light and of the full filter
+_FILLED = 10  # times that missing pixels are filled in as the filter has them
 _LIKE_JITTER = 0.03  # what becomes of the noise's standard deviation
 _HIDDEN = 0.067  # what becomes of the error of a first picture, beside a jitter of 0.1
 

@@ -14,6 +14,7 @@ from dip.noise.model import PoissonGaussian
 
 _GROUPS, _EACH = 8, 1500  # of patches equally bright: how many at most, and of how many patches at least
 _MOST = 2**14  # patches
+_FEW = 100  # places of a mask whose median may be taken
 _SIDE = 5  # of the parts whose brightness counts, pixels
 _ROUNDS, _STEPS = 4, 20
 _UNSURE = 0.3  # the weight of a group in which no patch is without structure
@@ -25,7 +26,7 @@ _COUNTED, _LOOK = 100, 10_000  # different values at most, from which counts are
 _DARK, _NEAR = 5, 0.25  # counts of a pixel in the mean, and the part of them by which the line may be off
 
 
-def found(picture: Tensor) -> PoissonGaussian | None:
+def found(picture: Tensor, known: Tensor | None = None) -> PoissonGaussian | None:
     r"""Return the model of the noise in a picture; None where its noise cannot be told from the picture.
 
     The noise has to be independent from pixel to pixel. As in the second estimate of `dip.noise.noise_level`, the
@@ -43,6 +44,8 @@ def found(picture: Tensor) -> PoissonGaussian | None:
     ----------
     picture : Tensor
         (1, C, H, W), in any range. All channels are taken to have the same noise.
+    known : Tensor, optional
+        (H, W), bool: where the picture tells of noise. The other pixels hold what fills it (`dip.guides.filled`).
 
     References
     ----------
@@ -54,8 +57,8 @@ def found(picture: Tensor) -> PoissonGaussian | None:
     if min(picture.shape[2:]) < 3:
         return None
     picture = picture.detach().to("cpu", torch.float32)
-    line, one = _line_of(picture), few_counts(picture)
-    if one is not None and _counts(picture, one, line):
+    line, one = _line_of(picture, known), few_counts(picture, known)
+    if one is not None and _counts(picture, known, one, line):
         return PoissonGaussian(_rounded(one))
     if line is None:
         return None
@@ -68,20 +71,22 @@ def _rounded(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def growth(picture: Tensor) -> tuple[float, float] | None:
+def growth(picture: Tensor, known: Tensor | None = None) -> tuple[float, float] | None:
     """Return the standard deviations of the noise where a picture is dark and where it is bright, if it clearly grows.
 
     It is a hint, and costs little: a part of a large picture is looked at, and one round is done of what `found` does.
     Where black was cut off from noise it only seems to grow, so of many pixels at the least value nothing is said.
+    Parameters as for `found`.
     """
-    picture = picture[..., : _PART // picture.shape[3] + 1, :]
+    rows = _PART // picture.shape[3] + 1
+    picture, known = picture[..., :rows, :], None if known is None else known[:rows]
     if min(picture.shape[2:]) < 3 or picture.shape[2] * picture.shape[3] < _SURE:
         return None
-    one = few_counts(picture)
+    one = few_counts(picture, known)
     if one is None and float((picture == picture.min()).float().mean()) > _CUT:
         return None
-    line = _line_of(picture, rounds=1)
-    if one is not None and _counts(picture, one, line):
+    line = _line_of(picture, known, rounds=1)
+    if one is not None and _counts(picture, known, one, line):
         line = one, 0.0
     if line is None:
         return None
@@ -89,13 +94,13 @@ def growth(picture: Tensor) -> tuple[float, float] | None:
     return (dark, bright) if bright > _GROWN * dark else None
 
 
-def _line_of(picture: Tensor, rounds: int = _ROUNDS) -> tuple[float, float] | None:
+def _line_of(picture: Tensor, known: Tensor | None, rounds: int = _ROUNDS) -> tuple[float, float] | None:
     """Return slope and base of the noise's variance over the brightness; None where it cannot be told."""
-    patches = patches_of(picture, _MOST)
+    patches = patches_of(picture, _MOST, known)
     if patches is None:
-        return None
+        return None if known is None else _line_by_masks(picture, known)
     of_pixels, of_channels = independent(patches, roughness(patches))
-    level = by_mask(picture)
+    level = by_mask(picture, known)
     if not of_pixels or not level:
         return None
     groups = max(1, min(_GROUPS, patches.shape[2] // _EACH))
@@ -111,6 +116,19 @@ def _line_of(picture: Tensor, rounds: int = _ROUNDS) -> tuple[float, float] | No
             points.append(torch.stack([inside, variances * (slope * inside + base).clamp(min=_LEAST), weight]))
         slope, base = _line(*torch.cat(points, dim=1).numpy())
     return slope, base
+
+
+def _line_by_masks(picture: Tensor, known: Tensor) -> tuple[float, float] | None:
+    """Return the same where hardly a patch is known as a whole: from what short masks leave, edges included."""
+    found = [(left.flatten() / norm, light.flatten()) for left, norm, light in masked(picture, known, _GROUPS * _FEW)]
+    if not found:
+        return None
+    left, light = (torch.cat(values) for values in zip(*found, strict=True))
+    points = [
+        (float(light[group].mean()), (float(left[group].abs().median()) / 0.6745) ** 2, 1.0)
+        for group in light.argsort().tensor_split(_GROUPS)
+    ]
+    return _line(*np.array(points).T)
 
 
 def _stabilised(patches: Tensor, slope: float, base: float) -> Tensor:
@@ -161,9 +179,9 @@ def _brightness(picture: Tensor) -> list[float]:
     return [float(x) for x in np.quantile(means.numpy(), (0.1, 0.9))]
 
 
-def few_counts(picture: Tensor) -> float | None:
+def few_counts(picture: Tensor, known: Tensor | None = None) -> float | None:
     """Return what all values of a picture are multiples of, if there are few of them; else None."""
-    values = picture.flatten()
+    values = (picture if known is None else picture[..., known]).flatten()
     if len(values[:: max(1, len(values) // _LOOK)].unique()) > _COUNTED:  # spares sorting all
         return None
     values = values.unique()
@@ -175,13 +193,16 @@ def few_counts(picture: Tensor) -> float | None:
     return one if float((counts - counts.round()).abs().max()) < 0.05 else None
 
 
-def _counts(picture: Tensor, one: float, line: tuple[float, float] | None) -> bool:
+def _counts(picture: Tensor, known: Tensor | None, one: float, line: tuple[float, float] | None) -> bool:
     """Whether the variance in a picture is that of counts of which each is `one`, dark and bright."""
     mean = float(picture.mean())
     if line is not None and mean >= _DARK * one:
         return all(abs(line[0] * x + line[1] - one * x) <= _NEAR * one * max(x, mean) for x in _brightness(picture))
     # Patches tell nothing of so little light; but there is little structure beside such noise.
-    rest, light = masked(picture).flatten(), F.avg_pool2d(picture.transpose(0, 1), 3, stride=1).flatten()
+    if not (left := masked(picture, known)):
+        return False
+    rest, norm, light = left[0]
+    rest, light = rest.flatten(), light.flatten()
     halves = light.argsort().tensor_split(2)
-    pairs = [(float(rest[half].square().mean()) / 36, one * float(light[half].mean())) for half in halves]
+    pairs = [(float(rest[half].square().mean()) / norm**2, one * float(light[half].mean())) for half in halves]
     return all(0.5 * expected <= variance <= 1.5 * expected for variance, expected in pairs)

@@ -18,9 +18,13 @@ _FLAT = 0.999  # share of all patches without structure that are to be taken for
 _ENOUGH = 10  # patches for each of a patch's values, at least
 MORE = 1.2  # by which the second estimate is increased
 _WHITE, _APART = -0.15, 0.35  # the most correlation along rows or columns, and between channels, of such noise
+_LINE = torch.tensor([[1.0, -2.0, 1.0]])
+_PAIR = torch.tensor([[1.0, -1.0]])
+_MASKS = (((_LINE.T @ _LINE,), 400), ((_LINE, _LINE.T), 100), ((_PAIR, _PAIR.T), 10))
+"""Masks that take off structure, and in how many places one may look: the better ones are told by more pixels."""
 
 
-def noise_level(picture: Tensor) -> float:
+def noise_level(picture: Tensor, known: Tensor | None = None) -> float:
     r"""Return the standard deviation of the noise in a picture.
 
     The noise has to be independent from pixel to pixel: both of two estimates look at the finest detail only. Each
@@ -49,6 +53,15 @@ def noise_level(picture: Tensor) -> float:
     picture : Tensor
         (1, C, H, W). Over the channels the mean is taken (of variances in the second estimate); 0 is returned for a
         picture of fewer than 3 x 3 pixels, and of one of fewer than about 20 x 20 the first estimate.
+    known : Tensor, optional
+        (H, W), bool: only masks and patches of which every pixel is True are looked at. Where these are few, shorter
+        masks are taken in place of the first: (1, -2, 1) along rows and columns by itself, then (1, -1), of each the
+        way that leaves less. The other pixels may hold anything finite.
+
+    Raises
+    ------
+    ValueError
+        Hardly any known pixels are next to each other.
 
     References
     ----------
@@ -57,31 +70,56 @@ def noise_level(picture: Tensor) -> float:
     statistical method for image noise level estimation", ICCV 2015; patches without structure: Liu, Tanaka, Okutomi,
     "Single-image noise level estimation for blind denoising", IEEE Transactions on Image Processing 2013.
     """
-    return min(levels(picture))
+    return min(levels(picture, known))
 
 
-def levels(picture: Tensor) -> tuple[float, float]:
+def levels(picture: Tensor, known: Tensor | None = None) -> tuple[float, float]:
     """Return both estimates of `noise_level`; the second is infinite where noise is not what it supposes."""
     if min(picture.shape[2:]) < 3:
         return 0.0, math.inf
     picture = picture.detach().to("cpu", torch.float32)
-    return by_mask(picture), MORE * by_patches(picture)
+    return by_mask(picture, known), MORE * by_patches(picture, known)
 
 
-def by_mask(picture: Tensor) -> float:
+def by_mask(picture: Tensor, known: Tensor | None = None) -> float:
     """Return the first estimate of `noise_level`."""
-    return float(masked(picture).abs().flatten(1).median(dim=1).values.mean()) / (6 * 0.6745)
+    found = [
+        float(left.abs().median(dim=1).values.mean()) / (norm * 0.6745) for left, norm, _ in masked(picture, known)
+    ]
+    if found:
+        return min(found)
+    raise ValueError(
+        "hardly any known pixels of the image are next to each other, so the level of its noise cannot be found in it; "
+        "give noise=dip.noise.PoissonGaussian(0, sigma) (in Python), in the numbers of the image"
+    )
 
 
-def masked(picture: Tensor) -> Tensor:
-    """Return (C, 1, H - 2, W - 2), what the mask (1, -2, 1) leaves along rows and columns: 6 times as strong noise."""
-    line = picture.new_tensor([1.0, -2.0, 1.0])
-    return F.conv2d(picture.transpose(0, 1), torch.outer(line, line)[None, None])  # as pictures of one channel each
+def masked(picture: Tensor, known: Tensor | None = None, least: int = 0) -> list[tuple[Tensor, float, Tensor]]:
+    """Return what masks leave of a picture, how many times as strong noise is there, and the brightness about it.
+
+    There is one, that of the first estimate of `noise_level`, unless it seldom fits between the known pixels; then two
+    shorter ones, or one, or none. What they leave and the brightness are (C, N), with N at least `least`.
+    """
+    picture = picture.transpose(0, 1)  # as pictures of one channel each
+    for masks, enough in _MASKS:
+        found = []
+        for mask in masks:
+            size = (mask.shape[0], mask.shape[1])
+            left = F.conv2d(picture, mask[None, None].to(picture)).flatten(1)
+            light = F.avg_pool2d(picture, size, stride=1).flatten(1)
+            if known is not None:
+                there = F.avg_pool2d(known[None].float(), size, stride=1).flatten() == 1
+                left, light = left[:, there], light[:, there]
+            if known is None or left.shape[1] >= max(enough, least):
+                found.append((left, float(mask.norm()), light))
+        if found:
+            return found
+    return []
 
 
-def by_patches(picture: Tensor) -> float:
+def by_patches(picture: Tensor, known: Tensor | None = None) -> float:
     """Return the second estimate of `noise_level`, as it is found; infinity where there are too few patches."""
-    patches = patches_of(picture)
+    patches = patches_of(picture, known=known)
     if patches is None:
         return math.inf
     rough = roughness(patches)
@@ -127,14 +165,21 @@ def flat_variances(patches: Tensor, rough: Tensor, together: bool) -> tuple[Tens
     return variances, flat
 
 
-def patches_of(picture: Tensor, most: int = _MOST) -> Tensor | None:
-    """Return patches (C, 25, N), without those where noise was cut off unless nearly all are such; None of too few."""
+def patches_of(picture: Tensor, most: int = _MOST, known: Tensor | None = None) -> Tensor | None:
+    """Return patches (C, 25, N), without those where noise was cut off unless nearly all are such; None of too few.
+
+    Those of which a pixel is not known are left out, too.
+    """
     _, channels, height, width = picture.shape
     if min(height, width) < _SIDE:
         return None
     step = math.ceil(math.sqrt(max(1, (height - _SIDE + 1) * (width - _SIDE + 1) / most)))
-    patches = F.unfold(picture, _SIDE, stride=step)[0]
-    cut = ((patches == picture.min()) | (patches == picture.max())).float().mean(0) > 0.05
+    patches, values = F.unfold(picture, _SIDE, stride=step)[0], picture
+    if known is not None:
+        values = picture[..., known]
+        whole = F.unfold(known[None, None].float(), _SIDE, stride=step)[0].amin(0) > 0
+        patches = patches[:, whole]
+    cut = ((patches == values.min()) | (patches == values.max())).float().mean(0) > 0.05
     if cut.float().mean() < 0.9:
         patches = patches[:, ~cut]
     return patches.reshape(channels, _SIDE**2, -1) if patches.shape[1] >= _ENOUGH * _SIDE**2 else None

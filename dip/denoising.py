@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dip import guides, images, losses, masks, ranges
+from dip import guides, losses, masks, ranges
 from dip.light import Light
 from dip.noise import Noise, PoissonGaussian, Stabilising, noise_level
 from dip.noise.level import MORE
@@ -71,7 +71,7 @@ class Denoise(ImageTask):
         self._weight: Tensor | None = None
         if mask is not None:
             masks.check(mask, self.layout)
-            self._weight = images.mask_to_tensor(mask, self.layout.height, self.layout.width)
+            self._weight = masks.to_tensor(mask, self.layout.height, self.layout.width)
         self.layout = ranges.narrowed(image, self.layout, self._known)
         self._light = Light(noise)
         self.spread = self._light.spread

@@ -7,9 +7,10 @@ this module knows any other. `describe` looks at type, shape and dtype and retur
 
 from __future__ import annotations
 
+import functools
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,13 +19,13 @@ import torch
 
 from dip.errors import shown
 
-__all__ = ["Layout", "describe", "dtype_name", "from_tensor", "mask_to_tensor", "to_tensor"]
+__all__ = ["NUMBERS", "Layout", "as_numpy", "describe", "dtype_name", "from_tensor", "kind_of", "resized", "to_tensor"]
 
 # Integer types whose whole range is the clean range by default; int16 from CT or int64 by accident say too little.
 _RANGED_INTEGERS = ("uint8", "uint16")
 _OTHER_INTEGERS = ("int8", "int16", "int32", "int64", "uint32", "uint64")
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
-_NUMBERS = (*_RANGED_INTEGERS, *_OTHER_INTEGERS, *_FLOATS)
+NUMBERS = (*_RANGED_INTEGERS, *_OTHER_INTEGERS, *_FLOATS)
 
 # Noise may overshoot the clean range; with a value more than FAR spans outside, or more than SHARE of them beyond one
 # span, it is far more likely that another range was meant.
@@ -32,6 +33,7 @@ _FAR, _SHARE = 4.0, 0.01
 _EACH = "of several pictures each is a fit (dip.run_all)"
 
 _Array = np.ndarray | torch.Tensor
+_Enlarge = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ def describe(
     >>> layout.channels, layout.height, layout.width, layout.high
     (3, 7, 13, 255.0)
     """
-    kind = _kind(image, name)
+    kind = kind_of(image, name)
     shape = tuple(int(size) for size in image.shape)
     low, high = _clean_range(dtype_name(image.dtype), data_range, name)
     axis, alpha = _channels(kind, shape, channel_axis, name)
@@ -177,7 +179,7 @@ def to_tensor(
     if tuple(image.shape) != layout.shape or image.dtype != layout.dtype:
         given, expected = f"{image.dtype} {tuple(image.shape)}", f"{layout.dtype} {layout.shape}"
         raise ValueError(f"{name} is {given}, but its layout is for {expected}; describe the image again")
-    planes = _planes(_as_numpy(image), layout)
+    planes = _planes(as_numpy(image), layout)
     if known is not None:
         planes = np.where(known, planes, np.asarray(layout.low).astype(planes.dtype))
     _refuse_not_finite(planes, name)
@@ -195,7 +197,9 @@ def to_tensor(
     return torch.from_numpy(x[None])
 
 
-def from_tensor(x: torch.Tensor, layout: Layout, *, alpha_from: _Array | None = None) -> _Array:
+def from_tensor(
+    x: torch.Tensor, layout: Layout, *, alpha_from: _Array | None = None, enlarge: _Enlarge | None = None
+) -> _Array:
     """Turn x back into an image as the user gave it.
 
     Computes ``image = low + (high - low) * x`` in float64. Integers are rounded to the nearest and clipped to
@@ -210,7 +214,7 @@ def from_tensor(x: torch.Tensor, layout: Layout, *, alpha_from: _Array | None = 
         From `describe`.
     alpha_from : numpy.ndarray, optional
         The image that `layout` describes. Needed where it has alpha, ignored elsewhere. Alpha comes back
-        untouched, or at another size by bicubic interpolation clipped to its own smallest and largest value.
+        untouched, or at another size by `enlarge` (see `resized`).
 
     Returns
     -------
@@ -238,73 +242,17 @@ def from_tensor(x: torch.Tensor, layout: Layout, *, alpha_from: _Array | None = 
         shape[axis] = size
     image = np.empty(shape, _carrier(layout))
     planes = _planes(image, layout)
-    for plane, channel in zip(planes, _as_numpy(x)[0], strict=False):  # alpha, the last plane, has none in x
+    for plane, channel in zip(planes, as_numpy(x)[0], strict=False):  # alpha, the last plane, has none in x
         values = layout.low + (layout.high - layout.low) * channel.astype(np.float64)
         plane[...] = _fit_dtype(values, image.dtype)
     if layout.alpha and alpha_from is not None:
-        planes[-1] = _resized(_planes(_as_numpy(alpha_from), layout)[-1], x.shape[2], x.shape[3])
+        planes[-1] = resized(_planes(as_numpy(alpha_from), layout)[-1], (x.shape[2], x.shape[3]), enlarge)
     if layout.kind == "numpy":
         return image
     return torch.from_numpy(image).to(layout.dtype).to(layout.device)
 
 
-def mask_to_tensor(mask: _Array, height: int, width: int, *, name: str = "mask") -> torch.Tensor:
-    """Turn a mask into weights: 1 where a pixel is known, 0 where it is missing.
-
-    Parameters
-    ----------
-    mask : numpy.ndarray or torch.Tensor
-        Shape (H, W); a tensor may have (1, H, W) or (1, 1, H, W). bool: True is known. Integers: non-zero is
-        known, so 0/1 and 0/255 mean the same. Floats: a weight in [0, 1].
-    height, width : int
-        The size of the image that the mask belongs to.
-    name : str, optional
-        What the messages call the mask.
-
-    Returns
-    -------
-    torch.Tensor
-        Shape (1, 1, H, W), float32 in [0, 1], on the CPU; it shares no memory with `mask`.
-
-    Raises
-    ------
-    TypeError
-        If `mask` is neither an array nor a tensor, or its dtype is complex, object or the like.
-    ValueError
-        If it has another shape, marks no pixel as known, or holds NaN, negative values or floats above 1.
-
-    Examples
-    --------
-    >>> mask_to_tensor(np.array([[0, 255]], np.uint8), 1, 2)
-    tensor([[[[0., 1.]]]])
-    """
-    kind = _kind(mask, name)
-    dtype = dtype_name(mask.dtype)
-    if dtype not in ("bool", *_NUMBERS):
-        raise TypeError(f"{name} has dtype {dtype}; allowed: bool, integers, floats; pass {name} != 0")
-    shape = tuple(mask.shape)
-    shape = shape[-2:] if kind == "torch" and len(shape) in (3, 4) and set(shape[:-2]) == {1} else shape
-    if shape != (height, width):
-        reason = "" if len(shape) == 2 else f"; a mask has one value a pixel and no channels: {name}.all(axis=0)"
-        raise ValueError(f"{name} has shape {tuple(mask.shape)}; the image needs ({height}, {width}){reason}")
-    values = _as_numpy(mask).reshape(height, width)
-    if values.dtype.kind == "f":
-        least, most = float(values.min()), float(values.max())  # either is NaN if any value is
-        if not (least >= 0 and most <= 1):
-            advice = f"allowed: [0, 1] with 1 = known, no NaN; pass {name} > 0, or divide by its white"
-            raise ValueError(f"{name} has float values from {least:g} to {most:g}; {advice}")
-    elif values.dtype.kind == "i" and int(values.min()) < 0:
-        raise ValueError(f"{name} has negative values; allowed: 0 = missing, above = known; pass {name} > 0")
-    else:
-        values = values != 0
-    weights = values.astype(np.float32)
-    if not weights.any():
-        advice = "non-zero means known, so invert a mask of the missing pixels"
-        raise ValueError(f"{name} marks no pixel as known: it is 0 everywhere; {advice}")
-    return torch.from_numpy(weights[None, None])
-
-
-def _kind(image: Any, name: str) -> Literal["numpy", "torch"]:
+def kind_of(image: Any, name: str) -> Literal["numpy", "torch"]:
     """Which library an image belongs to; anything that is not a plain dense array or tensor is refused."""
     if isinstance(image, np.ma.MaskedArray):
         advice = f"pass {name}.filled(0), and to dip.denoise or dip.inpaint mask=~{name}.mask, its known pixels"
@@ -328,7 +276,7 @@ def dtype_name(dtype: Any) -> str:
 
 def _clean_range(dtype: str, data_range: Any, name: str) -> tuple[float, float]:
     """The clean range of a dtype, checked against what the type can hold."""
-    if dtype not in _NUMBERS:
+    if dtype not in NUMBERS:
         advice = {
             "bool": "convert it to uint8 with 0 and 255, or pass it as a mask",
             "comp": "pass its magnitude, or its real and imaginary parts as two channels with channel_axis",
@@ -385,7 +333,7 @@ def _channels(kind: str, shape: tuple[int, ...], channel_axis: Any, name: str) -
     return axis, False
 
 
-def _as_numpy(image: _Array) -> np.ndarray:
+def as_numpy(image: _Array) -> np.ndarray:
     """The same values as a plain array, without a copy where the library allows."""
     if isinstance(image, np.ndarray):
         return np.asarray(image)
@@ -440,10 +388,13 @@ def _fit_dtype(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return np.clip(np.rint(values), float(info.min), top)
 
 
-def _resized(alpha: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Alpha at another size; an opaque picture stays opaque because interpolation may not overshoot."""
-    if alpha.shape == (height, width):
+def resized(alpha: np.ndarray, size: tuple[int, int], enlarge: _Enlarge | None = None) -> np.ndarray:
+    """Alpha (H, W) at another size; an opaque picture stays opaque because interpolation may not overshoot.
+
+    It is that of `enlarge`, which takes (1, 1, H, W), or else bicubic.
+    """
+    if alpha.shape == size:
         return alpha
-    source = torch.from_numpy(alpha.astype(np.float64))[None, None]
-    resized = torch.nn.functional.interpolate(source, (height, width), mode="bicubic", align_corners=False)
-    return _fit_dtype(np.clip(resized[0, 0].numpy(), float(alpha.min()), float(alpha.max())), alpha.dtype)
+    by = enlarge or functools.partial(torch.nn.functional.interpolate, size=size, mode="bicubic", align_corners=False)
+    made = by(torch.from_numpy(alpha.astype(np.float64))[None, None])[0, 0].numpy()
+    return _fit_dtype(np.clip(made, float(alpha.min()), float(alpha.max())), alpha.dtype).astype(alpha.dtype)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dip import files, images
+from dip import files, images, masks
 from dip.callbacks import Estimate, Every, shows_progress
 from dip.console import one_line
 from dip.errors import warn
@@ -55,7 +55,7 @@ class Restoration(Work):
             size = pixels.shape[0], pixels.shape[1]
             self._mask = known_pixels(job.mask, size, invert=order.invert_mask, keep_known=order.keep_known)
         self._task = order.problem(pixels, self._mask, job.source)
-        layout = self._task.layout
+        layout, self._enlarge = self._task.layout, self._task.enlarge
         self._range = layout.low, layout.high
         options: Options = {**order.options}
         if job.reference is not None:
@@ -232,7 +232,7 @@ def known_pixels(path: Path, size: tuple[int, ...], *, invert: bool, keep_known:
     mask = files.read_mask(path, size=(size[0], size[1]), weights=True)
     if invert:
         mask = ~mask if mask.dtype == bool else 1 - mask
-    images.mask_to_tensor(mask, *mask.shape)  # which refuses one without a known pixel
+    masks.to_tensor(mask, *mask.shape)  # which refuses one without a known pixel
     if keep_known and mask.min() == 1:
         missing = "white, with --invert-mask" if invert else "black (0)"
         raise ValueError(

@@ -40,7 +40,7 @@ def narrowed(image: Any, layout: Layout, known: np.ndarray | None = None) -> Lay
     """
     if layout.range_given or images.dtype_name(layout.dtype) != "uint16":
         return layout
-    values = image.numpy(force=True) if isinstance(image, Tensor) else np.asarray(image)
+    values = images.as_numpy(image)
     if known is not None:
         values = np.where(masks.over(known, layout), values, 0)
     white = white_of(float((values[..., :-1] if layout.alpha else values).max()))

@@ -5,7 +5,7 @@ A task is what `dip.fit` takes; `dip.restore` has a function for each that retur
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ class ImageTask:
     support: int | None = 0
     factor = 1
     spread = 1.0  # how many times its range noise may well reach beyond it
+    enlarge: Callable[[Tensor], Tensor] | None = None  # of what goes with the image, its alpha, where A makes it small
 
     def __init__(self, image: Any, *, data_range: DataRange = None, channel_axis: int | None = None) -> None:
         self.layout = images.describe(image, channel_axis=channel_axis, data_range=data_range)
@@ -70,7 +71,7 @@ class ImageTask:
 
     def output(self, x: Tensor) -> Any:
         """Return x in the image's kind, dtype and range, with its alpha."""
-        return images.from_tensor(x, self.layout, alpha_from=self._image)
+        return images.from_tensor(x, self.layout, alpha_from=self._image, enlarge=self.enlarge)
 
     def clean(self, reference: Any) -> Tensor:
         """Return a reference as x: of the restored image's shape, in its type's range or in the image's."""
@@ -170,7 +171,7 @@ class Inpaint(ImageTask):
 
     def load(self) -> Observation:
         """Return the observation and its weights, with the missing pixels at 0."""
-        weight = images.mask_to_tensor(self._mask, self.layout.height, self.layout.width)
+        weight = masks.to_tensor(self._mask, self.layout.height, self.layout.width)
         y = self._observed(known=(weight[0, 0] > 0).numpy())
         if weight.min() == 1:
             warn(
@@ -253,6 +254,7 @@ class SuperResolve(ImageTask):
         if kernel_sigma is not None:
             positive_float(kernel_sigma, "kernel_sigma")
         self._operator = self._downsample = Downsample(self.factor, kernel=kernel, phase=phase, sigma=kernel_sigma)
+        self.enlarge = self._downsample.enlarge
 
     @property
     def default_preset(self) -> str:  # type: ignore[override]

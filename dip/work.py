@@ -54,6 +54,7 @@ class Work(ABC):
     going_on: str | None = None
     """What to do after Ctrl-C, to go on; None where there is nothing."""
     _range: tuple[float, float]  # black and white of the picture; a subclass sets it
+    _enlarge: Callable[[Tensor], Tensor] | None = None  # the same for its alpha, where the result is larger
 
     def __init__(self, job: Job, order: Order) -> None:
         self.job, self.interrupted = job, False
@@ -107,7 +108,8 @@ class Work(ABC):
         }
 
     def _write(self, path: Path, pixels: np.ndarray, *, force: bool) -> None:
-        alpha = None if self.picture.alpha is None else _resized(self.picture.alpha, pixels.shape[:2])
+        alpha, size = self.picture.alpha, (pixels.shape[0], pixels.shape[1])
+        alpha = None if alpha is None else images.resized(alpha, size, self._enlarge)
         files.write(path, pixels, like=self.picture, alpha=alpha, force=force)
 
     def _figures(self, restored: np.ndarray) -> dict[str, float]:
@@ -198,13 +200,6 @@ def _size(path: Path) -> tuple[int, int] | None:
     with contextlib.suppress(Exception), quiet(), Image.open(path) as header:
         return header.height, header.width
     return None
-
-
-def _resized(alpha: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """Alpha at another size, as `dip.images` does it for RGBA arrays."""
-    rgba = np.repeat(alpha[..., None], 4, axis=2)
-    layout = images.describe(rgba)
-    return np.asarray(images.from_tensor(torch.zeros(1, 3, *size), layout, alpha_from=rgba))[..., 3]
 
 
 def _json(report: dict[str, Any]) -> str:

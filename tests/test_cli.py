@@ -108,6 +108,15 @@ def test_alpha_and_profile_are_kept(colours, dtype):
     assert abs(large.alpha - expected).max() < 0.05 * np.iinfo(dtype).max
 
 
+def test_alpha_is_enlarged_as_in_python():
+    rgba = np.dstack([make("in.png"), draw((20, 24))]).astype(np.uint8)
+    Image.fromarray(rgba).save("rgba.png")
+    given = ("--factor", 2, "--phase", 0, *QUICK)
+    assert dip_command("super-resolve", "rgba.png", "-o", "large.png", *given) == 0
+    expected = dip.super_resolve(rgba, 2, phase=0, iters=3, network=NET, precision="float32")
+    np.testing.assert_array_equal(np.asarray(Image.open("large.png"))[..., 3], expected[..., 3])
+
+
 def test_inpainting_keeps_what_is_white_in_the_mask():
     pixels = make("in.png")
     known = np.full((20, 24), 255, np.uint8)

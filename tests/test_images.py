@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from dip import images
+from dip import images, masks
 
 NUMPY_DTYPES = ["uint8", "uint16", "float16", "float32", "float64", ">u2", ">f4", ">f8"]
 TORCH_DTYPES = [torch.uint8, torch.uint16, torch.float16, torch.bfloat16, torch.float32, torch.float64]
@@ -427,7 +427,7 @@ def test_masks_of_ones_and_zeros(library: str, dtype: str) -> None:
     known = np.random.default_rng(0).random((7, 13)) < 0.5
     mask: Any = known.astype(dtype)
     mask = torch.from_numpy(mask) if library == "torch" else mask
-    weights = images.mask_to_tensor(mask, 7, 13)
+    weights = masks.to_tensor(mask, 7, 13)
     assert weights.dtype == torch.float32
     assert weights.shape == (1, 1, 7, 13)
     np.testing.assert_array_equal(weights[0, 0].numpy(), known)
@@ -435,12 +435,12 @@ def test_masks_of_ones_and_zeros(library: str, dtype: str) -> None:
 
 def test_any_integer_but_zero_is_known() -> None:
     mask = np.array([[0, 1, 2, 255]], np.uint8)
-    np.testing.assert_array_equal(images.mask_to_tensor(mask, 1, 4)[0, 0], [[0, 1, 1, 1]])
+    np.testing.assert_array_equal(masks.to_tensor(mask, 1, 4)[0, 0], [[0, 1, 1, 1]])
 
 
 def test_floats_are_weights() -> None:
     mask = np.array([[0, 0.25, 1]])
-    weights = images.mask_to_tensor(mask, 1, 3)
+    weights = masks.to_tensor(mask, 1, 3)
     np.testing.assert_array_equal(weights[0, 0], mask)
     weights.zero_()
     assert mask[0, 2] == 1
@@ -448,7 +448,7 @@ def test_floats_are_weights() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 4, 6), (1, 1, 4, 6)])
 def test_mask_tensors_may_have_leading_ones(shape: tuple[int, ...]) -> None:
-    assert images.mask_to_tensor(torch.ones(shape), 4, 6).shape == (1, 1, 4, 6)
+    assert masks.to_tensor(torch.ones(shape), 4, 6).shape == (1, 1, 4, 6)
 
 
 @pytest.mark.parametrize(
@@ -473,4 +473,4 @@ def test_mask_tensors_may_have_leading_ones(shape: tuple[int, ...]) -> None:
 )
 def test_masks_that_are_refused(mask: Any, error: type[Exception], advice: str) -> None:
     with pytest.raises(error, match=advice):
-        images.mask_to_tensor(mask, 4, 6)
+        masks.to_tensor(mask, 4, 6)

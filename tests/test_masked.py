@@ -169,7 +169,7 @@ def test_every_second_row_is_enough():
 
 def test_pixels_that_are_all_alone_do_not_tell():
     y, alone = noisy(photo(64)), np.indices((64, 64)).sum(0) % 2 == 0
-    with pytest.raises(ValueError, match="next to each other.*PoissonGaussian"):
+    with pytest.raises(ValueError, match=r"next to each other.*PoissonGaussian"):
         dip.Fit(dip.Denoise(y, mask=alone), **FAST)
     told = dip.Fit(dip.Denoise(y, mask=alone, noise=PoissonGaussian(0, 0.1)), **FAST)
     assert told.task.level == pytest.approx(1.2 * 0.1)

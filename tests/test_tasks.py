@@ -244,6 +244,17 @@ def test_alpha_is_enlarged_with_the_picture():
     assert (alpha[-8:] == 255).all()
 
 
+@pytest.mark.parametrize("phase", [0, 0.5, 1])
+def test_alpha_lies_where_the_picture_does(phase):
+    """A pixel of the small picture is about the pixel factor * k + phase * (factor - 1) of the large one."""
+    image, factor = rgba((8, 12), "uint16"), 3
+    at = factor * np.arange(12) + phase * (factor - 1)
+    image[..., 3] = 1000 + 500 * at
+    alpha = dip.super_resolve(image, factor, phase=phase, iters=1, **QUICK)[..., 3]
+    inside = np.arange(6, 30)  # where the interpolation does not see the border
+    np.testing.assert_allclose(alpha[:, inside], np.tile(1000 + 500 * inside, (24, 1)), atol=1)
+
+
 @pytest.mark.parametrize(("kernel", "method"), [("lanczos3", "LANCZOS"), ("box", "BOX")])
 def test_the_result_reduced_is_the_picture_given(kernel, method):
     small = picture((12, 10))

@@ -190,6 +190,16 @@ def test_noise_that_grows_is_found_between_missing_pixels(share, read):
     assert np.std(stable) == pytest.approx(task.level / 1.2, rel=0.15)
 
 
+@pytest.mark.parametrize("name", ["camera", "coins", "brick"])
+def test_counts_are_found_where_few_patches_are_known_as_a_whole(name):
+    clean = getattr(skimage.data, name)()[100:196, 150:246].astype(np.float64) / 255
+    mask = known(clean.shape, 0.03)
+    mask[::24] = False
+    y = np.where(mask, np.random.default_rng(0).poisson(20 * clean) / 20, 0).astype(np.float32)
+    filled = dip.guides.filled(as_tensor(y), as_tensor(mask))
+    assert noise.found(filled, torch.from_numpy(mask)) == PoissonGaussian(0.05)
+
+
 def test_growing_noise_is_told_of():
     clean = skimage.data.camera()[::2, ::2].astype(np.float64) / 255
     y, mask = np.random.default_rng(1).poisson(20 * clean) / 20, known(clean.shape)

@@ -13,6 +13,7 @@ from dip.noise.level import by_mask, flat_variances, independent, masked, patche
 from dip.noise.model import PoissonGaussian
 
 _GROUPS, _EACH = 8, 1500  # of patches equally bright: how many at most, and of how many patches at least
+_ENOUGH = 4  # groups, where there are other ways
 _MOST = 2**14  # patches
 _FEW = 100  # places of a mask whose median may be taken
 _SIDE = 5  # of the parts whose brightness counts, pixels
@@ -103,6 +104,8 @@ def _line_of(picture: Tensor, known: Tensor | None, rounds: int = _ROUNDS) -> tu
     level = by_mask(picture, known)
     if not of_pixels or not level:
         return None
+    if known is not None and patches.shape[2] < _ENOUGH * _EACH:
+        return _line_by_masks(picture, known)
     groups = max(1, min(_GROUPS, patches.shape[2] // _EACH))
     slope, base = 0.0, level**2
     order = patches.mean((0, 1)).argsort()
@@ -119,7 +122,7 @@ def _line_of(picture: Tensor, known: Tensor | None, rounds: int = _ROUNDS) -> tu
 
 
 def _line_by_masks(picture: Tensor, known: Tensor) -> tuple[float, float] | None:
-    """Return the same where hardly a patch is known as a whole: from what short masks leave, edges included."""
+    """Return the same where few patches are known as a whole: from what short masks leave, edges included."""
     found = [(left.flatten() / norm, light.flatten()) for left, norm, light in masked(picture, known, _GROUPS * _FEW)]
     if not found:
         return None

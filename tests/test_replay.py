@@ -198,9 +198,9 @@ def test_flips_that_begin_when_the_residual_tells(tape, monkeypatch):
     """They begin in the midst of a run, in an iteration of its own; the residual is looked at, and may end the fit."""
     steps, looks, step, look = [], [], dip.Fit.step, dip.flips.Flips.look
 
-    def looked(flips, iteration, residual):
+    def looked(flips, iteration, difference, weight=None):
         looks.append(iteration)
-        return look(flips, iteration, residual)
+        return look(flips, iteration, difference, weight)
 
     monkeypatch.setattr(dip.flips, "_EVERY", 15)
     monkeypatch.setattr(dip.flips.Moment, "has_come", lambda moment, residual: len(looks) == 3)

@@ -229,6 +229,8 @@ def test_random_patches(tmp_path):
         (np.full((5, 8, 8), np.nan), ValueError, r"not in \[0, 1\]"),
         (np.zeros((1, 8, 8), np.uint8), ValueError, "1 pictures are too few"),
         (np.zeros((8, 8), np.uint8), ValueError, "allowed: .N, H, W"),
+        (np.zeros((64, 48, 3), np.uint8), ValueError, r"looks like one picture \(H, W, C\); give several"),
+        (np.zeros((64, 48, 1)), ValueError, r"If these are 64 gray pictures of 48 x 1 pixels, give data\[\.\.\., None\]"),
         ([1, 2], TypeError, "data must be an array of pictures"),
     ],
 )
@@ -461,7 +463,7 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path):
     stop_after(training(out=tmp_path), 2).run()
     with pytest.raises(dip.CheckpointError, match=r"belongs to another training.*same data and settings"):
         training(out=tmp_path, resume=True, lr=0.5)
-    with pytest.raises(dip.CheckpointError, match="digest"):
+    with pytest.raises(dip.CheckpointError, match="other pictures"):
         training(pictures(seed=4), out=tmp_path, resume=True)
     with pytest.raises(FileExistsError, match=r"go on with resume=True \(--resume\)"):
         training(out=tmp_path)

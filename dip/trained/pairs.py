@@ -307,6 +307,13 @@ def _stack(data: Any) -> np.ndarray:
         raise TypeError(f"data must be an array of pictures or dip.datasets.Patches, not {shown(data)}")
     if array.ndim not in (3, 4) or 0 in array.shape or (array.ndim == 4 and array.shape[3] > 4):
         raise ValueError(f"data has shape {array.shape}; allowed: (N, H, W) or (N, H, W, C) with up to 4 channels")
+    if array.ndim == 3 and array.shape[2] <= 4:
+        height, width, channels = array.shape
+        raise ValueError(
+            f"data has shape {array.shape}, which looks like one picture (H, W, C); give several, as (N, H, W, C), or "
+            f"dip.datasets.Patches of a folder. If these are {height} gray pictures of {width} x {channels} pixels, give "
+            "data[..., None]"
+        )
     if array.dtype != np.uint8:
         if array.dtype.kind != "f":
             raise TypeError(f"data has dtype {array.dtype}; allowed: uint8, or floats in [0, 1]")

@@ -333,6 +333,11 @@ def _channels(kind: str, shape: tuple[int, ...], channel_axis: Any, name: str) -
     return axis, False
 
 
+def is_batch(image: Any, channel_axis: int | None = None) -> bool:
+    """Tell whether an image is a tensor (N, C, H, W) of several, which are restored one by one."""
+    return isinstance(image, torch.Tensor) and image.ndim == 4 and len(image) > 1 and channel_axis is None
+
+
 def as_numpy(image: _Array) -> np.ndarray:
     """The same values as a plain array, without a copy where the library allows."""
     if isinstance(image, np.ndarray):

@@ -206,6 +206,15 @@ def test_bits_to_spare_are_taken_for_the_range():
     np.testing.assert_array_equal(found, model(image, data_range=4095))
 
 
+def test_pictures_of_a_batch_have_one_white():
+    model, rng = denoiser("cnn5", 1), np.random.default_rng(0)
+    batch = torch.from_numpy(np.stack([(rng.random((1, 12, 9)) * end).astype(np.uint16) for end in (250, 4000)]))
+    with pytest.warns(RuntimeWarning, match="their white is taken for 4095") as caught:
+        found = model(batch)
+    assert len(caught) == 1
+    assert torch.equal(found, model(batch, data_range=4095))
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", "float64"])
 @pytest.mark.parametrize("shape", [(13, 7), (13, 7, 3), (13, 7, 4), (1, 1)])
 @pytest.mark.parametrize("channels", [1, 3])

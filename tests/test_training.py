@@ -230,7 +230,11 @@ def test_random_patches(tmp_path):
         (np.zeros((1, 8, 8), np.uint8), ValueError, "1 pictures are too few"),
         (np.zeros((8, 8), np.uint8), ValueError, "allowed: .N, H, W"),
         (np.zeros((64, 48, 3), np.uint8), ValueError, r"looks like one picture \(H, W, C\); give several"),
-        (np.zeros((64, 48, 1)), ValueError, r"If these are 64 gray pictures of 48 x 1 pixels, give data\[\.\.\., None\]"),
+        (
+            np.zeros((64, 48, 1)),
+            ValueError,
+            r"If these are 64 gray pictures of 48 x 1 pixels, give data\[\.\.\., None\]",
+        ),
         ([1, 2], TypeError, "data must be an array of pictures"),
     ],
 )

@@ -311,8 +311,8 @@ def _stack(data: Any) -> np.ndarray:
         height, width, channels = array.shape
         raise ValueError(
             f"data has shape {array.shape}, which looks like one picture (H, W, C); give several, as (N, H, W, C), or "
-            f"dip.datasets.Patches of a folder. If these are {height} gray pictures of {width} x {channels} pixels, give "
-            "data[..., None]"
+            f"dip.datasets.Patches of a folder. If these are {height} gray pictures of {width} x {channels} pixels, "
+            "give data[..., None]"
         )
     if array.dtype != np.uint8:
         if array.dtype.kind != "f":

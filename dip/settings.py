@@ -354,7 +354,7 @@ def memory(
 ) -> int | None:
     """Return the bytes that a fit of an image of `shape` (C, H, W) with a preset takes at its peak.
 
-    It is the estimate by which a fit is refused that would not find room (`dip.devices.dry_run`); None for crops
+    It is the estimate by which a fit is refused that would not find room (`dip.sizes.dry_run`); None for crops
     (`tile`) where the preset's network is not fitted in them.
     """
     # a picture as the code has the image's channels
@@ -394,6 +394,11 @@ def _stop(stop: Any, loss: losses.Loss, average: float, task: str) -> Rule | Non
         return None
     if not isinstance(stop, Rule):
         raise TypeError(f"stop={shown(stop)}: give a rule such as dip.stopping.WindowedVariance(), or iters=")
+    if (type(stop).measure, type(stop).update) == (Rule.measure, Rule.update):
+        raise TypeError(
+            f"stop={shown(stop)}: a {type(stop).__name__} has no measure(output, loss), which returns the number that "
+            "is to be minimal at the right moment (or None); define it, or take a rule of dip.stopping"
+        )
     stop.check(loss, average, task)
     # A rule remembers what it has seen; the caller's stays fresh for the next fit.
     return copy.deepcopy(stop)
@@ -401,7 +406,7 @@ def _stop(stop: Any, loss: losses.Loss, average: float, task: str) -> Rule | Non
 
 def _network(network: Any, preset: presets.Preset, inputs: int, outputs: int, seed: int) -> nn.Module:
     if isinstance(network, nn.Module):
-        wrong = {p.dtype for p in network.parameters()} & {torch.float64, torch.float16}
+        wrong = {p.dtype for p in network.parameters()} & {torch.float64, torch.float16, torch.bfloat16}
         if wrong:
             raise TypeError(f"the network's weights are in {wrong.pop()}; a fit is in float32: pass network.float()")
         return network

@@ -370,6 +370,36 @@ def test_a_sigmoid_at_the_end_keeps_apart_what_is_nearly_white():
         torch.testing.assert_close(white, torch.full_like(white, 1 / (1 + math.exp(-8))))
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_works_where_gradients_are_off(mode, tmp_path):
+    whole = training().run()
+    with mode():
+        one = training().run()
+        stop_after(training(out=tmp_path), 2).run()
+        again = training(out=tmp_path, resume=True).run()
+        restored = one.denoiser(pictures(2)[0])
+        assert torch.is_inference_mode_enabled() == (mode is torch.inference_mode)
+    assert one.history["train_loss"] == again.history["train_loss"] == whole.history["train_loss"]
+    assert equal(weights(one), weights(whole))
+    assert equal(weights(again), weights(whole))
+    np.testing.assert_array_equal(restored, whole.denoiser(pictures(2)[0]))
+
+
+@pytest.mark.parametrize("name", ["cnn5-residual-bn", "hourglass", "autoencoder", "dncnn-small"])
+def test_works_with_another_default_dtype(name, tmp_path):
+    given = pictures(6, size=28, channels=1)
+    options = {"epochs": 1, "batch": 3, **({} if name in ("autoencoder", "dncnn-small") else {"width": 4})}
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        one = Training(Recipe(model=name, **options), given, out=tmp_path, device="cpu", progress=False).run()
+        restored = dip.trained.load(tmp_path / "weights.safetensors", device="cpu")(given[0, ..., 0])
+    finally:
+        torch.set_default_dtype(before)
+    assert {tensor.dtype for tensor in one.model.parameters()} == {torch.float32}
+    np.testing.assert_array_equal(restored, one.denoiser(given[0, ..., 0]))
+
+
 def test_training_leaves_global_state_alone():
     before, threads = torch.get_rng_state(), torch.get_num_threads()
     state = np.random.get_state()[1].copy()  # noqa: NPY002

@@ -404,7 +404,8 @@ def create(
     for option in options:
         if option not in entry.free:
             raise unknown(f"option of model {name!r}:", option, ("channels", *entry.free))
-    return entry.build(entry.channels if channels is None else channels, **entry.fixed, **options, generator=generator)
+    chosen = entry.channels if channels is None else channels
+    return entry.build(chosen, **entry.fixed, **options, generator=generator).float()  # whatever the default dtype
 
 
 def _entry(name: str) -> _Entry:

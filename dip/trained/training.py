@@ -89,6 +89,7 @@ class Training:
         A package is missing that was asked for.
     """
 
+    @torch.inference_mode(False)  # what is made under it could not be trained
     def __init__(
         self,
         recipe: Recipe,
@@ -140,6 +141,8 @@ class Training:
 
     # ---------------------------------------------------------------- the loop
 
+    @torch.inference_mode(False)
+    @torch.enable_grad()
     def run(self) -> Training:
         """Train to the end, or until Ctrl-C, after which the checkpoint has the state of that step.
 

@@ -391,4 +391,4 @@ def test_help_names_what_there_is(capsys):
     text = capsys.readouterr().out
     for word in ("cifar10:FOLDER", "noise2noise", "--sweep", "--early-stopping", "gaussian:25", "exit status"):
         assert word in text
-    assert one_line(ValueError('loss="bce" needs clip=True')) == "--loss bce needs --clip True"
+    assert one_line(ValueError('loss="bce" needs clip=True')) == "--loss bce needs --clip"

@@ -19,8 +19,9 @@ _PATCH = 40
 def train(args: argparse.Namespace, console: Console) -> int:
     """Train a model, or sweep over options of its training; returns an exit status."""
     options = recipe_options(args)
-    trained.Recipe.made({"model": args.model, **options})  # what is wrong is said before the pictures are read
     grid = _grid(args)
+    trained.Recipe.made({"model": args.model, **options})  # what is wrong is said before the pictures are read
+    trained.Recipe.check_use({**options, **grid})
     if grid and args.resume:
         raise ValueError("--resume is for one training; a sweep goes on by itself when the command is repeated")
     data, about = _pictures(args)
@@ -66,6 +67,15 @@ def _grid(args: argparse.Namespace) -> dict[str, list[Any]]:
     return grid
 
 
+def _patch(model: str, given: int | None) -> int:
+    """The side of the patches: as given, or the usual one, or the next up that suits the model."""
+    side = _PATCH if given is None else given
+    suits = trained.create(model).padded_size(side, side)[0]
+    if given is not None and suits != given:
+        raise ValueError(f"--patch {given} is no size that {model} is trained on; give --patch {suits}, say")
+    return suits
+
+
 def _pictures(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     """The pictures, and what a report says of them."""
     kind, folder = args.data
@@ -78,7 +88,7 @@ def _pictures(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
         if args.download:
             raise ValueError(f"--download is for cifar10 and mnist, and {folder} is a folder of pictures; leave it out")
         gray = default_channels(args.model) == 1 if args.gray is None else args.gray
-        patch, channels = args.patch or _PATCH, 1 if gray else 3
+        patch, channels = _patch(args.model, args.patch), 1 if gray else 3
         patches = datasets.Patches(folder, patch, channels=channels, limit=args.limit)
         about = {
             "kind": "patches",

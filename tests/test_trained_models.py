@@ -183,7 +183,7 @@ def test_a_tile_too_small_is_refused():
     [
         ({"name": "cnn6"}, "unknown model 'cnn6'; did you mean 'cnn5'"),
         ({"name": "cnn5", "depth": 3}, "unknown option of model 'cnn5': 'depth'"),
-        ({"name": "autoencoder", "width": 3}, "unknown option of model 'autoencoder': 'width'"),
+        ({"name": "autoencoder", "width": 3}, "width is not for model 'autoencoder', whose width is fixed"),
         ({"name": "cnn5", "width": 0}, "width must be a whole number from 1 up"),
         ({"name": "cnn5", "width": 10**9}, "width must be from 1 to 1024"),
         ({"name": "hourglass", "channels": 0}, "channels must be"),

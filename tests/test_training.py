@@ -495,9 +495,13 @@ def test_a_kill_goes_on_from_the_last_epoch(tmp_path, monkeypatch):
 
 def test_a_checkpoint_of_another_training_is_refused(tmp_path):
     stop_after(training(out=tmp_path), 2).run()
-    with pytest.raises(dip.CheckpointError, match=r"another training; lr: 0\.01 in the file, 0\.5 here\. Resume.*same data"):
+    with pytest.raises(
+        dip.CheckpointError, match=r"another training; lr: 0\.01 in the file, 0\.5 here\. Resume.*same data"
+    ):
         training(out=tmp_path, resume=True, lr=0.5)
-    with pytest.raises(dip.CheckpointError, match=r"training; epochs: 2 in the file, 3 here; seed: 0 in the file, 1 here"):
+    with pytest.raises(
+        dip.CheckpointError, match=r"training; epochs: 2 in the file, 3 here; seed: 0 in the file, 1 here"
+    ):
         training(out=tmp_path, resume=True, epochs=3, seed=1)
     with pytest.raises(dip.CheckpointError, match="other pictures"):
         training(pictures(seed=4), out=tmp_path, resume=True)

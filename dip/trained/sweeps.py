@@ -80,6 +80,7 @@ def sweep(
     >>> runs = sweep("cnn5", pictures, {"lr": [1e-3, 1e-4]}, out="runs", epochs=5)  # doctest: +SKIP
     """
     recipes = _recipes(model, grid, options)
+    Recipe.check_use({**options, **grid})
     curves.figure_class()  # what is missing is said before the first run
     folder, known = Path(out), digest(data)
     finished = {} if force else {name: _finished(folder / name, recipe, known) for name, recipe in recipes.items()}

@@ -431,6 +431,7 @@ def train(
     >>> done = train("cnn5-residual-bn", pictures, noise="gaussian:25", epochs=5)  # doctest: +SKIP
     >>> restored = done.denoiser(noisy)  # doctest: +SKIP
     """
+    Recipe.check_use(options)
     return Training(
         Recipe.made({"model": model, **options}),
         data,

@@ -106,7 +106,7 @@ class Denoiser:
             return torch.stack(several)  # type: ignore[return-value]
         cut = tiles.plan(self.model, tile, overlap)
         layout = ranges.narrowed(image, images.describe(image, data_range=data_range, channel_axis=channel_axis))
-        x = images.to_tensor(image, layout)
+        x = images.to_tensor(image, layout, fitted=False)
         ranges.warn_of(x, layout, math.inf)
         x = self.restore(x.to(self.device), cut)
         found: Any = images.from_tensor(x, layout, alpha_from=image)
@@ -159,7 +159,7 @@ class Denoiser:
         if layout.channels != self.channels:
             raise ValueError(f"the picture has {layout.channels} channels, and the model takes {self.channels}")
         with torch.inference_mode():
-            code = self.model.encode(images.to_tensor(image, layout).to(self.device))[0]
+            code = self.model.encode(images.to_tensor(image, layout, fitted=False).to(self.device))[0]
         found: Any = code.cpu().numpy() if isinstance(image, np.ndarray) else code
         return found
 

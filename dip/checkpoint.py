@@ -36,6 +36,16 @@ class CheckpointError(ValueError):
     """A checkpoint cannot be read, or belongs to another fit."""
 
 
+class Saved:
+    """What is kept by its own `save` and `load`, and not by a pickle, which would hold whatever the user gave."""
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            f"a {type(self).__name__} cannot be copied or pickled; write its state with fit.save(path), and read it "
+            "into another that is made alike: dip.Fit(task, ...).load(path). What came of it is fit.image"
+        )
+
+
 def save(path: str | os.PathLike[str], state: dict[str, Any], fingerprint: dict[str, Any]) -> Path:
     """Write a checkpoint, whole or not at all.
 

@@ -27,7 +27,7 @@ from dip.replay import Replays
 from dip.settings import Options, resolve
 
 
-class Fit:
+class Fit(checkpoints.Saved):
     r"""The fit of one network to one observation: its whole state, and its result.
 
     `dip.fit` makes one and runs it; made directly, it has done nothing yet.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -126,6 +128,12 @@ def test_save_and_load_by_hand(tmp_path):
     with pytest.raises(RuntimeError, match="not been run"):
         _ = fit.image
     assert np.array_equal(fit.run(3).image, image)
+
+
+@pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_fit_is_no_pickle(way):
+    with pytest.raises(TypeError, match=r"a Fit cannot be copied or pickled; write its state with fit\.save\(path\)"):
+        way(quick_fit(iters=1))
 
 
 def test_count_of_a_resumed_fit_is_the_whole_one(tmp_path):

@@ -10,6 +10,7 @@ from dip.console import Console
 from dip.train_arguments import recipe_options
 from dip.trained.architectures import default_channels
 from dip.trained.outcome import CHECKPOINT, WEIGHTS
+from dip.trained.pairs import decibels
 
 __all__ = ["train"]
 
@@ -53,7 +54,7 @@ def train(args: argparse.Namespace, console: Console) -> int:
     ended = {"diverged": "diverged, ", "early stopping": "stopped early, "}.get(str(done.stop_reason), "")
     console.say(
         f"{args.output / WEIGHTS}: {ended}epoch {figures['kept_epoch']} of {figures['epochs']}, PSNR "
-        f"{figures['psnr_noisy']:.2f} -> {figures['psnr_against_clean']:.2f} dB on the validation pictures"
+        f"{decibels(figures['psnr_noisy'])} -> {decibels(figures['psnr_against_clean'])} dB on the validation pictures"
     )
     return 0
 

@@ -246,8 +246,9 @@ def test_train_on_a_folder_of_pictures(capsys):
 def test_the_usual_patches_suit_the_model(capsys):
     for i in range(3):
         files.write(f"pictures/{i}.png", picture((50, 48, 3), seed=i))
-    words = ("--data", "pictures", "--per-epoch", 4, "--batch", 4, "--epochs", 1, "-o", "run", "--quiet")
+    words = ("--data", "pictures", "--per-epoch", 4, "--batch", 4, "--epochs", 1, "-o", "run", "--noise", "none")
     assert dip_command("train", "autoencoder", *words) == 0
+    assert "PSNR inf -> " in capsys.readouterr().out
     assert json.loads(Path("run/metrics.json").read_text())["data"]["patch"] == 44
     assert dip_command("train", "autoencoder", *words, "--resume") == 2
     assert "the training in run is finished, and has no more to do" in capsys.readouterr().err

@@ -14,7 +14,7 @@ import torch
 
 import dip
 from dip.trained import Recipe, noise, store
-from dip.trained.pairs import prepare
+from dip.trained.pairs import decibels, prepare
 from dip.trained.training import Training
 
 
@@ -203,6 +203,12 @@ def test_the_judge_measures_psnr():
     given, wanted = pairs.validation(0)
     expected = [dip.metrics.psnr(a.numpy(), b.numpy(), channel_axis=0) for a, b in zip(given, wanted, strict=True)]
     assert judge.psnr(lambda noisy: noisy) == pytest.approx(np.mean(expected), abs=1e-4)
+
+
+def test_equal_pictures_have_a_psnr_of_inf_in_words():
+    _, judge = prepare(Recipe(model="cnn5", noise="none"), pictures())
+    assert judge.psnr(lambda noisy: noisy) == 120  # in JSON, which has no infinity
+    assert [decibels(value) for value in (120.0, 34.567, None, math.nan)] == ["inf", "34.57", "", ""]
 
 
 def test_random_patches(tmp_path):

@@ -27,12 +27,13 @@ from dip import devices
 from dip.errors import shown
 from dip.trained.recipe import Recipe
 
-__all__ = ["Judge", "Pairs", "PatchSource", "ahead", "digest", "prepare"]
+__all__ = ["Judge", "Pairs", "PatchSource", "ahead", "decibels", "digest", "prepare"]
 
 _ORDER, _CUTS, _NOISE, _OTHER_NOISE, _SPLIT, _HELD_CUTS, _HELD_NOISE, _OTHER_HELD_NOISE = range(8)
 _PATCHES = 12_800  # an epoch of random patches
 _HELD_PATCHES = 640
 _THREADS = 4
+_MOST = 120.0  # decibels: what equal pictures have, since JSON knows no infinity
 
 Pair = tuple[Tensor, Tensor]
 
@@ -144,6 +145,13 @@ def digest(data: np.ndarray | Tensor | PatchSource) -> str:
     return hashlib.sha256(f"{pictures.shape}".encode() + pictures.tobytes()).hexdigest()[:16]
 
 
+def decibels(psnr: float | None) -> str:
+    """Return a PSNR in words: "inf" where nothing differs, and nothing where there is none."""
+    if psnr is None or math.isnan(psnr):
+        return ""
+    return "inf" if psnr >= _MOST - 1e-9 else f"{psnr:.2f}"
+
+
 def ahead(pairs: Pairs, epoch: int, first: int, device: torch.device) -> Iterator[tuple[int, Pair]]:
     """Return the pairs of an epoch from a step on; beside a GPU they are made by threads, some steps ahead.
 
@@ -247,7 +255,7 @@ def _judge(held: _Source, noisy: Callable[[int], Tensor]) -> Judge:
         clean = held.take(0, step).astype(np.float64)
         found = restored.detach().cpu().numpy().astype(np.float64)
         error = ((found - clean) ** 2).mean(axis=(1, 2, 3))
-        return [-10 * math.log10(max(value, 1e-12)) for value in error.tolist()]
+        return [-10 * math.log10(max(value, 10 ** (-_MOST / 10))) for value in error.tolist()]
 
     return Judge(held.steps, noisy, score)
 

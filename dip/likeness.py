@@ -26,7 +26,7 @@ __all__ = ["Likeness", "name"]
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis))
 _LIBRARIES = ("dip", "torch", "numpy", "builtins")  # whose code belongs to their version
-_MANY = 2**20  # numbers of an array; of more only type and shape are compared
+_VALUES, _NUMBERS = 10_000, 2**22  # in one part, and in its arrays; of what is beyond only type and shape are compared
 _LONG = 40  # characters; longer texts are compared by their hash
 _DEEP = 6  # objects in objects in objects, ...
 # Bytecode differs between versions of Python, and is compared with that of the same only.
@@ -61,7 +61,14 @@ class Likeness:
 
 
 def _all(things: dict[str, Any]) -> dict[str, str]:
-    return {f"{part} of {what}": _brief(value) for what, thing in things.items() for part, value in _parts(thing)}
+    found = {}
+    for what, thing in things.items():
+        for part, value in _parts(thing):
+            reader = _Reader()
+            text = reader.text(value, 0)
+            key = f"{part} of {what}{f' ({_PYTHON})' if reader.met_code else ''}"
+            found[key] = text if len(text) <= _LONG else HASHED + hashlib.sha256(text.encode()).hexdigest()[:16]
+    return found
 
 
 def _parts(thing: Any) -> Iterator[tuple[str, Any]]:
@@ -75,7 +82,7 @@ def _parts(thing: Any) -> Iterator[tuple[str, Any]]:
         yield from thing.keywords.items()
     elif isinstance(thing, types.FunctionType):
         if not _of_library(thing):
-            yield f"code ({_PYTHON})", thing.__code__
+            yield "code", thing.__code__
             yield "defaults", (thing.__defaults__, thing.__kwdefaults__)
             yield from zip(thing.__code__.co_freevars, thing.__closure__ or (), strict=True)
     else:
@@ -84,7 +91,9 @@ def _parts(thing: Any) -> Iterator[tuple[str, Any]]:
         for kind in reversed(type(thing).__mro__):
             for key, one in () if _of_library(kind) else vars(kind).items():
                 if isinstance(one, types.FunctionType):
-                    yield f"{key}() of {kind.__qualname__} ({_PYTHON})", one.__code__
+                    yield f"{key}() of {kind.__qualname__}", one.__code__
+                elif isinstance(one, _PLAIN) and not key.startswith("__"):
+                    yield f"{kind.__qualname__}.{key}", one
 
 
 def _attributes(thing: Any) -> Iterator[tuple[str, Any]]:
@@ -109,47 +118,55 @@ def _of_library(thing: Any) -> bool:
     return (thing.__module__ or "").partition(".")[0] in _LIBRARIES
 
 
-def _brief(value: Any) -> str:
-    text = _text(value, 0)
-    return text if len(text) <= _LONG else HASHED + hashlib.sha256(text.encode()).hexdigest()[:16]
+class _Reader:
+    """Turns a value into a text that is the same in every process; one that has no such text into its type."""
 
+    def __init__(self) -> None:
+        self.met_code = False
+        self._left, self._numbers_left = _VALUES, _NUMBERS  # of which no more are read
 
-def _text(value: Any, depth: int) -> str:
-    """Return a text that is the same in every process for the same value; of what has none, the type."""
-    kind, inner = f"<{type(value).__qualname__}>", depth + 1
-    if isinstance(value, _PLAIN):
-        return repr(value)
-    if isinstance(value, np.generic):
-        return repr(value.item())
-    if isinstance(value, Tensor | np.ndarray):
-        return _numbers(value)
-    if isinstance(value, types.CodeType):  # not the lines on which it stands
-        return _text((value.co_code, value.co_names, value.co_freevars, value.co_consts), depth)
-    if isinstance(value, types.CellType):
-        try:
-            return _text(value.cell_contents, depth)
-        except ValueError:  # it is empty
+    def text(self, value: Any, depth: int) -> str:
+        """Return the text of a value that is so deep inside another."""
+        kind, inner = f"<{type(value).__qualname__}>", depth + 1
+        self._left -= 1
+        if isinstance(value, _PLAIN):
+            return repr(value)
+        if isinstance(value, np.generic):
+            return repr(value.item())
+        if isinstance(value, Tensor | np.ndarray):
+            return self._numbers(value)
+        if isinstance(value, types.CodeType):  # not the lines on which it stands
+            self.met_code = True
+            return self.text((value.co_code, value.co_names, value.co_freevars, value.co_consts), depth)
+        if isinstance(value, types.CellType):
+            try:
+                return self.text(value.cell_contents, depth)
+            except ValueError:  # it is empty
+                return kind
+        if isinstance(value, type | types.ModuleType | types.BuiltinFunctionType):
+            return value.__name__
+        if depth >= _DEEP or self._left < 0:
             return kind
-    if depth >= _DEEP:
-        return kind
-    if isinstance(value, list | tuple | set | frozenset | dict):
-        if len(value) > _MANY:
-            return f"{kind} {len(value)}"
-        texts = [_text(item, inner) for item in (value.items() if isinstance(value, dict) else value)]
-        return f"{kind} {sorted(texts) if isinstance(value, set | frozenset) else texts}"
-    if isinstance(value, type | types.ModuleType | types.BuiltinFunctionType):
-        return value.__name__
-    if isinstance(value, types.FunctionType | types.MethodType):
-        kind = value.__qualname__
-    elif _tells(value) and (dataclasses.is_dataclass(value) or type(value).__module__.startswith("dip.")):
-        kind = name(value)
-    return f"{kind} {[(part, _text(one, inner)) for part, one in _parts(value)]}"
+        if isinstance(value, list | tuple | set | frozenset | dict):
+            if len(value) > self._left:
+                return f"{kind} {len(value)}"
+            texts = [self.text(item, inner) for item in list(value.items() if isinstance(value, dict) else value)]
+            return f"{kind} {sorted(texts) if isinstance(value, set | frozenset) else texts}"
+        if isinstance(value, types.FunctionType | types.MethodType):
+            kind = value.__qualname__
+        elif _tells(value) and (dataclasses.is_dataclass(value) or type(value).__module__.startswith("dip.")):
+            kind = name(value)
+        elif _of_library(type(value)) and not isinstance(value, nn.Module):
+            return kind  # a device, a generator, something compiled
+        return f"{kind} {[(part, self.text(one, inner)) for part, one in _parts(value)]}"
 
-
-def _numbers(value: Any) -> str:
-    told = f"<{type(value).__qualname__}> {value.dtype} {list(value.shape)}"
-    if isinstance(value, np.ndarray):
-        known = value.dtype.kind in "biufc" and value.size <= _MANY
-        return f"{told} {hashlib.sha256(value.tobytes()).hexdigest()}" if known else told
-    known = value.layout == torch.strided and not value.is_meta and value.numel() <= _MANY
-    return f"{told} {digest(value)}" if known else told
+    def _numbers(self, value: Any) -> str:
+        told = f"<{type(value).__qualname__}> {value.dtype} {list(value.shape)}"
+        count = value.size if isinstance(value, np.ndarray) else value.numel()
+        if count > self._numbers_left:
+            return told
+        self._numbers_left -= count
+        if isinstance(value, np.ndarray):
+            known = value.dtype.kind in "biufc"
+            return f"{told} {hashlib.sha256(value.tobytes()).hexdigest()}" if known else told
+        return f"{told} {digest(value)}" if value.layout == torch.strided and not value.is_meta else told

@@ -18,7 +18,7 @@ import torch
 from small import NET, QUICK, assert_equal_states, picture, quick_fit, trained_state
 
 import dip
-from dip import CheckpointError, checkpoint
+from dip import CheckpointError, checkpoint, likeness
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -302,12 +302,21 @@ class Kth(dip.stopping.Rule):
 
 
 class Lp:
+    scale = 1.0
+
     def __init__(self, p, weights=(1.0,)):
         self.p, self.weights, self.calls = p, torch.tensor(weights), 0
 
     def __call__(self, prediction, y):
         self.calls += 1
-        return ((prediction - y).abs() ** self.p).mean() * self.weights.mean()
+        return ((prediction - y).abs() ** self.p).mean() * self.weights.mean() * self.scale
+
+
+class Doubled(Lp):
+    scale = 2.0
+
+
+Doubled.__qualname__ = "Lp"
 
 
 def plus(gamma, x):
@@ -321,6 +330,7 @@ def plus(gamma, x):
         ({"loss": lambda p, y: 2 * (p - y).norm()}, {"loss": lambda p, y: 3 * (p - y).norm()}, "other code"),
         ({"loss": weighted(1.0)}, {"loss": weighted(2.0)}, 'gamma of the loss: "1.0" in the file, "2.0" here'),
         ({"loss": Lp(1.5)}, {"loss": Lp(2)}, "p of the loss: "),
+        ({"loss": Lp(2)}, {"loss": Doubled(2)}, 'Lp.scale of the loss: "1.0" in the file, "2.0" here'),
         ({"loss": Lp(1.5).__call__}, {"loss": Lp(2).__call__}, "p of the loss: "),
         ({"loss": Lp(2, (0.5, 1))}, {"loss": Lp(2, (1, 0.5))}, "other weights of the loss"),
         ({"loss": torch.nn.SmoothL1Loss(beta=0.3)}, {"loss": torch.nn.SmoothL1Loss(beta=0.5)}, "beta of the loss: "),
@@ -336,6 +346,38 @@ def test_refused_for_another_function_or_object_of_the_same_name(tmp_path, one, 
     with pytest.raises(CheckpointError) as caught:
         quick_fit(iters=3, resume=path, **other)
     assert words in str(caught.value)
+
+
+class Tree:
+    """Far too many objects to look at."""
+
+    def __init__(self, depth, values):
+        self.kinds = [Tree(depth - 1, values) for _ in range(9 * bool(depth))]
+        self.values = values
+
+    def __call__(self, prediction, y):
+        return (prediction - y).square().mean()
+
+
+def test_large_objects_are_compared_in_part(tmp_path):
+    path, values = tmp_path / "fit.st", np.zeros(2**23)
+    fit = quick_fit(iters=1, checkpoint=path, loss=Tree(5, values))
+    found = fit.settings.own.lasting()
+    assert [key.partition(" (")[0] for key in found][:2] == ["kinds of the loss", "values of the loss"]
+    assert quick_fit(iters=2, resume=path, loss=Tree(5, values + 1)).iteration == 2
+    with pytest.raises(CheckpointError, match=r"values of the loss: .*8388608.* in the file"):
+        quick_fit(iters=2, resume=path, loss=Tree(5, values[1:]))
+
+
+def test_code_of_another_python_is_not_compared(tmp_path, monkeypatch):
+    path = tmp_path / "fit.st"
+    with monkeypatch.context() as patch:
+        patch.setattr(likeness, "_PYTHON", "cpython-399")
+        quick_fit(iters=1, checkpoint=path, loss=partial(lambda p, y, q: (p - y).abs().mean() ** q, q=2))
+    other = partial(lambda p, y, q: (p - y).square().mean() ** q, q=2)
+    assert quick_fit(iters=2, resume=path, loss=other).iteration == 2
+    with pytest.raises(CheckpointError, match='; q of the loss: "2" in the file, "1" here'):
+        quick_fit(iters=2, resume=path, loss=partial(other.func, q=1))
 
 
 def test_a_file_without_what_is_compared_of_functions_is_accepted(tmp_path, monkeypatch):

@@ -410,4 +410,5 @@ def test_help_names_what_there_is(capsys):
     text = capsys.readouterr().out
     for word in ("cifar10:FOLDER", "noise2noise", "--sweep", "--early-stopping", "gaussian:25", "exit status"):
         assert word in text
+    assert "default: its own. autoencoder and dncnn-small have no other" in " ".join(text.split())
     assert one_line(ValueError('loss="bce" needs clip=True')) == "--loss bce needs --clip"

@@ -67,11 +67,14 @@ class Reference:
         Iterations between two looks.
     """
 
+    SERIES = ("psnr", "psnr_output")
+
     def __init__(self, clean: Tensor, every: int = 1) -> None:
         self.clean, self.every = clean, every
 
     def __call__(self, fit: Fit) -> None:
-        fit.record(psnr=self._psnr(fit.compose(fit.picture)), psnr_output=self._psnr(fit.compose(fit.output)))
+        values = (self._psnr(fit.compose(x)) for x in (fit.picture, fit.output))
+        fit.history.record(fit.iteration, **dict(zip(self.SERIES, values, strict=True)))
 
     def _psnr(self, x: Tensor) -> Tensor:
         return -10 * torch.log10(torch.mean((x - self.clean) ** 2))

@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,29 @@ from dip import storage
 from dip.errors import positive_int, shown
 
 FORMAT = 5
+HASHED = "sha256 "
+"""With which a text of a fingerprint begins that is the hash of one."""
 # what is compared by a hash or by numbers that tell nobody anything
-_CONTENTS = {"image": "image (or mask, or weights)", "z": "code", "response": "forward operator"}
+_CONTENTS = {
+    "image": "another image (or mask, or weights)",
+    "z": "another code",
+    "response": "another forward operator",
+    "digest": "other pictures",
+}
 
 
 class CheckpointError(ValueError):
     """A checkpoint cannot be read, or belongs to another fit."""
+
+
+class Saved:
+    """What is kept by its own `save` and `load`, and not by a pickle, which would hold whatever the user gave."""
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            f"a {type(self).__name__} cannot be copied or pickled; write its state with fit.save(path), and read it "
+            "into another that is made alike: dip.Fit(task, ...).load(path). What came of it is fit.image"
+        )
 
 
 def save(path: str | os.PathLike[str], state: dict[str, Any], fingerprint: dict[str, Any]) -> Path:
@@ -117,11 +135,7 @@ def load(
         ) from error
     here = json.loads(json.dumps(fingerprint))
     presets = [part.pop("preset", None) for part in (saved, here)]  # whose values may be given one by one, too
-    differences = [
-        f"another {_CONTENTS[key]}" if key in _CONTENTS else _difference(key, saved.get(key), here.get(key))
-        for key in {**saved, **here}
-        if not _agree(key, saved.get(key), here.get(key))
-    ]
+    differences = list(_differences(saved, here))
     if differences and None not in presets and presets[0] != presets[1]:
         differences = [_difference("preset", *presets)]  # which is behind most of them
     if differences:
@@ -201,9 +215,24 @@ def _agree(key: str, saved: Any, here: Any) -> bool:
     return bool(saved == here)
 
 
+def _differences(saved: dict[str, Any], here: dict[str, Any]) -> Iterator[str]:
+    """Say of two fingerprints what differs; of the parts that are such themselves, what does in them."""
+    for key in {**saved, **here}:
+        one, other = saved.get(key), here.get(key)
+        if key == "own":  # of which either side may have less (`dip.likeness`), and an earlier file nothing
+            both = sorted({*(one or {})} & {*(other or {})})
+            one, other = ({name: part[name] for name in both} for part in (one or {}, other or {}))
+        if isinstance(one, dict) and isinstance(other, dict):
+            yield from _differences(one, other)
+        elif not _agree(key, one, other):
+            yield _CONTENTS[key] if key in _CONTENTS else _difference(key, one, other)
+
+
 def _difference(key: str, saved: Any, here: Any) -> str:
     """Say what differs; of texts of many lines the first line that does."""
     if isinstance(saved, str) and isinstance(here, str):
+        if HASHED in (saved[: len(HASHED)], here[: len(HASHED)]):
+            return f"other {key}"
         lines = zip(saved.splitlines(), here.splitlines(), strict=False)
         saved, here = next(((a.strip(), b.strip()) for a, b in lines if a != b), (saved, here))
     return f"{key}: {_brief(saved)} in the file, {_brief(here)} here"

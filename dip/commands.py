@@ -143,7 +143,8 @@ def _restore_stack(args: argparse.Namespace, console: Console) -> int:
     def pages(given: Path, done: Path) -> int:
         own = {"input": given, "output": done, "force": False, "anew": args.force and not done.exists()}
         if args.command == "denoise" and args.data_range is None and (white := stack.white(given)) is not None:
-            warn(f"the pages are uint16: their white is taken for {white:g}; if it is another, give data_range=")
+            if white < 65535:
+                warn(f"the pages are uint16: their white is taken for {white:g}; if it is another, give data_range=")
             own["data_range"] = white
         return restore(argparse.Namespace(**{**vars(args), **own}), console)
 

@@ -19,7 +19,10 @@ __all__ = ["Console", "one_line"]
 _OTHERS = ("iters", "resume", "data_range", "earliest", "kernel_sigma", "backend")
 _NAMES = "|".join([*Options.__annotations__, *_OTHERS, *Recipe.__annotations__])
 _CALL = r"[A-Za-z_]\w*\([^()]*\)"  # as in Denoised(noise=8): stays as it is
-_OPTION = re.compile(rf"{_CALL}|(?<![\w/\\.-])({_NAMES})=(?:\"([\w.:-]+)\"|'([\w.:-]+)'| )?")
+# Names of files may look the same: lr=0.01,width=4/metrics.json, seed=3.png.
+_FILE = r"[^\s\"'()]*(?:[/\\]|\.(?:png|tiff?|jpe?g|npy|json|safetensors)\b)"
+_OPTION = re.compile(rf"{_CALL}|(?<![\w/\\.,'-])({_NAMES})=(?!{_FILE})(?:\"([\w.:-]+)\"|'([\w.:-]+)'| )?")
+_SWITCH = re.compile(r"(?<![\w/\\.,'-])(force|resume|clip|early_stopping)=True(?: \(--[a-z-]+\))?")
 _RANGE = re.compile(r"data_range=\(([\w.-]+), ([\w.-]+)\)")
 _CHANNELS = re.compile(r'network=\{"down": \[(\d+)\] \* (\d), "up": \[\d+\] \* \d\}')
 _NETWORK = re.compile(r'network=\{"name": "([a-z-]+)", "channels": \[(\d+)\] \* (\d)\}')
@@ -104,7 +107,7 @@ def one_line(message: object) -> str:
         text = f"{message.filename}: {message.strerror}" if message.filename else message.strerror
     if not text:
         text = type(message).__name__
-    text = text.replace("force=True (--force)", "--force")
+    text = _SWITCH.sub(lambda found: f"--{found[1].replace('_', '-')}", text)
     text = _CHANNELS.sub(lambda found: f"--down {found[1]}x{found[2]}", text)
     text = _NETWORK.sub(lambda found: f"--network {found[1]} --channels {found[2]}x{found[3]}", text)
     text = _RANGE.sub(r"--data-range=\1,\2", text)

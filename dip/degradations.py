@@ -371,7 +371,7 @@ def _open(
 ) -> tuple[np.ndarray, images.Layout]:
     """Return x as float64 (C, H, W) in [0, 1], and how to go back."""
     layout = images.describe(image, channel_axis=channel_axis, data_range=data_range)
-    return images.to_tensor(image, layout)[0].numpy().astype(np.float64), layout
+    return images.to_tensor(image, layout, fitted=False)[0].numpy().astype(np.float64), layout
 
 
 def _close(noisy: np.ndarray, image: Image, layout: images.Layout, *, clip: bool) -> Image:

@@ -10,11 +10,11 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dip._version import __version__
 from dip.errors import shown, unknown
@@ -221,86 +221,6 @@ def _cgroup_folders(root: Path) -> Iterator[Path]:
                 folder = folder.parent
 
 
-class Foretold(NamedTuple):
-    """What a dry run tells.
-
-    Attributes
-    ----------
-    bytes : int
-        Of memory that an iteration takes at its peak.
-    shape : tuple of int
-        Of what the network makes.
-    largest : int
-        Bytes of the largest tensor that the backward pass needs.
-    """
-
-    bytes: int
-    shape: tuple[int, ...]
-    largest: int
-
-
-def dry_run(
-    network: nn.Module,
-    code_shape: tuple[int, ...],
-    dtype: torch.dtype,
-    *,
-    device: torch.device | None = None,
-    moments: int = 2,
-    optimize_code: bool = False,
-) -> Foretold | None:
-    """Return the bytes that one iteration will need at its peak, and what the network makes, from shapes alone.
-
-    The network runs once on PyTorch's meta device, which computes shapes and allocates nothing. The tensors that the
-    backward pass would need are added up, and to them the largest gradients alive at one time, the weights with their
-    gradients, the optimiser's `moments` (how often it keeps something of the weights' size) and the guard's copy of all
-    that, and the code with its jitter.
-
-    Returns
-    -------
-    Foretold or None
-        None where the network cannot run on the meta device.
-
-    Raises
-    ------
-    ValueError
-        The network does not take a code of that shape.
-    """
-    saved: dict[int, Tensor] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        saved[tensor.untyped_storage()._cdata] = tensor
-        return tensor
-
-    try:
-        on_meta = {
-            name: tensor.detach().to("meta").requires_grad_(tensor.requires_grad)
-            for name, tensor in [*network.named_parameters(), *network.named_buffers()]
-        }
-        z = torch.empty(code_shape, dtype=dtype, device="meta")
-        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            output = torch.func.functional_call(network, on_meta, (z,))
-    except (RuntimeError, NotImplementedError, TypeError) as error:
-        text = str(error).lower()
-        shapes = any(word in text for word in ("size", "shape", "channel", "dimension"))
-        if shapes and "meta" not in text and "device" not in text:
-            raise ValueError(
-                f"the network fails on a code of shape {code_shape}: {error}; give it as many input channels as the "
-                "code has (code=dip.codes.Uniform(32) has 32), or a code of as many as it takes; and where not every "
-                "size suits it, a method padded_size(height, width), which returns the next size up that does"
-            ) from error
-        return None
-    weights = {tensor.untyped_storage()._cdata for tensor in on_meta.values()}
-    sizes = [t.untyped_storage().nbytes() for key, t in saved.items() if key not in weights]
-    fitted = sum(p.numel() * p.element_size() for p in network.parameters()) + 4 * z.numel() * optimize_code
-    largest = max(sizes, default=0)
-    total = sum(sizes) + getattr(network, "alive", 3) * largest + (3 + 2 * moments) * fitted + 3 * 4 * z.numel()
-    # Beyond what is alive: the kernels' own code and scratch, and room lost between blocks (benchmarks/memory.py), of
-    # which PyTorch's own allocator for CUDA has less (benchmarks/gpu.py).
-    on_cuda = device is not None and device.type == "cuda"
-    taken = 8 * 2**20 + 11 * total // 10 if on_cuda else 25 * 2**20 + 13 * total // 10
-    return Foretold(taken, tuple(output.shape), largest)
-
-
 def check_memory(
     needed: int | None,
     device: torch.device,
@@ -315,7 +235,7 @@ def check_memory(
     Parameters
     ----------
     needed : int or None
-        What `dry_run` found, or less; None = not known, nothing is checked.
+        What was foretold (`dip.sizes`), or less; None = not known, nothing is checked.
     device : torch.device
         Where the fit will run.
     size : tuple of int

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from dip.errors import shown
 
 
 class History(Mapping[str, np.ndarray]):
@@ -17,9 +19,15 @@ class History(Mapping[str, np.ndarray]):
     ``history["loss"]`` is a float64 array with one loss an iteration; ``history.iterations("psnr")`` tells at
     which iterations (counted from 1) a sparser series was recorded. Values on an accelerator stay there until
     somebody reads them.
+
+    Parameters
+    ----------
+    own : iterable of str
+        Series that the fit records beside "loss" and "data_loss", and others may not (`note`).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, own: Iterable[str] = ()) -> None:
+        self._own = {"loss", "data_loss", *own}
         self._iterations: dict[str, list[int]] = {}
         self._values: dict[str, list[float | Tensor]] = {}
 
@@ -30,19 +38,39 @@ class History(Mapping[str, np.ndarray]):
         ------
         ValueError
             A tensor has more than one element.
+        TypeError
+            A value is no real number.
         """
         for name, value in values.items():
             if isinstance(value, Tensor):
                 if value.numel() != 1:
                     raise ValueError(f"{name} has shape {tuple(value.shape)}; a series takes one number at a time")
+                if value.is_complex():
+                    raise TypeError(f"{name} is {value.dtype}; a series takes real numbers: record its abs(), say")
                 # On a CPU it is there. Kept as tensors, such numbers lie between the large blocks that a fit frees and
                 # takes again, and these come to fit no more: some megabytes an iteration.
                 value = value.detach().reshape(())
                 number: float | Tensor = value.item() if value.device.type == "cpu" else value.clone()
             else:
-                number = float(value)
+                number = _real(name, value)
             self._iterations.setdefault(name, []).append(iteration)
             self._values.setdefault(name, []).append(number)
+
+    def note(self, iteration: int, **values: float | Tensor) -> None:
+        """Add values to series that are not the fit's own (otherwise as `record`).
+
+        Raises
+        ------
+        ValueError
+            The fit records a series of that name itself.
+        """
+        taken = sorted(self._own & values.keys())
+        if taken:
+            raise ValueError(
+                f"the fit records {' and '.join(taken)} itself, and the two would mix; give the series another name, "
+                f"such as my_{taken[0]}"
+            )
+        self.record(iteration, **values)
 
     def extend(self, first: int, **values: Tensor) -> None:
         """Add to each named series the values (n,) of n iterations, of which this is the first."""
@@ -102,3 +130,12 @@ class History(Mapping[str, np.ndarray]):
         """Put back what `state_dict` returned."""
         self._iterations = {name: series["iterations"].tolist() for name, series in state.items()}
         self._values = {name: series["values"].tolist() for name, series in state.items()}
+
+
+def _real(name: str, value: Any) -> float:
+    try:
+        if not isinstance(value, str):
+            return float(value)
+    except (TypeError, ValueError):
+        pass
+    raise TypeError(f"{name}={shown(value)}: a series takes one real number at a time")

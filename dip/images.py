@@ -144,7 +144,13 @@ def describe(
 
 
 def to_tensor(
-    image: _Array, layout: Layout, *, name: str = "image", known: np.ndarray | None = None, spread: float = 1.0
+    image: _Array,
+    layout: Layout,
+    *,
+    name: str = "image",
+    known: np.ndarray | None = None,
+    spread: float = 1.0,
+    fitted: bool = True,
 ) -> torch.Tensor:
     """Turn an image into x, the form used inside.
 
@@ -158,6 +164,8 @@ def to_tensor(
         (H, W), bool: values where it is False do not matter, not even NaN, and become `low`.
     spread : float, default 1
         How many spans noise may well reach beyond the clean range.
+    fitted : bool, default True
+        Whether it is the image of a fit: a mask or a model of the noise is no advice for others.
 
     Returns
     -------
@@ -182,7 +190,7 @@ def to_tensor(
     planes = _planes(as_numpy(image), layout)
     if known is not None:
         planes = np.where(known, planes, np.asarray(layout.low).astype(planes.dtype))
-    _refuse_not_finite(planes, name)
+    _refuse_not_finite(planes, name, fitted)
     colours, span = planes[: layout.channels], layout.high - layout.low
     lowest, highest, reach = float(colours.min()), float(colours.max()), spread * span
     far = lowest < layout.low - _FAR * reach or highest > layout.high + _FAR * reach
@@ -193,7 +201,7 @@ def to_tensor(
         if lowest < layout.low - reach or highest > layout.high + reach:
             far = int(np.count_nonzero((x < -spread) | (x > 1 + spread))) > _SHARE * x.size
     if far:
-        raise _implausible(layout, lowest, highest, name)
+        raise _implausible(layout, lowest, highest, name, fitted)
     return torch.from_numpy(x[None])
 
 
@@ -333,6 +341,11 @@ def _channels(kind: str, shape: tuple[int, ...], channel_axis: Any, name: str) -
     return axis, False
 
 
+def is_batch(image: Any, channel_axis: int | None = None) -> bool:
+    """Tell whether an image is a tensor (N, C, H, W) of several, which are restored one by one."""
+    return isinstance(image, torch.Tensor) and image.ndim == 4 and len(image) > 1 and channel_axis is None
+
+
 def as_numpy(image: _Array) -> np.ndarray:
     """The same values as a plain array, without a copy where the library allows."""
     if isinstance(image, np.ndarray):
@@ -349,16 +362,20 @@ def _planes(image: np.ndarray, layout: Layout) -> np.ndarray:
     return np.moveaxis(image, layout.channel_axis, 0)
 
 
-def _refuse_not_finite(planes: np.ndarray, name: str) -> None:
+def _refuse_not_finite(planes: np.ndarray, name: str, fitted: bool) -> None:
     """Refuse NaN and infinity in any plane, alpha included."""
     if planes.dtype.kind != "f" or np.isfinite([planes.min(), planes.max()]).all():  # NaN passes through both
         return
     bad = planes.size - sum(int(np.count_nonzero(np.isfinite(plane))) for plane in planes)
-    advice = "only finite ones are allowed: set them to any number and mark their pixels as missing (False) in the mask"
-    raise ValueError(f"{name} has {bad} NaN or infinite values; {advice} of dip.denoise or dip.inpaint")
+    advice = "only finite ones are allowed: set them to "
+    if fitted:
+        advice += "any number and mark their pixels as missing (False) in the mask of dip.denoise or dip.inpaint"
+    else:
+        advice += "numbers, or crop to where there are some"
+    raise ValueError(f"{name} has {bad} NaN or infinite values; {advice}")
 
 
-def _implausible(layout: Layout, lowest: float, highest: float, name: str) -> ValueError:
+def _implausible(layout: Layout, lowest: float, highest: float, name: str, fitted: bool) -> ValueError:
     """The error for values far outside the clean range, with the range that was probably meant."""
     whites = [white for white in (255, 4095, 65535) if layout.high < white and highest < 1.4 * white]
     dark = lowest < -0.3 * highest
@@ -366,7 +383,8 @@ def _implausible(layout: Layout, lowest: float, highest: float, name: str) -> Va
     if whites and not dark:  # a picture that begins at 0, with some noise
         advice = f"pass data_range={whites[0]} if that is its white, or divide by {whites[0]}"
     clean = f"far outside the clean range [{layout.low:g}, {layout.high:g}]"
-    advice += "; if it is noise, clip it" + ("" if dark else ' (of few photons: dip.denoise takes noise="poisson")')
+    if fitted:
+        advice += "; if it is noise, clip it" + ("" if dark else ' (of few photons: dip.denoise takes noise="poisson")')
     return ValueError(f"{name} has values from {lowest:g} to {highest:g}, {clean}; {advice}")
 
 

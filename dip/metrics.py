@@ -164,8 +164,8 @@ def _pair(image: Image, reference: Image, data_range: Range, channel_axis: int |
         )
     spread = 1.0 if data_range is None else math.inf  # a range that is given is meant
     tensors = (
-        images.to_tensor(image, layouts[0], spread=spread),
-        images.to_tensor(reference, layouts[1], name="reference", spread=spread),
+        images.to_tensor(image, layouts[0], spread=spread, fitted=False),
+        images.to_tensor(reference, layouts[1], name="reference", spread=spread, fitted=False),
     )
     first, second = (tensor[0].numpy().transpose(1, 2, 0).astype(np.float64) for tensor in tensors)
     return first, second

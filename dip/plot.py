@@ -71,7 +71,7 @@ def _eight_bits(picture: np.ndarray | torch.Tensor) -> np.ndarray:
     layout = images.describe(picture)
     if layout.channels not in (1, 3):
         raise ValueError(f"a picture has {layout.channels} channels; only gray and RGB can be shown")
-    x = images.to_tensor(picture, layout)[0].clamp(0, 1)
+    x = images.to_tensor(picture, layout, fitted=False)[0].clamp(0, 1)
     rows = np.rint(255 * x.numpy().transpose(1, 2, 0)).astype(np.uint8)
     return np.ascontiguousarray(np.broadcast_to(rows, (*rows.shape[:2], 3)))
 

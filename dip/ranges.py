@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,9 @@ from dip import images, masks
 from dip.errors import warn
 from dip.images import Layout
 
-__all__ = ["is_narrowed", "narrowed", "warn_of", "white_of"]
+__all__ = ["is_narrowed", "narrowed", "of_batch", "warn_of", "white_of"]
+
+_Range = float | Sequence[float] | None
 
 _BITS = (8, 10, 12, 14)  # of cameras and detectors, whose values travel in 16
 _FEW = 1e-3  # of the values: what may be hot pixels rather than light
@@ -45,6 +48,37 @@ def narrowed(image: Any, layout: Layout, known: np.ndarray | None = None) -> Lay
         values = np.where(masks.over(known, layout), values, 0)
     white = white_of(float((values[..., :-1] if layout.alpha else values).max()))
     return layout if white is None else replace(layout, high=white)
+
+
+def of_batch(batch: Tensor, data_range: _Range, mask: Any = None) -> _Range:
+    """Return the clean range for each picture of a batch, (N, C, H, W): one for all, of uint16 found in all of them.
+
+    Of a series some pictures may be darker than others; each with a white of its own they would not fit together.
+
+    Parameters
+    ----------
+    batch : Tensor
+        The pictures.
+    data_range : float or (float, float), optional
+        As given; what is given is returned.
+    mask : array, optional
+        Where they are known; other values do not count.
+    """
+    if data_range is not None or images.dtype_name(batch.dtype) != "uint16":
+        return data_range
+    values = images.as_numpy(batch)
+    if mask is not None:
+        height, width = batch.shape[2:]
+        values = values[..., masks.to_tensor(mask, height, width)[0, 0].numpy() > 0]
+    highest = float(values.max())
+    white = white_of(highest)
+    if white is None:
+        return 65535.0
+    warn(
+        f"the images are uint16, and the values of all end at {highest:g}: their white is taken for {white:g} "
+        f"({_bits(white)} bits); if it is another, give data_range="
+    )
+    return white
 
 
 def is_narrowed(layout: Layout) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dip import trained
+from dip import images, ranges, trained
 from dip.checkpoint import check_free
 from dip.deblurring import Deblur
 from dip.decompression import Dejpeg
@@ -147,6 +147,9 @@ def denoise(
         raise unknown("backend", backend, ("dip", "trained"))
     if model is not None:
         raise ValueError('model= means nothing without backend="trained"; preset= and network= are for a fit')
+
+    if images.is_batch(image, channel_axis):
+        data_range = ranges.of_batch(image, data_range, mask)  # type: ignore[arg-type]
 
     def task(one: Any) -> Problem:
         return Denoise(one, mask=mask, noise=noise, data_range=data_range, channel_axis=channel_axis)
@@ -378,7 +381,7 @@ def _restore(
     options: Options,
 ) -> Any:
     """Restore one image, or each of a batch (N, C, H, W) by a fit of its own; Ctrl-C ends the batch."""
-    if not (isinstance(image, Tensor) and image.ndim == 4 and len(image) > 1 and channel_axis is None):
+    if not images.is_batch(image, channel_axis):
         return _image(task(image), iters, resume, options)
     single = sorted({"checkpoint", "reference", "init"} & {k for k, v in options.items() if v is not None})
     if isinstance(options.get("network"), torch.nn.Module):  # its weights would go on from image to image

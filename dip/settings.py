@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import os
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from dip import checkpoint as checkpoints
-from dip import codes, crops, devices, flips, losses, networks, optimizers, presets, replay, sizes
+from dip import codes, crops, devices, flips, likeness, losses, networks, optimizers, presets, replay, sizes
 from dip.averaging import ExponentialAverage
 from dip.callbacks import Callback
 from dip.errors import callables, non_negative_int, positive_float, shown, unknown, yes_or_no
@@ -134,6 +133,7 @@ class Settings:
     """What the options come to for one task: every value known, checked and, where it is a thing, made.
 
     `memory` is what the fit will take at its peak, in bytes, as far as that can be foretold; None where it cannot.
+    `own` is what is compared of functions and objects of the user's own when the fit is resumed.
     """
 
     preset: presets.Preset
@@ -164,6 +164,7 @@ class Settings:
     checkpoint: Path | None
     checkpoint_every: int
     memory: int | None
+    own: likeness.Likeness
 
     @property
     def tiles(self) -> int:
@@ -186,26 +187,22 @@ class Settings:
         shapes = [f"{name} {list(tensor.shape)}" for name, tensor in self.network.state_dict().items()]
         return {
             "parameters": weights,
-            "network": "\n".join([_name(self.network), *shapes]),
-            "code": _name(self.code),
+            "network": "\n".join([likeness.name(self.network), *shapes]),
+            "code": likeness.name(self.code),
             "optimize_code": self.optimize_code,
             "seed": self.seed,
-            "loss": _name(self.loss),
-            "penalty": [_name(penalty) for penalty in self.penalties],
+            "loss": likeness.name(self.loss),
+            "penalty": [likeness.name(penalty) for penalty in self.penalties],
             "optimizer": self.optimizer,
             "lr": self.lr,
             "jitter": self.jitter,
             "flips": self.flips,
             "average": self.average,
             "precision": self.precision,
-            "stop": _name(self.stop),
+            "stop": likeness.name(self.stop),
             "tile": self.tile,
+            "own": self.own.lasting(),
         }
-
-
-def _name(thing: Any) -> str:
-    """Return what `repr` says, without the address in memory that it has for functions and plain objects."""
-    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(thing))
 
 
 def check_names(options: dict[str, Any], also: Iterable[str] = ()) -> None:
@@ -314,6 +311,11 @@ def resolve(task: Problem, options: Options) -> Settings:
         in_crops = tile is None and task.support is not None and crops.joins(network)
         way_out = crops.needed(crops.USUAL, frame) if in_crops else None
         advised(needed, device, task.shape[1:], tile=way_out)
+    owned = {
+        "the loss": loss,
+        "the stopping rule": stop,
+        **{f"penalty {i}": p for i, p in enumerate(penalties, start=1)},
+    }
     return Settings(
         preset=preset,
         network=network,
@@ -343,6 +345,7 @@ def resolve(task: Problem, options: Options) -> Settings:
         checkpoint=checkpoint,
         checkpoint_every=every,
         memory=needed,
+        own=likeness.Likeness(owned),
     )
 
 
@@ -351,7 +354,7 @@ def memory(
 ) -> int | None:
     """Return the bytes that a fit of an image of `shape` (C, H, W) with a preset takes at its peak.
 
-    It is the estimate by which a fit is refused that would not find room (`dip.devices.dry_run`); None for crops
+    It is the estimate by which a fit is refused that would not find room (`dip.sizes.dry_run`); None for crops
     (`tile`) where the preset's network is not fitted in them.
     """
     # a picture as the code has the image's channels
@@ -391,6 +394,11 @@ def _stop(stop: Any, loss: losses.Loss, average: float, task: str) -> Rule | Non
         return None
     if not isinstance(stop, Rule):
         raise TypeError(f"stop={shown(stop)}: give a rule such as dip.stopping.WindowedVariance(), or iters=")
+    if (type(stop).measure, type(stop).update) == (Rule.measure, Rule.update):
+        raise TypeError(
+            f"stop={shown(stop)}: a {type(stop).__name__} has no measure(output, loss), which returns the number that "
+            "is to be minimal at the right moment (or None); define it, or take a rule of dip.stopping"
+        )
     stop.check(loss, average, task)
     # A rule remembers what it has seen; the caller's stays fresh for the next fit.
     return copy.deepcopy(stop)
@@ -398,7 +406,7 @@ def _stop(stop: Any, loss: losses.Loss, average: float, task: str) -> Rule | Non
 
 def _network(network: Any, preset: presets.Preset, inputs: int, outputs: int, seed: int) -> nn.Module:
     if isinstance(network, nn.Module):
-        wrong = {p.dtype for p in network.parameters()} & {torch.float64, torch.float16}
+        wrong = {p.dtype for p in network.parameters()} & {torch.float64, torch.float16, torch.bfloat16}
         if wrong:
             raise TypeError(f"the network's weights are in {wrong.pop()}; a fit is in float32: pass network.float()")
         return network

@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from dip import codes, crops, devices, optimizers, replay
-from dip.errors import positive_int
+from dip import codes, crops, optimizers, replay
+from dip.errors import positive_int, shown
 from dip.networks.layers import foretelling
 
 _MOST = 64  # dry runs that are kept
-_found: dict[Any, devices.Foretold] = {}
+
+
+class Foretold(NamedTuple):
+    """What a dry run tells.
+
+    Attributes
+    ----------
+    bytes : int
+        Of memory that an iteration takes at its peak.
+    shape : tuple of int
+        Of what the network makes.
+    largest : int
+        Bytes of the largest tensor that the backward pass needs.
+    """
+
+    bytes: int
+    shape: tuple[int, ...]
+    largest: int
+
+
+_found: dict[Any, Foretold] = {}
 
 
 def magnification(network: nn.Module) -> int:
@@ -37,9 +57,7 @@ def framed(network: nn.Module, height: int, width: int) -> codes.Frame:
     return codes.Frame.around((height, width), padded)
 
 
-def needed(
-    found: devices.Foretold, network: Any, inputs: int, channels: int, frame: codes.Frame, tile: int | None
-) -> int:
+def needed(found: Foretold, network: Any, inputs: int, channels: int, frame: codes.Frame, tile: int | None) -> int:
     """Return the bytes that a fit takes; in crops with the codes and images of the whole, and the pass over it.
 
     Parameters
@@ -75,10 +93,16 @@ def dry_run(
     optimizer: str,
     *,
     optimize_code: bool = False,
-) -> devices.Foretold | None:
-    """Return what an iteration with a code of these channels and (height, width) will need (`dip.devices.dry_run`).
+) -> Foretold | None:
+    """Return what an iteration with a code of these channels and (height, width) will need, and what the network makes.
 
-    It takes as long as some iterations of a small picture. Of a network like one before it is known.
+    It takes as long as some iterations of a small picture. Of a network like one before it is known; None where the
+    network cannot run on PyTorch's meta device.
+
+    Raises
+    ------
+    ValueError, TypeError
+        The network does not take such a code, or returns anything but a tensor.
     """
     options: dict[str, Any] = {
         "device": device,
@@ -90,12 +114,72 @@ def dry_run(
     if found is not None:
         return found
     with foretelling(device):
-        found = devices.dry_run(network, (1, inputs, *size), dtype, **options)
+        found = run_on_meta(network, (1, inputs, *size), dtype, **options)
     if like is not None and found is not None:
         if len(_found) >= _MOST:
             _found.clear()
         _found[like] = found
     return found
+
+
+def run_on_meta(
+    network: nn.Module,
+    code_shape: tuple[int, ...],
+    dtype: torch.dtype,
+    *,
+    device: torch.device | None = None,
+    moments: int = 2,
+    optimize_code: bool = False,
+) -> Foretold | None:
+    """Return the bytes that one iteration will need at its peak, and what the network makes, from shapes alone.
+
+    The network runs once on PyTorch's meta device, which computes shapes and allocates nothing. The tensors that the
+    backward pass would need are added up, and to them the largest gradients alive at one time, the weights with their
+    gradients, the optimiser's `moments` (how often it keeps something of the weights' size) and the guard's copy of all
+    that, and the code with its jitter.
+
+    It is None where the network cannot run on the meta device; one that does not take a code of that shape, or
+    returns no tensor, is refused.
+    """
+    saved: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        saved[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    try:
+        on_meta = {
+            name: tensor.detach().to("meta").requires_grad_(tensor.requires_grad)
+            for name, tensor in [*network.named_parameters(), *network.named_buffers()]
+        }
+        z = torch.empty(code_shape, dtype=dtype, device="meta")
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            output = torch.func.functional_call(network, on_meta, (z,))
+    except (RuntimeError, NotImplementedError, TypeError) as error:
+        text = str(error).lower()
+        shapes = any(word in text for word in ("size", "shape", "channel", "dimension"))
+        if shapes and "meta" not in text and "device" not in text:
+            raise ValueError(
+                f"the network fails on a code of shape {code_shape}: {error}; give it as many input channels as the "
+                "code has (code=dip.codes.Uniform(32) has 32), or a code of as many as it takes; and where not every "
+                "size suits it, a method padded_size(height, width), which returns the next size up that does"
+            ) from error
+        return None
+    if not isinstance(output, Tensor):
+        raise TypeError(
+            f"the network returns {shown(output)}; a fit needs the image alone, one tensor (1, C, H, W): wrap it in a "
+            "module whose forward returns that"
+        )
+    weights = {tensor.untyped_storage()._cdata for tensor in on_meta.values()}
+    sizes = [t.untyped_storage().nbytes() for key, t in saved.items() if key not in weights]
+    fitted = sum(p.numel() * p.element_size() for p in network.parameters()) + 4 * z.numel() * optimize_code
+    largest = max(sizes, default=0)
+    total = sum(sizes) + getattr(network, "alive", 3) * largest + (3 + 2 * moments) * fitted + 3 * 4 * z.numel()
+    # Beyond what is alive: the kernels' own code and scratch, and room lost between blocks (benchmarks/memory.py), of
+    # which PyTorch's own allocator for CUDA has less (benchmarks/gpu.py).
+    on_cuda = device is not None and device.type == "cuda"
+    taken = 8 * 2**20 + 11 * total // 10 if on_cuda else 25 * 2**20 + 13 * total // 10
+    return Foretold(taken, tuple(output.shape), largest)
 
 
 def _tells_all(network: nn.Module) -> bool:

@@ -27,7 +27,7 @@ from dip.replay import Replays
 from dip.settings import Options, resolve
 
 
-class Fit:
+class Fit(checkpoints.Saved):
     r"""The fit of one network to one observation: its whole state, and its result.
 
     `dip.fit` makes one and runs it; made directly, it has done nothing yet.
@@ -117,7 +117,7 @@ class Fit:
         self.callbacks = list(s.callbacks)
         if clean is not None:
             self.callbacks.insert(0, Reference(clean.to(self.device), every=1 if s.tile is None else 10 * s.tiles))
-        self.history = History()
+        self.history = History(() if clean is None else Reference.SERIES)
         self.iteration, self.seconds = 0, 0.0
         self._goal: int | None = None
         self.recoveries: list[dict[str, Any]] = []
@@ -287,8 +287,8 @@ class Fit:
         self._stop = reason
 
     def record(self, **values: float | Tensor) -> None:
-        """Add values to the history at the current iteration."""
-        self.history.record(self.iteration, **values)
+        """Add values to the history at the current iteration, in series of names that the fit itself has not."""
+        self.history.note(self.iteration, **values)
 
     # ------------------------------------------------------------------ the result
 

@@ -148,10 +148,10 @@ class Stack:
             files.write(path, pages[number])
 
     def white(self, folder: Path) -> float | None:
-        """Return the white of 8 to 14 bits, where all pages in a folder have room in them; they are uint16."""
+        """Return the white of all pages in a folder, if they are uint16: that of the 8 to 16 bits that they need."""
         if self.dtype.name != "uint16":
             return None
-        return ranges.white_of(max(float(files.read(folder / name).pixels.max()) for name in self.names()))
+        return ranges.white_of(max(float(files.read(folder / name).pixels.max()) for name in self.names())) or 65535.0
 
     def join(self, folder: Path, target: Path) -> None:
         """Write the restored pages in a folder as one file, with the axes and what is said of them.

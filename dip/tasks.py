@@ -98,7 +98,7 @@ class ImageTask:
     def _as_x(self, reference: Any, data_range: DataRange) -> Tensor:
         layout = images.describe(reference, channel_axis=self._channel_axis, data_range=data_range, name="reference")
         check_size(layout, self.shape)
-        return images.to_tensor(reference, layout, name="reference")
+        return images.to_tensor(reference, layout, name="reference", fitted=False)
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the size of the restored image."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from dip.arguments import path, whole
 from dip.trained import Recipe
+from dip.trained.architectures import fixed
 from dip.trained.noise import KINDS
 
 __all__ = ["add_data", "add_run", "add_training", "recipe_options", "source", "sweep"]
@@ -46,7 +47,10 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--download", action="store_true", help="fetch a data set that is not here, with its checksum")
     group.add_argument("--limit", type=whole(1), metavar="N", help="take the first N pictures only")
     group.add_argument(
-        "--patch", type=whole(8), metavar="P", help="side of the patches from a folder, in pixels; default 40"
+        "--patch",
+        type=whole(8),
+        metavar="P",
+        help="side of the patches from a folder, in pixels; default 40, or the next size that suits the model",
     )
     group.add_argument(
         "--gray", action="store_true", default=None, help="train on gray pictures; default for the autoencoder"
@@ -92,7 +96,12 @@ def add_training(parser: argparse.ArgumentParser) -> None:
         "--per-epoch", type=whole(1), metavar="N", help="pictures an epoch; default all, of random patches 12800"
     )
     _switch(group, "augment", "turn and mirror the pictures at random", _DEFAULT.augment)
-    group.add_argument("--width", type=whole(1), metavar="N", help="channels inside the model; default: its own")
+    group.add_argument(
+        "--width",
+        type=whole(1),
+        metavar="N",
+        help=f"channels inside the model; default: its own. {' and '.join(fixed('width'))} have no other",
+    )
     group = parser.add_argument_group("validation and early stopping")
     group.add_argument(
         "--validation", type=float, metavar="SHARE", help=f"held out of training; default {_DEFAULT.validation:g}"
@@ -141,7 +150,7 @@ def source(text: str) -> tuple[str, Path | None]:
     if name in SETS:
         if separator and not folder:
             raise argparse.ArgumentTypeError(f"{text!r} has no folder after the colon; write {name}:FOLDER, or {name}")
-        return name, Path(folder) if folder else None
+        return name, Path(folder).expanduser() if folder else None  # behind a colon no shell does it
     return "folder", path(text)
 
 

@@ -10,6 +10,7 @@ from dip.console import Console
 from dip.train_arguments import recipe_options
 from dip.trained.architectures import default_channels
 from dip.trained.outcome import CHECKPOINT, WEIGHTS
+from dip.trained.pairs import decibels
 
 __all__ = ["train"]
 
@@ -19,8 +20,9 @@ _PATCH = 40
 def train(args: argparse.Namespace, console: Console) -> int:
     """Train a model, or sweep over options of its training; returns an exit status."""
     options = recipe_options(args)
-    trained.Recipe.made({"model": args.model, **options})  # what is wrong is said before the pictures are read
     grid = _grid(args)
+    trained.Recipe.made({"model": args.model, **options})  # what is wrong is said before the pictures are read
+    trained.Recipe.check_use({**options, **grid})
     if grid and args.resume:
         raise ValueError("--resume is for one training; a sweep goes on by itself when the command is repeated")
     data, about = _pictures(args)
@@ -52,7 +54,7 @@ def train(args: argparse.Namespace, console: Console) -> int:
     ended = {"diverged": "diverged, ", "early stopping": "stopped early, "}.get(str(done.stop_reason), "")
     console.say(
         f"{args.output / WEIGHTS}: {ended}epoch {figures['kept_epoch']} of {figures['epochs']}, PSNR "
-        f"{figures['psnr_noisy']:.2f} -> {figures['psnr_against_clean']:.2f} dB on the validation pictures"
+        f"{decibels(figures['psnr_noisy'])} -> {decibels(figures['psnr_against_clean'])} dB on the validation pictures"
     )
     return 0
 
@@ -64,6 +66,15 @@ def _grid(args: argparse.Namespace) -> dict[str, list[Any]]:
             raise ValueError(f"--sweep {name} is given twice; list all its values in one")
         grid[name] = values
     return grid
+
+
+def _patch(model: str, given: int | None) -> int:
+    """The side of the patches: as given, or the usual one, or the next up that suits the model."""
+    side = _PATCH if given is None else given
+    suits = trained.create(model).padded_size(side, side)[0]
+    if given is not None and suits != given:
+        raise ValueError(f"--patch {given} is no size that {model} is trained on; give --patch {suits}, say")
+    return suits
 
 
 def _pictures(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
@@ -78,7 +89,7 @@ def _pictures(args: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
         if args.download:
             raise ValueError(f"--download is for cifar10 and mnist, and {folder} is a folder of pictures; leave it out")
         gray = default_channels(args.model) == 1 if args.gray is None else args.gray
-        patch, channels = args.patch or _PATCH, 1 if gray else 3
+        patch, channels = _patch(args.model, args.patch), 1 if gray else 3
         patches = datasets.Patches(folder, patch, channels=channels, limit=args.limit)
         about = {
             "kind": "patches",

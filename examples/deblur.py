@@ -36,6 +36,8 @@ parser.add_argument("--size", type=int, default=160, help="side of the part in p
 parser.add_argument("--iters", type=int, default=800, help="iterations (default %(default)s)")
 parser.add_argument("--out", type=Path, default="deblur.png", help="the figure (default %(default)s)")
 options = parser.parse_args([] if "ipykernel" in sys.modules else None)  # a notebook takes the defaults
+dip.files.check_target(options.out, force=True)  # what is wrong with it is said now, and not after the fit
+options.out.parent.mkdir(parents=True, exist_ok=True)
 
 picture = dip.files.read(options.image).pixels if options.image else skimage.data.immunohistochemistry()
 top, left = (max(0, n - options.size) // 2 for n in picture.shape[:2])

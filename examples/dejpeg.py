@@ -36,6 +36,8 @@ parser.add_argument("--quality", type=int, default=10, help="of the JPEG, 1 to 1
 parser.add_argument("--iters", type=int, default=600, help="iterations (default %(default)s)")
 parser.add_argument("--out", type=Path, default="dejpeg.png", help="the figure (default %(default)s)")
 options = parser.parse_args([] if "ipykernel" in sys.modules else None)  # a notebook takes the defaults
+dip.files.check_target(options.out, force=True)  # what is wrong with it is said now, and not after the fit
+options.out.parent.mkdir(parents=True, exist_ok=True)
 
 picture = dip.files.read(options.image).pixels if options.image else skimage.data.coffee()
 top, left = (max(0, n - options.size) // 2 for n in picture.shape[:2])

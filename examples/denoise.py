@@ -32,6 +32,8 @@ parser.add_argument("--image", type=Path, help="a noisy picture of your own; the
 parser.add_argument("--iters", type=int, default=1000, help="most iterations to do (default %(default)s)")
 parser.add_argument("--out", type=Path, default="denoise.png", help="where the figure goes (default %(default)s)")
 options = parser.parse_args([] if "ipykernel" in sys.modules else None)  # a notebook takes the defaults
+dip.files.check_target(options.out, force=True)  # what is wrong with it is said now, and not after the fit
+options.out.parent.mkdir(parents=True, exist_ok=True)
 
 if options.image:
     clean, noisy = None, img_as_float32(dip.files.read(options.image).pixels)  # what matplotlib shows

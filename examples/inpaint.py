@@ -36,6 +36,8 @@ parser.add_argument("--image", type=Path, help="a picture of your own; 192 pixel
 parser.add_argument("--iters", type=int, default=800, help="iterations (default %(default)s)")
 parser.add_argument("--out", type=Path, default="inpaint.png", help="the figure (default %(default)s)")
 options = parser.parse_args([] if "ipykernel" in sys.modules else None)  # a notebook takes the defaults
+dip.files.check_target(options.out, force=True)  # what is wrong with it is said now, and not after the fit
+options.out.parent.mkdir(parents=True, exist_ok=True)
 
 SIZE = 192
 picture = skimage.data.coffee()[60:252, 200:392]

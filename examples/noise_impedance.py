@@ -45,6 +45,8 @@ parser.add_argument("--json", type=Path, help="write the curves and all settings
 parser.add_argument("--checkpoints", type=Path, help="a folder: the same command goes on from there after a break")
 parser.add_argument("--out", type=Path, default="noise_impedance.png", help="the figure (default %(default)s)")
 options = parser.parse_args([] if "ipykernel" in sys.modules else None)  # a notebook takes the defaults
+dip.files.check_target(options.out, force=True)  # what is wrong with it is said now, and not after the fit
+options.out.parent.mkdir(parents=True, exist_ok=True)
 
 # %% [markdown]
 # ## Four pictures to fit

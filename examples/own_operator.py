@@ -37,6 +37,8 @@ parser.add_argument("--iters", type=int, default=1200, help="iterations (default
 parser.add_argument("--views", type=int, default=24, help="number of angles (default %(default)s)")
 parser.add_argument("--out", type=Path, default="own_operator.png", help="the figure (default %(default)s)")
 options = parser.parse_args([] if "ipykernel" in sys.modules else None)  # a notebook takes the defaults
+dip.files.check_target(options.out, force=True)  # what is wrong with it is said now, and not after the fit
+options.out.parent.mkdir(parents=True, exist_ok=True)
 
 N = 127  # odd, so that there is a pixel in the middle to turn about
 if options.image:

@@ -32,6 +32,8 @@ parser.add_argument("--iters", type=int, default=600, help="iterations of each f
 parser.add_argument("--models", nargs="+", default=["cnn5-residual-bn", "dncnn-small"], help="of dip models")
 parser.add_argument("--out", type=Path, default="trained.png", help="where the figure goes (default %(default)s)")
 options = parser.parse_args([] if "ipykernel" in sys.modules else None)  # a notebook takes the defaults
+dip.files.check_target(options.out, force=True)  # what is wrong with it is said now, and not after the fit
+options.out.parent.mkdir(parents=True, exist_ok=True)
 
 if options.image:
     photo = img_as_float32(dip.files.read(options.image).pixels)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +18,7 @@ import torch
 from small import NET, QUICK, assert_equal_states, picture, quick_fit, trained_state
 
 import dip
-from dip import CheckpointError, checkpoint
+from dip import CheckpointError, checkpoint, likeness
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -125,6 +128,12 @@ def test_save_and_load_by_hand(tmp_path):
     with pytest.raises(RuntimeError, match="not been run"):
         _ = fit.image
     assert np.array_equal(fit.run(3).image, image)
+
+
+@pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_fit_is_no_pickle(way):
+    with pytest.raises(TypeError, match=r"a Fit cannot be copied or pickled; write its state with fit\.save\(path\)"):
+        way(quick_fit(iters=1))
 
 
 def test_count_of_a_resumed_fit_is_the_whole_one(tmp_path):
@@ -276,6 +285,141 @@ def test_functions_of_ones_own_can_be_resumed_in_another_process(tmp_path):
 
     quick_fit(task, iters=2, checkpoint=path, **options())
     assert quick_fit(task, iters=4, resume=path, **options()).iteration == 4
+
+
+def weighted(gamma):
+    return lambda p, y: gamma * (p - y).square().mean()
+
+
+class Kth(dip.stopping.Rule):
+    def __init__(self, k):
+        super().__init__(patience=99, earliest=1)
+        self.k, self.seen = k, 0
+
+    def measure(self, output, loss):
+        self.seen += 1
+        return float(loss) if self.seen % self.k == 0 else None
+
+
+class Lp:
+    scale = 1.0
+
+    def __init__(self, p, weights=(1.0,)):
+        self.p, self.weights, self.calls = p, torch.tensor(weights), 0
+
+    def __call__(self, prediction, y):
+        self.calls += 1
+        return ((prediction - y).abs() ** self.p).mean() * self.weights.mean() * self.scale
+
+
+class Doubled(Lp):
+    scale = 2.0
+
+
+Doubled.__qualname__ = "Lp"
+
+
+def plus(gamma, x):
+    return gamma * x.mean()
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "words"),
+    [
+        ({"loss": lambda p, y: (p - y).abs().mean()}, {"loss": lambda p, y: (p - y).square().mean()}, "other code"),
+        ({"loss": lambda p, y: 2 * (p - y).norm()}, {"loss": lambda p, y: 3 * (p - y).norm()}, "other code"),
+        ({"loss": weighted(1.0)}, {"loss": weighted(2.0)}, 'gamma of the loss: "1.0" in the file, "2.0" here'),
+        ({"loss": Lp(1.5)}, {"loss": Lp(2)}, "p of the loss: "),
+        ({"loss": Lp(2)}, {"loss": Doubled(2)}, 'Lp.scale of the loss: "1.0" in the file, "2.0" here'),
+        ({"loss": Lp(1.5).__call__}, {"loss": Lp(2).__call__}, "p of the loss: "),
+        ({"loss": Lp(2, (0.5, 1))}, {"loss": Lp(2, (1, 0.5))}, "other weights of the loss"),
+        ({"loss": torch.nn.SmoothL1Loss(beta=0.3)}, {"loss": torch.nn.SmoothL1Loss(beta=0.5)}, "beta of the loss: "),
+        ({"penalty": partial(plus, 1e-3)}, {"penalty": partial(plus, 1e-2)}, "argument 1 of penalty 1: "),
+        ({"penalty": [torch.mean, lambda x: x.mean()]}, {"penalty": [torch.mean, lambda x: x.amax()]}, "of penalty 2"),
+        ({"stop": Kth(7)}, {"stop": Kth(9)}, 'k of the stopping rule: "7" in the file, "9" here'),
+    ],
+)  # fmt: skip
+def test_refused_for_another_function_or_object_of_the_same_name(tmp_path, one, other, words):
+    path = tmp_path / "fit.st"
+    quick_fit(iters=2, checkpoint=path, **one)
+    assert quick_fit(iters=3, resume=path, **one).iteration == 3  # though it counts its calls
+    with pytest.raises(CheckpointError) as caught:
+        quick_fit(iters=3, resume=path, **other)
+    assert words in str(caught.value)
+
+
+class Tree:
+    """Far too many objects to look at."""
+
+    def __init__(self, depth, values):
+        self.kinds = [Tree(depth - 1, values) for _ in range(9 * bool(depth))]
+        self.values = values
+
+    def __call__(self, prediction, y):
+        return (prediction - y).square().mean()
+
+
+def test_large_objects_are_compared_in_part(tmp_path):
+    path, values = tmp_path / "fit.st", np.zeros(2**23)
+    fit = quick_fit(iters=1, checkpoint=path, loss=Tree(5, values))
+    found = fit.settings.own.lasting()
+    assert [key.partition(" (")[0] for key in found][:2] == ["kinds of the loss", "values of the loss"]
+    assert quick_fit(iters=2, resume=path, loss=Tree(5, values + 1)).iteration == 2
+    with pytest.raises(CheckpointError, match=r"values of the loss: .*8388608.* in the file"):
+        quick_fit(iters=2, resume=path, loss=Tree(5, values[1:]))
+
+
+def test_code_of_another_python_is_not_compared(tmp_path, monkeypatch):
+    path = tmp_path / "fit.st"
+    with monkeypatch.context() as patch:
+        patch.setattr(likeness, "_PYTHON", "cpython-399")
+        quick_fit(iters=1, checkpoint=path, loss=partial(lambda p, y, q: (p - y).abs().mean() ** q, q=2))
+    other = partial(lambda p, y, q: (p - y).square().mean() ** q, q=2)
+    assert quick_fit(iters=2, resume=path, loss=other).iteration == 2
+    with pytest.raises(CheckpointError, match='; q of the loss: "2" in the file, "1" here'):
+        quick_fit(iters=2, resume=path, loss=partial(other.func, q=1))
+
+
+def test_a_file_without_what_is_compared_of_functions_is_accepted(tmp_path, monkeypatch):
+    path = tmp_path / "fit.st"
+    with monkeypatch.context() as patch:
+        fingerprint = dip.Fit.fingerprint
+        patch.setattr(dip.Fit, "fingerprint", lambda fit: {k: v for k, v in fingerprint(fit).items() if k != "own"})
+        quick_fit(iters=1, checkpoint=path, loss=weighted(1.0))
+    assert quick_fit(iters=2, resume=path, loss=weighted(1.0)).iteration == 2
+
+
+OWN = """
+import sys, numpy as np, torch, dip
+sys.path.insert(0, "tests")
+from small import quick_fit
+class Blurred(torch.nn.Module):
+    kinds = {"b", "a"}
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("kernel", torch.ones(1, 1, 3, 3) / 9)
+        self.generator, self.device, self.log = torch.Generator(), torch.device("cpu"), open(sys.argv[3], "w")
+        self.names, self.inner = {"x", "y", "z", "long enough"}, torch.nn.L1Loss()
+    def forward(self, p, y):
+        assert "mean" in {"mean", "sum", "none"}
+        return self.inner(p, y) + sum(float(len(n)) for n in ()) + (lambda q: 0 * q.mean())(p)
+class Last(dip.stopping.Rule):
+    def measure(self, output, loss):
+        return -float(loss)
+gamma = np.float64(0.5)
+rule, path, iters = Last(patience=9, earliest=1), sys.argv[1], int(sys.argv[2])
+options = {"resume": path} if iters > 2 else {"checkpoint": path}
+penalty = [lambda x, *, g=gamma: g * x.mean(), torch.nn.functional.relu_ and (lambda x: x.std())]
+assert quick_fit(iters=iters, loss=Blurred(), penalty=penalty, stop=rule, **options).iteration == iters
+"""
+
+
+def test_the_same_source_is_accepted_in_another_process(tmp_path):
+    """With sets in another order, other addresses, another log."""
+    for iters in (2, 4):
+        argv = [sys.executable, "-c", OWN, str(tmp_path / "fit.st"), str(iters), str(tmp_path / f"{iters}.log")]
+        done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("kept", [0, 1, 7, 8, 100, 0.5, -1])

@@ -11,7 +11,8 @@ from small import QUICK, picture
 
 import dip
 from dip import devices, sizes
-from dip.devices import check_memory, dry_run, free_memory, precision, resolve
+from dip.devices import check_memory, free_memory, precision, resolve
+from dip.sizes import run_on_meta
 
 CPU = torch.device("cpu")
 MIB = 2**20
@@ -19,7 +20,7 @@ MIB = 2**20
 
 def fixed_part():
     """What the estimate has on top of the tensors of a network that keeps nothing and has no weights."""
-    return dry_run(torch.nn.Identity(), (1, 1, 1, 1), torch.float32).bytes
+    return run_on_meta(torch.nn.Identity(), (1, 1, 1, 1), torch.float32).bytes
 
 
 class Three(torch.nn.Module):
@@ -43,11 +44,11 @@ def test_estimate_against_a_count_by_hand():
     # Kept for the backward pass; three of the largest; weights, gradients, two moments, and a copy of all but the
     # gradients; the code itself, its noise and their sum.
     worked = (code + hidden) + 3 * hidden + 7 * weights + 3 * code
-    needed, shape, largest = dry_run(Three(), (1, 4, side, side), torch.float32)
+    needed, shape, largest = run_on_meta(Three(), (1, 4, side, side), torch.float32)
     assert largest == hidden
     assert shape == (1, 3, side, side)
     assert worked <= needed - fixed_part() <= 2 * worked
-    smaller = dry_run(Three(), (1, 4, side // 2, side), torch.float32)
+    smaller = run_on_meta(Three(), (1, 4, side // 2, side), torch.float32)
     assert (needed - fixed_part()) / (smaller.bytes - fixed_part()) == pytest.approx(
         2, rel=0.01
     )  # proportional to the pixels
@@ -56,7 +57,7 @@ def test_estimate_against_a_count_by_hand():
 def test_estimate_allocates_nothing_and_leaves_the_network_as_it_was():
     network = dip.networks.EncoderDecoder(8, 3, down=[64] * 3, up=[64] * 3, skip=[4] * 3)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    needed, shape, _ = dry_run(network, (1, 8, 2**20, 2**20), torch.float32)  # a terapixel
+    needed, shape, _ = run_on_meta(network, (1, 8, 2**20, 2**20), torch.float32)  # a terapixel
     assert needed > 2**50
     assert shape == (1, 3, 2**20, 2**20)
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
@@ -70,9 +71,9 @@ def runs(monkeypatch):
     ran = []
     monkeypatch.setattr(sizes, "_found", {})
     monkeypatch.setattr(
-        devices,
-        "dry_run",
-        lambda network, *args, **options: (ran.append(network), dry_run(network, *args, **options))[1],
+        sizes,
+        "run_on_meta",
+        lambda network, *args, **options: (ran.append(network), run_on_meta(network, *args, **options))[1],
     )
     return ran
 
@@ -87,7 +88,7 @@ def foretold(network, inputs=4, size=(32, 16), device=CPU, dtype=torch.float32, 
 
 def test_what_is_known_of_a_network_is_not_found_anew(runs):
     first, again = net(), net()
-    assert foretold(first) == foretold(again) == dry_run(again, (1, 4, 32, 16), torch.float32)
+    assert foretold(first) == foretold(again) == run_on_meta(again, (1, 4, 32, 16), torch.float32)
     assert runs == [first]
 
 
@@ -149,7 +150,7 @@ def test_few_are_kept(runs):
 def test_estimate_is_smaller_in_bfloat16():
     network = dip.networks.EncoderDecoder(8, 3, down=[64] * 3, up=[64] * 3, skip=[4] * 3)
     single, half = (
-        dry_run(network, (1, 8, 512, 512), dtype).bytes - fixed_part() for dtype in (torch.float32, torch.bfloat16)
+        run_on_meta(network, (1, 8, 512, 512), dtype).bytes - fixed_part() for dtype in (torch.float32, torch.bfloat16)
     )
     assert 0.4 < half / single < 0.8
 
@@ -159,7 +160,7 @@ def test_estimate_of_a_network_that_needs_real_data_is_unknown():
         def forward(self, z):
             return z if z.mean() > 0 else -z
 
-    assert dry_run(Curious(), (1, 3, 8, 8), torch.float32) is None
+    assert run_on_meta(Curious(), (1, 3, 8, 8), torch.float32) is None
     check_memory(None, CPU, (8, 8))
 
 

@@ -16,6 +16,8 @@ import skimage.data
 from skimage.io import imread, imsave
 from skimage.transform import radon
 
+import dip
+
 FOLDER = Path(__file__).resolve().parent.parent / "examples"
 SCRIPTS = sorted(FOLDER.glob("*.py"))
 
@@ -40,7 +42,7 @@ def run(monkeypatch, capsys, tmp_path):
     """Run an example in this process; return its variables, what it printed and where its figure is."""
 
     def run(name: str, *arguments: str) -> tuple[dict, str, Path]:
-        figure = tmp_path / "figure.png"
+        figure = tmp_path / "figures" / "figure.png"  # a folder that is made
         monkeypatch.setattr(sys, "argv", [name, "--out", str(figure), *arguments])
         variables = runpy.run_path(str(FOLDER / f"{name}.py"), run_name="__main__")
         return variables, capsys.readouterr().out, figure
@@ -151,6 +153,19 @@ def test_the_radon_operator_is_that_of_scikit_image(run):
     image[30:50, 40:45] = 1  # without symmetry, so that a wrong sense of rotation shows
     own = variables["project"](variables["torch"].from_numpy(image)[None, None]).numpy()
     np.testing.assert_allclose(own, radon(image, variables["angles"]), atol=2e-3)
+
+
+@pytest.mark.parametrize("script", [path.stem for path in SCRIPTS])
+def test_a_figure_that_cannot_be_written_is_refused_before_the_fit(script, monkeypatch, tmp_path):
+    monkeypatch.setattr(dip.Fit, "step", lambda self: pytest.fail("an iteration was done"))
+    monkeypatch.setattr(sys, "argv", [script, "--out", str(tmp_path / "figure.gif")])
+    with pytest.raises(ValueError, match="has an extension that cannot be written"):
+        runpy.run_path(str(FOLDER / f"{script}.py"), run_name="__main__")
+    blocked = tmp_path / "file"
+    blocked.write_bytes(b"")
+    monkeypatch.setattr(sys, "argv", [script, "--out", str(blocked / "figure.png")])
+    with pytest.raises(OSError, match="figure"):
+        runpy.run_path(str(FOLDER / f"{script}.py"), run_name="__main__")
 
 
 def test_an_example_runs_as_a_script_of_its_own(tmp_path):

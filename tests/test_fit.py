@@ -158,6 +158,19 @@ def test_works_with_another_default_dtype():
     assert fit.image.shape == expected.image.shape
 
 
+def test_a_loss_with_axes_but_one_number_is_taken():
+    expected = quick_fit(iters=3, penalty=lambda x: 0.1 * x.mean()).history
+    for axes in ((1,), (1, 1)):
+        found = quick_fit(
+            iters=3,
+            loss=lambda x, y, axes=axes: (x - y).square().mean().reshape(axes),
+            penalty=lambda x, axes=axes: 0.1 * x.mean().reshape(axes),
+            stop=dip.stopping.MovingVariance(earliest=1),
+        )
+        assert np.array_equal(found.history["loss"], expected["loss"])
+        assert np.array_equal(found.history["data_loss"], expected["data_loss"])
+
+
 # ---------------------------------------------------------------------- running on
 
 

@@ -80,7 +80,7 @@ FLOORS = [
     },
     {"networks", "operators", "degradations", "losses", "codes", "jitter", "falling", "flips"},
     {"presets"},
-    {"stopping", "averaging", "history", "guard", "optimizers", "problem", "callbacks", "checkpoint"},
+    {"stopping", "averaging", "history", "guard", "optimizers", "problem", "callbacks", "checkpoint", "likeness"},
     {
         "settings",
         "sizes",

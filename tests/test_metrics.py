@@ -11,6 +11,7 @@ import torch
 from skimage import data
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+import dip
 from dip.metrics import psnr, psnr_y, ssim
 
 METRICS = [psnr, ssim, psnr_y]
@@ -146,3 +147,17 @@ def test_a_range_that_is_given_is_meant():
     with pytest.raises(ValueError, match="far outside the clean range"):
         psnr(counts, clean)
     assert psnr(counts, clean, data_range=1) == pytest.approx(-10 * np.log10((0.25 + 42.25) / 2))
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(math.nan, "image has 1 NaN .* set them to numbers, or crop"), (255.0, "pass data_range=255 .* divide by 255$")],
+)
+@pytest.mark.parametrize("use", [lambda x: psnr(x, x), lambda x: dip.degradations.gaussian(x, sigma=25, seed=0)])
+def test_advice_is_not_that_for_a_fit(use: Callable, value: float, words: str) -> None:
+    image = np.full((8, 9), 0.5) if math.isnan(value) else np.full((8, 9), value)
+    image[2, 3] = value
+    with pytest.raises(ValueError, match=words) as caught:
+        use(image)
+    assert "mask" not in str(caught.value)
+    assert "poisson" not in str(caught.value)

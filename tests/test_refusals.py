@@ -20,6 +20,16 @@ NAN_ALPHA[1, 1, 3] = np.nan
 Y = torch.rand(1, 1, 8, 9)
 
 
+class Several(torch.nn.Conv2d):
+    """A network that returns features beside the image."""
+
+    def __init__(self):
+        super().__init__(8, 3, 1)
+
+    def forward(self, z):
+        return super().forward(z), z
+
+
 class Halving(torch.nn.Module):
     """A network for even sizes only."""
 
@@ -331,6 +341,12 @@ OPTIONS = {
         ["data_range belongs to the task", "Denoise(..., data_range=...)"]),
     "network in another precision": (lambda: dip.fit(dip.Denoise(RGB), network=Halving().double(), iters=1), TypeError,
         ["weights are in torch.float64", "network.float()"]),
+    "network in bfloat16": (denoise(network=torch.nn.Conv2d(8, 3, 1).bfloat16()), TypeError,
+        ["weights are in torch.bfloat16", "network.float()"]),
+    "network that returns several": (denoise(network=Several()), TypeError,
+        ["the network returns (tensor", "the image alone, one tensor (1, C, H, W)"]),
+    "rule that measures nothing": (denoise(stop=dip.stopping.Rule(patience=3, earliest=1)), TypeError,
+        ["a Rule has no measure(output, loss)", "dip.stopping"]),
     "network for even sizes": (lambda: dip.fit(dip.Denoise(RGB), network=Halving(), iters=1), ValueError,
         ["padded_size(height, width)"]),
     "seed as float": (denoise(seed=1.5), TypeError, ["seed must be", "1.5"]),

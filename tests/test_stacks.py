@@ -323,14 +323,17 @@ def test_the_noise_of_each_page_is_told(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.count("PoissonGaussian(gain=1.0") == 2
 
 
-def test_all_pages_have_one_white(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(("divisor", "white"), [(16, 4095), (1, 65535)])
+def test_all_pages_have_one_white(tmp_path, monkeypatch, capsys, divisor, white):
     monkeypatch.chdir(tmp_path)
-    pages = pixels((2, 20, 24)) // np.array([64, 16], np.uint16)[:, None, None]  # 10 bits, and 12
+    pages = pixels((2, 20, 24)) // np.array([64, divisor], np.uint16)[:, None, None]  # 10 bits, and 12 or 16
     written(tmp_path / "in.tif", pages)
     assert cli.main(["denoise", "in.tif", "-o", "out.tif", "--json", "r.json", *QUICK]) == 0
-    assert capsys.readouterr().err.count("white is taken for 4095; if it is another, give --data-range") == 1
+    assert capsys.readouterr().err.count("white is taken for 4095; if it is another, give --data-range") == (
+        white == 4095
+    )
     ranges = [one["settings"]["data_range"] for one in json.loads((tmp_path / "r.json").read_text())]
-    assert ranges == [[0, 4095], [0, 4095]]
+    assert ranges == [[0, white], [0, white]]
 
 
 def test_a_mask_counts_by_what_is_in_it_and_is_not_written_over(tmp_path, monkeypatch, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,29 @@ def test_a_batch_is_fitted_image_by_image():
         assert torch.equal(one, dip.denoise(alone, iters=3, **QUICK))
     with pytest.raises(ValueError, match="batch of 2; one image a fit"):
         dip.Denoise(batch)
+
+
+@pytest.mark.parametrize(("ends", "white"), [((900, 3900), 4095), ((900, 60000), 65535)])
+def test_pictures_of_a_batch_have_one_white(ends, white):
+    """The dark one too, though it alone would have room in fewer bits."""
+    batch = torch.stack([torch.from_numpy(picture((1, 9, 8), "uint16", white=end)) for end in ends])
+    batch[:, 0, 0, 0] = torch.tensor(ends, dtype=torch.uint16)
+    known = np.ones((9, 8), bool)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", RuntimeWarning)
+        found = dip.denoise(batch, iters=2, mask=known, **QUICK)
+    assert len(caught) == (white == 4095)
+    assert torch.equal(found, dip.denoise(batch, iters=2, data_range=white, mask=known, **QUICK))
+
+
+def test_what_is_missing_says_nothing_of_the_white_of_a_batch():
+    batch = torch.stack([torch.from_numpy(picture((1, 9, 8), "uint16", white=end)) for end in (900, 3900)])
+    batch[:, 0, 4, 4] = 65535
+    known = np.ones((9, 8), bool)
+    known[4, 4] = False
+    with pytest.warns(RuntimeWarning, match=r"their white is taken for 4095 \(12 bits\)"):
+        found = dip.denoise(batch, iters=2, mask=known, **QUICK)
+    assert torch.equal(found, dip.denoise(batch, iters=2, mask=known, data_range=4095, **QUICK))
 
 
 @pytest.mark.parametrize(

@@ -243,6 +243,17 @@ def test_train_on_a_folder_of_pictures(capsys):
     assert (report["channels"], report["data"]["patch"], report["pictures"]) == (1, 28, 8)
 
 
+def test_the_usual_patches_suit_the_model(capsys):
+    for i in range(3):
+        files.write(f"pictures/{i}.png", picture((50, 48, 3), seed=i))
+    words = ("--data", "pictures", "--per-epoch", 4, "--batch", 4, "--epochs", 1, "-o", "run", "--noise", "none")
+    assert dip_command("train", "autoencoder", *words) == 0
+    assert "PSNR inf -> " in capsys.readouterr().out
+    assert json.loads(Path("run/metrics.json").read_text())["data"]["patch"] == 44
+    assert dip_command("train", "autoencoder", *words, "--resume") == 2
+    assert "the training in run is finished, and has no more to do" in capsys.readouterr().err
+
+
 def test_ctrl_c_and_resume_from_the_command_line(cifar, capsys, monkeypatch):
     words = ("train", "cnn5", "--data", cifar, "--epochs", 2, "--batch", 8, "--width", 3, "--device", "cpu")
     assert dip_command(*words, "-o", "whole") == 0
@@ -337,6 +348,14 @@ def test_a_sweep_from_the_command_line(cifar, capsys, monkeypatch):
         (["cnn5", "--data", "mnist:x", "--patch", "9"], "--patch is for a folder of pictures"),
         (["cnn5", "--data", "x", "--sweep", "lr=1", "--sweep", "lr=2"], "--sweep lr is given twice"),
         (["cnn5", "--data", "x", "--sweep", "lr=1", "--resume"], "--resume is for one training"),
+        (["cnn5", "--data", "x", "--patience", 3], "--patience 3 means nothing without early stopping; give --early-"),
+        (["cnn5", "--data", "x", "--sweep", "patience=3,4"], "--patience [3, 4] means nothing without early stopping"),
+        (["dncnn-small", "--data", "x", "--width", 3], "width is not for model 'dncnn-small', whose width is fixed"),
+        (
+            ["autoencoder", "--data", "x", "--patch", 40],
+            "--patch 40 is no size that autoencoder is trained on; give --patch 44",
+        ),
+        (["cnn5", "--data", "mnist:~/none"], str(Path("~/none").expanduser())),
     ],
 )
 def test_refused_trainings(words, message, capsys):
@@ -391,4 +410,5 @@ def test_help_names_what_there_is(capsys):
     text = capsys.readouterr().out
     for word in ("cifar10:FOLDER", "noise2noise", "--sweep", "--early-stopping", "gaussian:25", "exit status"):
         assert word in text
-    assert one_line(ValueError('loss="bce" needs clip=True')) == "--loss bce needs --clip True"
+    assert "default: its own. autoencoder and dncnn-small have no other" in " ".join(text.split())
+    assert one_line(ValueError('loss="bce" needs clip=True')) == "--loss bce needs --clip"

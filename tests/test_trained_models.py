@@ -183,7 +183,7 @@ def test_a_tile_too_small_is_refused():
     [
         ({"name": "cnn6"}, "unknown model 'cnn6'; did you mean 'cnn5'"),
         ({"name": "cnn5", "depth": 3}, "unknown option of model 'cnn5': 'depth'"),
-        ({"name": "autoencoder", "width": 3}, "unknown option of model 'autoencoder': 'width'"),
+        ({"name": "autoencoder", "width": 3}, "width is not for model 'autoencoder', whose width is fixed"),
         ({"name": "cnn5", "width": 0}, "width must be a whole number from 1 up"),
         ({"name": "cnn5", "width": 10**9}, "width must be from 1 to 1024"),
         ({"name": "hourglass", "channels": 0}, "channels must be"),
@@ -204,6 +204,15 @@ def test_bits_to_spare_are_taken_for_the_range():
     with pytest.warns(RuntimeWarning, match="its white is taken for 4095"):
         found = model(image)
     np.testing.assert_array_equal(found, model(image, data_range=4095))
+
+
+def test_pictures_of_a_batch_have_one_white():
+    model, rng = denoiser("cnn5", 1), np.random.default_rng(0)
+    batch = torch.from_numpy(np.stack([(rng.random((1, 12, 9)) * end).astype(np.uint16) for end in (250, 4000)]))
+    with pytest.warns(RuntimeWarning, match="their white is taken for 4095") as caught:
+        found = model(batch)
+    assert len(caught) == 1
+    assert torch.equal(found, model(batch, data_range=4095))
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", "float64"])

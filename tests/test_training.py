@@ -14,7 +14,7 @@ import torch
 
 import dip
 from dip.trained import Recipe, noise, store
-from dip.trained.pairs import prepare
+from dip.trained.pairs import decibels, prepare
 from dip.trained.training import Training
 
 
@@ -205,6 +205,12 @@ def test_the_judge_measures_psnr():
     assert judge.psnr(lambda noisy: noisy) == pytest.approx(np.mean(expected), abs=1e-4)
 
 
+def test_equal_pictures_have_a_psnr_of_inf_in_words():
+    _, judge = prepare(Recipe(model="cnn5", noise="none"), pictures())
+    assert judge.psnr(lambda noisy: noisy) == 120  # in JSON, which has no infinity
+    assert [decibels(value) for value in (120.0, 34.567, None, math.nan)] == ["inf", "34.57", "", ""]
+
+
 def test_random_patches(tmp_path):
     from skimage.io import imsave
 
@@ -229,6 +235,12 @@ def test_random_patches(tmp_path):
         (np.full((5, 8, 8), np.nan), ValueError, r"not in \[0, 1\]"),
         (np.zeros((1, 8, 8), np.uint8), ValueError, "1 pictures are too few"),
         (np.zeros((8, 8), np.uint8), ValueError, "allowed: .N, H, W"),
+        (np.zeros((64, 48, 3), np.uint8), ValueError, r"looks like one picture \(H, W, C\); give several"),
+        (
+            np.zeros((64, 48, 1)),
+            ValueError,
+            r"If these are 64 gray pictures of 48 x 1 pixels, give data\[\.\.\., None\]",
+        ),
         ([1, 2], TypeError, "data must be an array of pictures"),
     ],
 )
@@ -364,6 +376,36 @@ def test_a_sigmoid_at_the_end_keeps_apart_what_is_nearly_white():
         torch.testing.assert_close(white, torch.full_like(white, 1 / (1 + math.exp(-8))))
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_works_where_gradients_are_off(mode, tmp_path):
+    whole = training().run()
+    with mode():
+        one = training().run()
+        stop_after(training(out=tmp_path), 2).run()
+        again = training(out=tmp_path, resume=True).run()
+        restored = one.denoiser(pictures(2)[0])
+        assert torch.is_inference_mode_enabled() == (mode is torch.inference_mode)
+    assert one.history["train_loss"] == again.history["train_loss"] == whole.history["train_loss"]
+    assert equal(weights(one), weights(whole))
+    assert equal(weights(again), weights(whole))
+    np.testing.assert_array_equal(restored, whole.denoiser(pictures(2)[0]))
+
+
+@pytest.mark.parametrize("name", ["cnn5-residual-bn", "hourglass", "autoencoder", "dncnn-small"])
+def test_works_with_another_default_dtype(name, tmp_path):
+    given = pictures(6, size=28, channels=1)
+    options = {"epochs": 1, "batch": 3, **({} if name in ("autoencoder", "dncnn-small") else {"width": 4})}
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        one = Training(Recipe(model=name, **options), given, out=tmp_path, device="cpu", progress=False).run()
+        restored = dip.trained.load(tmp_path / "weights.safetensors", device="cpu")(given[0, ..., 0])
+    finally:
+        torch.set_default_dtype(before)
+    assert {tensor.dtype for tensor in one.model.parameters()} == {torch.float32}
+    np.testing.assert_array_equal(restored, one.denoiser(given[0, ..., 0]))
+
+
 def test_training_leaves_global_state_alone():
     before, threads = torch.get_rng_state(), torch.get_num_threads()
     state = np.random.get_state()[1].copy()  # noqa: NPY002
@@ -459,9 +501,15 @@ def test_a_kill_goes_on_from_the_last_epoch(tmp_path, monkeypatch):
 
 def test_a_checkpoint_of_another_training_is_refused(tmp_path):
     stop_after(training(out=tmp_path), 2).run()
-    with pytest.raises(dip.CheckpointError, match=r"belongs to another training.*same data and settings"):
+    with pytest.raises(
+        dip.CheckpointError, match=r"another training; lr: 0\.01 in the file, 0\.5 here\. Resume.*same data"
+    ):
         training(out=tmp_path, resume=True, lr=0.5)
-    with pytest.raises(dip.CheckpointError, match="digest"):
+    with pytest.raises(
+        dip.CheckpointError, match=r"training; epochs: 2 in the file, 3 here; seed: 0 in the file, 1 here"
+    ):
+        training(out=tmp_path, resume=True, epochs=3, seed=1)
+    with pytest.raises(dip.CheckpointError, match="other pictures"):
         training(pictures(seed=4), out=tmp_path, resume=True)
     with pytest.raises(FileExistsError, match=r"go on with resume=True \(--resume\)"):
         training(out=tmp_path)

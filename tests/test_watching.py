@@ -42,6 +42,30 @@ def test_callback_adds_to_the_history():
     assert fit.history["largest"][-1] == fit.output.max().item()
 
 
+@pytest.mark.parametrize(
+    ("values", "error", "message"),
+    [
+        ({"loss": 1.0}, ValueError, "the fit records loss itself, .* another name, such as my_loss"),
+        ({"data_loss": 1.0, "mine": 2.0}, ValueError, "records data_loss itself"),
+        ({"psnr": 1.0, "psnr_output": 2.0}, ValueError, "records psnr and psnr_output itself"),
+        ({"phase": torch.tensor(1j)}, TypeError, r"phase is torch\.complex64; a series takes real numbers"),
+        ({"phase": 1j}, TypeError, "phase=1j: a series takes one real number"),
+        ({"state": "good"}, TypeError, "state='good': a series takes one real number"),
+        ({"rows": np.zeros(3)}, TypeError, r"rows=ndarray of shape \(3,\): a series takes one"),
+    ],
+)
+def test_callback_may_not_mix_series_or_record_what_is_no_number(values, error, message):
+    fit = dip.Fit(dip.Denoise(picture()), reference=picture(), callbacks=[lambda f: f.record(**values)], **QUICK)
+    with pytest.raises(error, match=message):
+        fit.run(2)
+    assert len(fit.history["loss"]) == len(fit.history["psnr"]) == 1
+
+
+def test_callback_may_record_a_psnr_of_its_own_where_the_fit_has_none():
+    fit = quick_fit(iters=2, callbacks=[lambda f: f.record(psnr=20.0 + f.iteration)])
+    assert fit.history["psnr"].tolist() == [21, 22]
+
+
 def test_callback_ends_the_run_after_its_iteration():
     fit = quick_fit(iters=50, callbacks=[lambda f: f.stop("good enough") if f.iteration == 3 else None])
     assert (fit.iteration, fit.stop_reason) == (3, "good enough")

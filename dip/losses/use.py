@@ -103,11 +103,11 @@ def of_picture(
 ) -> torch.Tensor:
     """Return the data loss of a picture x (1, C, H, W)."""
     value: torch.Tensor = loss(forward(x), y, **({} if weight is None else {"weight": weight}))
-    return value
+    return value.reshape(())
 
 
 def checked(name: str, function: Callable[..., Any], *operands: torch.Tensor, **weight: torch.Tensor) -> torch.Tensor:
-    """Return what a loss or a penalty, perhaps of the user's own, makes of its operands.
+    """Return what a loss or a penalty, perhaps of the user's own, makes of its operands, as a tensor without axes.
 
     Parameters
     ----------
@@ -142,4 +142,4 @@ def checked(name: str, function: Callable[..., Any], *operands: torch.Tensor, **
         )
     if not value.requires_grad:
         raise ValueError(f"{name} returned a number without a gradient; compute it with torch operations, undetached")
-    return value
+    return value.reshape(())

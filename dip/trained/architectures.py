@@ -357,6 +357,11 @@ def names() -> list[str]:
     return list(_MODELS)
 
 
+def fixed(option: str) -> list[str]:
+    """Return the names of the models that have no choice of an option, such as "width"."""
+    return [name for name, entry in _MODELS.items() if option not in entry.free]
+
+
 def default_channels(name: str) -> int:
     """Return the channels that a model has unless it is told otherwise: 1 (gray) or 3 (colour).
 
@@ -402,9 +407,12 @@ def create(
     """
     entry = _entry(name)
     for option in options:
+        if option not in entry.free and any(option in other.free for other in _MODELS.values()):
+            raise ValueError(f"{option} is not for model {name!r}, whose {option} is fixed; leave it out")
         if option not in entry.free:
             raise unknown(f"option of model {name!r}:", option, ("channels", *entry.free))
-    return entry.build(entry.channels if channels is None else channels, **entry.fixed, **options, generator=generator)
+    chosen = entry.channels if channels is None else channels
+    return entry.build(chosen, **entry.fixed, **options, generator=generator).float()  # whatever the default dtype
 
 
 def _entry(name: str) -> _Entry:

@@ -100,11 +100,13 @@ class Denoiser:
         ValueError, TypeError
             The picture is none, or the tile is too small.
         """
-        if isinstance(image, Tensor) and image.ndim == 4 and len(image) > 1 and channel_axis is None:
-            return torch.stack([self(one, data_range=data_range, tile=tile, overlap=overlap) for one in image])
+        if images.is_batch(image, channel_axis):
+            data_range = ranges.of_batch(image, data_range)  # type: ignore[arg-type]
+            several: Any = [self(one, data_range=data_range, tile=tile, overlap=overlap) for one in image]
+            return torch.stack(several)  # type: ignore[return-value]
         cut = tiles.plan(self.model, tile, overlap)
         layout = ranges.narrowed(image, images.describe(image, data_range=data_range, channel_axis=channel_axis))
-        x = images.to_tensor(image, layout)
+        x = images.to_tensor(image, layout, fitted=False)
         ranges.warn_of(x, layout, math.inf)
         x = self.restore(x.to(self.device), cut)
         found: Any = images.from_tensor(x, layout, alpha_from=image)
@@ -157,7 +159,7 @@ class Denoiser:
         if layout.channels != self.channels:
             raise ValueError(f"the picture has {layout.channels} channels, and the model takes {self.channels}")
         with torch.inference_mode():
-            code = self.model.encode(images.to_tensor(image, layout).to(self.device))[0]
+            code = self.model.encode(images.to_tensor(image, layout, fitted=False).to(self.device))[0]
         found: Any = code.cpu().numpy() if isinstance(image, np.ndarray) else code
         return found
 

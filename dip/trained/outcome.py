@@ -43,6 +43,11 @@ def check_folder(out: Path | None, *, resume: bool, force: bool, tensorboard: bo
         return
     if out.exists() and not out.is_dir():
         raise NotADirectoryError(f"{out} is not a folder; name one for the weights and metrics")
+    if resume and not force and (out / METRICS).exists():
+        raise FileExistsError(
+            f"the training in {out} is finished, and has no more to do; for another one choose another folder, or "
+            "replace it with force=True (--force) in place of resume"
+        )
     found = [name for name in (METRICS, WEIGHTS, CHECKPOINT) if (out / name).exists()]
     if found and not force and not (resume and found == [CHECKPOINT]):
         go_on = ", go on with resume=True (--resume)" if found == [CHECKPOINT] else ""

@@ -27,12 +27,13 @@ from dip import devices
 from dip.errors import shown
 from dip.trained.recipe import Recipe
 
-__all__ = ["Judge", "Pairs", "PatchSource", "ahead", "digest", "prepare"]
+__all__ = ["Judge", "Pairs", "PatchSource", "ahead", "decibels", "digest", "prepare"]
 
 _ORDER, _CUTS, _NOISE, _OTHER_NOISE, _SPLIT, _HELD_CUTS, _HELD_NOISE, _OTHER_HELD_NOISE = range(8)
 _PATCHES = 12_800  # an epoch of random patches
 _HELD_PATCHES = 640
 _THREADS = 4
+_MOST = 120.0  # decibels: what equal pictures have, since JSON knows no infinity
 
 Pair = tuple[Tensor, Tensor]
 
@@ -144,6 +145,13 @@ def digest(data: np.ndarray | Tensor | PatchSource) -> str:
     return hashlib.sha256(f"{pictures.shape}".encode() + pictures.tobytes()).hexdigest()[:16]
 
 
+def decibels(psnr: float | None) -> str:
+    """Return a PSNR in words: "inf" where nothing differs, and nothing where there is none."""
+    if psnr is None or math.isnan(psnr):
+        return ""
+    return "inf" if psnr >= _MOST - 1e-9 else f"{psnr:.2f}"
+
+
 def ahead(pairs: Pairs, epoch: int, first: int, device: torch.device) -> Iterator[tuple[int, Pair]]:
     """Return the pairs of an epoch from a step on; beside a GPU they are made by threads, some steps ahead.
 
@@ -247,7 +255,7 @@ def _judge(held: _Source, noisy: Callable[[int], Tensor]) -> Judge:
         clean = held.take(0, step).astype(np.float64)
         found = restored.detach().cpu().numpy().astype(np.float64)
         error = ((found - clean) ** 2).mean(axis=(1, 2, 3))
-        return [-10 * math.log10(max(value, 1e-12)) for value in error.tolist()]
+        return [-10 * math.log10(max(value, 10 ** (-_MOST / 10))) for value in error.tolist()]
 
     return Judge(held.steps, noisy, score)
 
@@ -307,6 +315,13 @@ def _stack(data: Any) -> np.ndarray:
         raise TypeError(f"data must be an array of pictures or dip.datasets.Patches, not {shown(data)}")
     if array.ndim not in (3, 4) or 0 in array.shape or (array.ndim == 4 and array.shape[3] > 4):
         raise ValueError(f"data has shape {array.shape}; allowed: (N, H, W) or (N, H, W, C) with up to 4 channels")
+    if array.ndim == 3 and array.shape[2] <= 4:
+        height, width, channels = array.shape
+        raise ValueError(
+            f"data has shape {array.shape}, which looks like one picture (H, W, C); give several, as (N, H, W, C), or "
+            f"dip.datasets.Patches of a folder. If these are {height} gray pictures of {width} x {channels} pixels, "
+            "give data[..., None]"
+        )
     if array.dtype != np.uint8:
         if array.dtype.kind != "f":
             raise TypeError(f"data has dtype {array.dtype}; allowed: uint8, or floats in [0, 1]")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from dip import devices
-from dip.errors import non_negative_int, positive_float, positive_int, unknown, yes_or_no
+from dip.errors import non_negative_int, positive_float, positive_int, shown, unknown, yes_or_no
 from dip.trained import architectures
 from dip.trained.noise import Noise, read
 
@@ -200,6 +200,21 @@ class Recipe:
             return int(text) if "int" in kinds else float(text) if "float" in kinds else text
         except ValueError:
             raise ValueError(f"{name}={text} is not a number") from None
+
+    @staticmethod
+    def check_use(options: dict[str, Any]) -> None:
+        """Refuse options that would do nothing beside the others; those that are swept are among them.
+
+        Raises
+        ------
+        ValueError
+            There is a patience without early stopping.
+        """
+        if options.get("patience") is not None and not options.get("early_stopping"):
+            raise ValueError(
+                f"patience={shown(options['patience'])} means nothing without early stopping; give "
+                "early_stopping=True (--early-stopping) too, or leave it out"
+            )
 
     @classmethod
     def made(cls, options: dict[str, Any]) -> Recipe:

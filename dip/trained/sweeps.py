@@ -16,12 +16,13 @@ from dip import storage
 from dip.errors import shown
 from dip.trained import curves
 from dip.trained.outcome import CHECKPOINT, METRICS, SCHEMA, write_json
-from dip.trained.pairs import digest
+from dip.trained.pairs import decibels, digest
 from dip.trained.recipe import Recipe
 from dip.trained.training import Say, Training
 
 __all__ = ["sweep"]
 
+_PSNR = ("psnr_noisy", "psnr_against_clean", "highest_psnr_against_clean")
 TABLE, PLOT, SUMMARY = "comparison.md", "comparison.png", "comparison.json"
 
 
@@ -80,6 +81,7 @@ def sweep(
     >>> runs = sweep("cnn5", pictures, {"lr": [1e-3, 1e-4]}, out="runs", epochs=5)  # doctest: +SKIP
     """
     recipes = _recipes(model, grid, options)
+    Recipe.check_use({**options, **grid})
     curves.figure_class()  # what is missing is said before the first run
     folder, known = Path(out), digest(data)
     finished = {} if force else {name: _finished(folder / name, recipe, known) for name, recipe in recipes.items()}
@@ -174,9 +176,7 @@ def _compare(folder: Path, model: str, swept: list[str], reports: list[dict[str,
             [
                 *(_word(report["recipe"][name]) for name in swept),
                 _number(figures["validation_loss"], ".5g"),
-                _number(figures["psnr_noisy"], ".2f"),
-                _number(figures["psnr_against_clean"], ".2f"),
-                _number(figures["highest_psnr_against_clean"], ".2f"),
+                *(decibels(figures[name]) for name in _PSNR),
                 f"{figures['epochs']}",
                 f"{figures['kept_epoch']}",
                 ended,

@@ -31,7 +31,7 @@ from dip.trained.outcome import (
     tensorboard_writer,
     write_json,
 )
-from dip.trained.pairs import Pairs, ahead, prepare
+from dip.trained.pairs import Pairs, ahead, decibels, prepare
 from dip.trained.recipe import Recipe
 
 __all__ = ["Training", "train"]
@@ -89,6 +89,7 @@ class Training:
         A package is missing that was asked for.
     """
 
+    @torch.inference_mode(False)  # what is made under it could not be trained
     def __init__(
         self,
         recipe: Recipe,
@@ -140,6 +141,8 @@ class Training:
 
     # ---------------------------------------------------------------- the loop
 
+    @torch.inference_mode(False)
+    @torch.enable_grad()
     def run(self) -> Training:
         """Train to the end, or until Ctrl-C, after which the checkpoint has the state of that step.
 
@@ -211,16 +214,15 @@ class Training:
             self.stop_reason = "early stopping"
         elif self.epoch == self.recipe.epochs:
             self.stop_reason = "epochs"
-        bar.set_postfix({"loss": f"{mean:.3g}", "validation": f"{loss:.3g}", "PSNR": f"{psnr:.2f} dB"}, refresh=False)
+        words = {"loss": f"{mean:.4g}", "validation": f"{loss:.4g}", "PSNR": f"{decibels(psnr)} dB"}
+        bar.set_postfix(words, refresh=False)
         if writer is not None:
             for name in ("train_loss", "validation_loss", "psnr_against_clean", "lr"):
                 writer.add_scalar(name, self.history[name][-1], self.epoch)
         if self._say is not None and not self._progress:
-            pace = self._pairs.count * self.epoch / self.seconds
-            self._say(
-                f"epoch {self.epoch} of {self.recipe.epochs}: loss {mean:.4g}, validation {loss:.4g}, PSNR {psnr:.2f} "
-                f"dB; {pace:.0f} pictures a second, {duration(self.seconds)}"
-            )
+            pace = f"{self._pairs.count * self.epoch / self.seconds:.0f} pictures a second, {duration(self.seconds)}"
+            told = ", ".join(f"{name} {value}" for name, value in words.items())
+            self._say(f"epoch {self.epoch} of {self.recipe.epochs}: {told}; {pace}")
 
     def _validate(self) -> tuple[float, float]:
         """The validation loss, by the pairs alone; and the PSNR, by the judge alone."""
@@ -428,6 +430,7 @@ def train(
     >>> done = train("cnn5-residual-bn", pictures, noise="gaussian:25", epochs=5)  # doctest: +SKIP
     >>> restored = done.denoiser(noisy)  # doctest: +SKIP
     """
+    Recipe.check_use(options)
     return Training(
         Recipe.made({"model": model, **options}),
         data,

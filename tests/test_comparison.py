@@ -6,6 +6,7 @@ import csv
 import importlib
 import io
 import json
+import math
 import re
 import sys
 from dataclasses import dataclass, replace
@@ -474,6 +475,63 @@ def test_means_are_over_pictures_of_means_over_seeds(results):
     assert row.spread == pytest.approx(values.mean(axis=0).std(ddof=1), abs=1e-3)
     assert (row.pictures, row.failed) == (2, 0)
     assert next(one for one in group.rows() if one.method == "turned").failed == 2
+
+
+@dataclass(frozen=True)
+class Flat:
+    """A picture of which nothing can be restored wrongly."""
+
+    name: str = "flat"
+
+    def read(self):
+        return np.full((24, 20), 0.25)
+
+    def mask(self):
+        return None
+
+
+def halves(case):
+    """Exact where the picture is flat."""
+    known = case.mask if case.clean.ndim == 2 else case.mask[..., None]
+    return np.where(known, case.clean, case.clean.mean())
+
+
+def dimmed(case):
+    return case.clean * 0.9
+
+
+def compared(folder, *functions, **options):
+    methods = [benchmark.Method(one.__name__, one, ("inpaint",)) for one in functions]
+    benchmark.run([Drawn("one"), Drawn("three"), Flat()], benchmark.Protocol("inpaint"), methods, folder, **options)
+    (group,) = tables.groups(tables.records(folder))
+    return group, {row.method: row for row in group.rows()}
+
+
+def test_a_picture_that_one_method_restores_exactly_is_in_no_mean(tmp_path):
+    group, rows = compared(tmp_path, halves, dimmed)
+    assert group.left_out == {"flat": ["halves"]}
+    clean = [np.float32(Drawn(name).read()) for name in ("one", "three")]
+    assert rows["dimmed"].figures["psnr"] == pytest.approx(np.mean([psnr(0.9 * x, x) for x in clean]), abs=1e-3)
+    assert math.isfinite(rows["halves"].figures["psnr"])
+    assert [rows[name].pictures for name in ("halves", "dimmed")] == [2, 2]
+    page = benchmark.report(tmp_path).read_text()
+    text, lines = (tmp_path / "results.md").read_text(), (tmp_path / "results.csv").read_text().splitlines()
+    assert "| 2 of 3 |" in text
+    note = "Left out of the means of all methods, for a PSNR that is infinite: flat (restored exactly by halves)."
+    assert note in text
+    assert note in page
+    assert "| flat | 32.04 | inf |" in text
+    assert ",done,inf,1.0,inf," in next(line for line in lines if ",flat,24,20,halves," in line)
+
+
+def test_a_method_that_restores_every_picture_exactly_leaves_none_out(tmp_path):
+    group, rows = compared(tmp_path, dimmed, nothing)
+    assert group.methods == ["nothing", "dimmed"]  # the best first
+    assert (group.left_out, group.note()) == ({}, "")
+    assert [row.pictures for row in rows.values()] == [3, 3]
+    assert rows["nothing"].figures["psnr"] == math.inf
+    assert benchmark.report(tmp_path).is_file()
+    assert "| nothing |  | inf |" in (tmp_path / "results.md").read_text()
 
 
 def test_runs_of_one_method_that_differ_are_not_averaged(tmp_path):

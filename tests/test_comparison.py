@@ -368,6 +368,77 @@ def test_a_job_is_known_by_what_it_depends_on():
         assert keys(replace(benchmark.find("fast"), identity={"denoise": settings, **further})) == fast[:1]
 
 
+MODULE = """
+import functools
+import numpy as np
+RATE = 0.9
+OTHER = 1
+
+def helped(x):
+    return x * RATE
+
+def m(case):
+    return np.clip(helped(case.y), 0, 1)  # to white
+
+part = functools.partial(m)
+made = [lambda case: case.y][0]
+"""
+CHANGES = [
+    ("a comment", "# to white", "# to 1", False),
+    ("another thing in the module", "OTHER = 1", "OTHER = 2", False),
+    ("the function", "0, 1)", "0, 0.99)", True),
+    ("its helper", "x * RATE", "x + RATE", True),
+    ("a constant of its helper", "RATE = 0.9", "RATE = 0.8", True),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "changes"), [one[1:] for one in CHANGES], ids=[one[0] for one in CHANGES])
+@pytest.mark.parametrize("name", ["m", "part"])
+def test_a_changed_function_of_ones_own_is_another_job(name, old, new, changes, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = []
+    for module, text in (("own_before", MODULE), ("own_after", MODULE.replace(old, new))):
+        (tmp_path / f"{module}.py").write_text(text)
+        sys.modules.pop(module, None)
+        found.append(benchmark.find(f"{module}:{name}").code)
+    assert (found[0] != found[1]) == changes
+    assert len(found[0]) == 32
+
+
+def test_what_has_no_statement_of_its_own_is_known_by_its_file(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "own_lambda.py").write_text(MODULE)
+    one = benchmark.find("own_lambda:made").code
+    (tmp_path / "own_lambda.py").write_text(MODULE.replace("OTHER = 1", "OTHER = 2"))
+    assert len(one) == 32
+    assert one != benchmark.find("own_lambda:made").code
+
+
+def test_methods_of_the_package_are_known_without_their_source():
+    assert not any(benchmark.find(name).code for name in ("tv", "fast", "reference", "zsn2n", "cnn5"))
+    assert benchmark.Method("own", brighter, ("denoise",)).code
+    assert benchmark.Method("own", brighter, ("denoise",), identity="1").identity_for("denoise") == "1"
+
+
+def test_a_changed_function_has_a_row_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr("sys.dont_write_bytecode", True)
+    expected = {}
+    for text in (MODULE, MODULE.replace("RATE = 0.9", "RATE = 0.5")):
+        (tmp_path / "own_changed.py").write_text(text)
+        sys.modules.pop("own_changed", None)
+        importlib.invalidate_caches()
+        method = benchmark.find("own_changed:m")
+        progress = benchmark.run([Drawn("one")], benchmark.Protocol("denoise"), [method], tmp_path / "out")
+        assert (progress.done, progress.kept) == (1, 0)
+        case = benchmark.Protocol("denoise").case(Drawn("one").read())
+        expected[method.code] = psnr(method.function(case), case.clean)
+    before, now = expected
+    rows = {row.method: row.figures["psnr"] for row in tables.groups(tables.records(tmp_path / "out"))[0].rows()}
+    assert rows["own_changed:m"] == pytest.approx(expected[now], abs=1e-3)
+    assert rows[f"own_changed:m, code {before[:8]}"] == pytest.approx(expected[before], abs=1e-3)
+
+
 def test_methods_with_one_name_are_refused(tmp_path):
     with pytest.raises(ValueError, match="tv is named twice"):
         benchmark.run([CAMERA], benchmark.Protocol("denoise", size=32), ["tv", "tv"], tmp_path)

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dip.benchmark import tasks
+from dip.benchmark import source, tasks
 from dip.benchmark.tasks import Case
 from dip.errors import shown, unknown
 
@@ -50,7 +50,8 @@ class Method:
     told : str
         What it is told besides the picture: "", "sigma", or what it was trained on.
     identity : str or mapping
-        What else its result depends on, such as settings that options name; by task, where these differ.
+        What else its result depends on, such as settings that options name; by task, where these differ. By default, of
+        a function that is none of this package's, its source (`dip.benchmark.source.code`).
     needs : tuple of str
         The packages that it imports, besides those that the library has anyway.
     extra : str
@@ -75,10 +76,15 @@ class Method:
         """Whether it can do a task."""
         return bool({task, tasks.get(task).like} & set(self.tasks))
 
+    @property
+    def code(self) -> str:
+        """What the source of a function of the user's own comes to, where nothing else stands for it; else ""."""
+        return "" if self.identity else source.code(self.function)
+
     def identity_for(self, task: str) -> str:
         """Return what else its result in a task depends on."""
         if isinstance(self.identity, str):
-            return self.identity
+            return self.identity or self.code
         return self.identity.get(task) or self.identity.get(tasks.get(task).like, "")
 
     def check(self, task: str) -> None:
@@ -126,7 +132,7 @@ def register(
     *tasks : str
         The names of tasks.
     **properties
-        See `Method`: about, options, random, told, needs.
+        See `Method`: about, options, random, told, identity, needs.
     """
 
     def enter(function: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:

@@ -133,11 +133,14 @@ def plan(
 ) -> list[batch.Job]:
     """Cut a benchmark into jobs: one for each picture, method and seed (one, for a method that draws no numbers).
 
-    A job is known by the pixels that the method is given and those it is compared with, the method with its options,
-    the seed, and how the result is judged: not by names of pictures or sets, nor by the device.
+    A job is known by the pixels that the method is given and those it is compared with, the method with its options
+    (and its source, if it is a function of the user's own), the seed, and how the result is judged: not by names of
+    pictures or sets, nor by the device.
     """
     seeds = list(dict.fromkeys(non_negative_int(seed, "seed") for seed in seeds))
     commit = _commit()
+    own = {method.name: {"code": method.code} if method.code else {} for method in methods}
+    identities = {method.name: method.identity_for(protocol.task) for method in methods}
     jobs = []
     for entry in entries:
         case = _case(entry, protocol)
@@ -155,7 +158,7 @@ def plan(
                     schema=SCHEMA,
                     **hashes,
                     **depends,
-                    identity=method.identity_for(protocol.task),
+                    identity=identities[method.name],
                     judged=[protocol.metric, protocol.border],
                 )
                 about = {
@@ -165,6 +168,7 @@ def plan(
                     "height": case.clean.shape[0],
                     "width": case.clean.shape[1],
                     **depends,
+                    **own[method.name],
                     "told": method.told,
                     "protocol": protocol.as_dict(),
                     "words": protocol.words(),

@@ -210,6 +210,7 @@ def groups(found: Iterable[dict[str, Any]]) -> list[Group]:
     """Sort records by protocol and picture set, and by picture.
 
     A method that was run in several ways under its name (a try of a few iterations; other weights) appears as several.
+    Of a function of the user's own that was changed, what it says now has the name, and what it said before a hash.
     """
     by_protocol: dict[str, Group] = {}
     for record in _told_apart(list(found)):
@@ -227,6 +228,8 @@ def _told_apart(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         options = json.dumps(record["options"], sort_keys=True)
         if options not in several:
             several.append(options)
+    # the order of jobs that were tried again is not that of their ends
+    newest = {one["method"]: one.get("code") for one in sorted(found, key=lambda one: one["finished"])}
     named = []
     for record in found:
         name = _counted(record)
@@ -234,6 +237,8 @@ def _told_apart(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             everywhere = set.intersection(*(set(map(str, json.loads(way).items())) for way in ways[name]))
             own = {key: value for key, value in record["options"].items() if str((key, value)) not in everywhere}
             name += "".join(f", {key} {_short(str(value))}" for key, value in own.items())
+        if record.get("code") != newest[record["method"]]:
+            name += f", code {record['code'][:8]}" if record.get("code") else ", earlier code"
         named.append({**record, "method": name})
     return named
 

@@ -17,7 +17,8 @@ import numpy as np
 
 from dip import batch
 from dip.benchmark.methods import Method, resolved
-from dip.benchmark.tasks import Case, Protocol, seeded
+from dip.benchmark.protocols import Protocol
+from dip.benchmark.tasks import Case, seeded
 from dip.datasets import Entry
 from dip.devices import environment
 from dip.errors import non_negative_int
@@ -99,8 +100,8 @@ def run(
     try:
         found = resolved(methods, protocol.task)
         _check_folder(Path(folder) / "results.jsonl")
+        jobs = plan(entries, protocol, found, name=name, seeds=seeds, device=device, iters=iters, pictures=pictures)
         with batch.Results(folder) as results:
-            jobs = plan(entries, protocol, found, name=name, seeds=seeds, device=device, iters=iters, pictures=pictures)
             _write_inputs(entries, protocol, results.folder, pictures=pictures, exact=inputs)
             return batch.run(jobs, results, place, tell=tell)
     finally:
@@ -226,7 +227,11 @@ def _arguments(
 
 @functools.lru_cache(maxsize=2)  # the jobs of one picture follow each other
 def _case(entry: Entry, protocol: Protocol) -> Case:
-    return protocol.case(entry.read(), entry.mask())
+    try:
+        return protocol.case(entry.read(), entry.mask())
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{entry.name}: {error}") from error
 
 
 @functools.cache

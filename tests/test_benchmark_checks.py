@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from dip import benchmark, datasets
+from dip.benchmark import tables
+from dip.benchmark.pictures import with_one_white
 
 CAMERA = next(entry for entry in datasets.pictures("photographs") if entry.name == "camera").read()[100:164, 100:164]
 DENOISE = benchmark.Protocol("denoise")
@@ -63,3 +65,30 @@ def test_other_pictures_are_refused_by_name_before_any_job(pixels, error, messag
     with pytest.raises(error, match=f"second: .*{message}"):
         benchmark.run(entries, DENOISE, ["tv"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def of_twelve_bits(name, scale=16):
+    return Pixels(name, CAMERA.astype(np.uint16) * scale)
+
+
+def test_pictures_of_few_bits_in_uint16_have_one_white_for_all(tmp_path):
+    entries = [of_twelve_bits("bright"), Pixels("dark", CAMERA.astype(np.uint16)), Pixels("eight", CAMERA)]
+    text = "2 of 3 pictures are uint16, and their values end at 4080: their white is taken for 4095 .12 bits."
+    with pytest.warns(RuntimeWarning, match=text):
+        benchmark.run(entries, DENOISE, ["tv"], tmp_path / "out", inputs=True)
+    found = {record["image"]: record for record in tables.records(tmp_path / "out")}
+    clean = CAMERA / 255
+    bright = DENOISE.case(clean * 4080 / 4095)
+    assert found["bright"]["input"] == bright.hash
+    assert found["dark"]["input"] == DENOISE.case(clean * 255 / 4095).hash  # as dark beside the other as it was
+    assert found["eight"]["input"] == DENOISE.case(CAMERA).hash
+    assert [found[name].get("white") for name in ("bright", "dark", "eight")] == [4095, 4095, None]
+    assert found["bright"]["figures"]["psnr"] > found["bright"]["before"]["psnr_before"] + 4
+    assert f"{bright.hash[:32]}-y.npy" in [path.name for path in (tmp_path / "out" / "inputs").iterdir()]
+
+
+def test_pictures_of_sixteen_bits_are_as_they_are():
+    entries = [of_twelve_bits("dark"), of_twelve_bits("bright", 257)]
+    assert with_one_white(entries) == entries
+    (job, _) = benchmark.plan(entries, DENOISE, [benchmark.find("tv")])
+    assert job.about["input"] == DENOISE.case(CAMERA / 255 * 4080 / 65535).hash

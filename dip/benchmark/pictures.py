@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 
-from dip import images
+from dip import images, ranges
+from dip.errors import warn
 
-__all__ = ["scaled"]
+__all__ = ["Scaled", "scaled", "with_one_white"]
 
 _RANGED = ("bool", "uint8", "uint16")  # whose largest value is white
 _ALLOWED = "uint8, uint16, bool, or floats in [0, 1]"
@@ -54,3 +59,56 @@ def scaled(pixels: np.ndarray) -> np.ndarray:
             "it, or clip it"
         )
     return array if kind in ("float32", "float64") else array.astype(np.float64)
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """A picture of uint16 whose white is less than the dtype's.
+
+    Attributes
+    ----------
+    entry : Entry
+        The picture as it is.
+    white : float
+        What is white in it.
+    """
+
+    entry: Any
+    white: float
+
+    @property
+    def name(self) -> str:
+        """That of the picture."""
+        return str(self.entry.name)
+
+    def read(self) -> np.ndarray:
+        """Return the pixels, with white at 1."""
+        return np.asarray(self.entry.read() / self.white)
+
+    def mask(self) -> np.ndarray | None:
+        """Return the mask of the picture."""
+        found: np.ndarray | None = self.entry.mask()
+        return found
+
+
+def with_one_white(entries: Sequence[Any]) -> list[Any]:
+    """Return pictures of which those of uint16 have the white that the values of all of them tell, with a warning.
+
+    Where all have room in 8, 10, 12 or 14 bits, they are taken for that, as `dip.Denoise` takes one picture: else they
+    would be compared as very dark ones. It is one white for all, so that their brightness stays as it was.
+    """
+    sixteen, highest = [], 0.0
+    for number, entry in enumerate(entries):
+        pixels = entry.read()
+        if isinstance(pixels, np.ndarray) and pixels.dtype.name == "uint16" and pixels.size:
+            sixteen.append(number)
+            highest = max(highest, float(pixels.max()))
+    white = ranges.white_of(highest)
+    if white is None:
+        return list(entries)
+    names = ", ".join(str(entries[number].name) for number in sixteen[:3]) + ", ..." * (len(sixteen) > 3)
+    warn(
+        f"{len(sixteen)} of {len(entries)} pictures are uint16, and their values end at {highest:g}: their white is "
+        f"taken for {white:g} ({int(white).bit_length()} bits); if it is another, scale them to 65535 ({names})"
+    )
+    return [Scaled(entry, white) if number in sixteen else entry for number, entry in enumerate(entries)]

@@ -17,6 +17,7 @@ import numpy as np
 
 from dip import batch
 from dip.benchmark.methods import Method, resolved
+from dip.benchmark.pictures import Scaled, with_one_white
 from dip.benchmark.protocols import Protocol
 from dip.benchmark.tasks import Case, seeded
 from dip.datasets import Entry
@@ -100,7 +101,8 @@ def run(
     try:
         found = resolved(methods, protocol.task)
         _check_folder(Path(folder) / "results.jsonl")
-        jobs = plan(entries, protocol, found, name=name, seeds=seeds, device=device, iters=iters, pictures=pictures)
+        entries = with_one_white(entries)
+        jobs = _plan(entries, protocol, found, name, seeds, device, iters, pictures=pictures)
         with batch.Results(folder) as results:
             _write_inputs(entries, protocol, results.folder, pictures=pictures, exact=inputs)
             return batch.run(jobs, results, place, tell=tell)
@@ -138,6 +140,20 @@ def plan(
     (and its source, if it is a function of the user's own), the seed, and how the result is judged: not by names of
     pictures or sets, nor by the device.
     """
+    return _plan(with_one_white(entries), protocol, methods, name, seeds, device, iters, pictures=pictures)
+
+
+def _plan(
+    entries: Sequence[Any],
+    protocol: Protocol,
+    methods: Sequence[Method],
+    name: str,
+    seeds: Sequence[int],
+    device: str,
+    iters: int | None,
+    *,
+    pictures: bool,
+) -> list[batch.Job]:
     seeds = list(dict.fromkeys(non_negative_int(seed, "seed") for seed in seeds))
     commit = _commit()
     own = {method.name: {"code": method.code} if method.code else {} for method in methods}
@@ -147,6 +163,7 @@ def plan(
         case = _case(entry, protocol)
         hashes = {"input": case.hash, "clean": batch.digest(case.clean)}
         before = protocol.figures_before(case)
+        white = {"white": entry.white} if isinstance(entry, Scaled) else {}
         for method in methods:
             for seed in seeds if method.random else seeds[:1]:
                 depends = {
@@ -168,6 +185,7 @@ def plan(
                     "image": entry.name,
                     "height": case.clean.shape[0],
                     "width": case.clean.shape[1],
+                    **white,
                     **depends,
                     **own[method.name],
                     "told": method.told,

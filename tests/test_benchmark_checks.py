@@ -92,3 +92,38 @@ def test_pictures_of_sixteen_bits_are_as_they_are():
     assert with_one_white(entries) == entries
     (job, _) = benchmark.plan(entries, DENOISE, [benchmark.find("tv")])
     assert job.about["input"] == DENOISE.case(CAMERA / 255 * 4080 / 65535).hash
+
+
+# ---------------------------------------------------------------------- what methods return
+
+ANSWERS = {
+    "of uint8": (
+        lambda x: np.rint(255 * x).astype(np.uint8),
+        "TypeError: the method returned values of uint8; return f",
+    ),
+    "of integers": (lambda x: np.rint(x).astype(int), "TypeError: the method returned values of int64; return floats"),
+    "of bool": (lambda x: x > 0.5, "TypeError: the method returned values of bool; return floats"),
+    "of another range": (lambda x: 255 * x, "ValueError: the method returned values from 5 to 255; return floats"),
+    "nothing": (lambda x: None, "TypeError: the method returned None; return floats"),
+    "infinite": (lambda x: np.where(x > 0.9, np.inf, x), "ValueError: the method returned values that are not finite"),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_answers_that_are_no_picture_are_failures(name, tmp_path):
+    made, message = ANSWERS[name]
+    method = benchmark.Method("own", lambda case: made(np.float64(case.clean)), ("denoise",))
+    progress = benchmark.run([Pixels("camera", CAMERA)], DENOISE, [method], tmp_path)
+    assert (progress.done, progress.failed) == (0, 1)
+    (record,) = tables.records(tmp_path)
+    assert record["error"].startswith(message)
+
+
+def test_answers_that_overshoot_are_clipped():
+    case = DENOISE.case(CAMERA)
+    spread = np.clip(case.clean, 0.3, 0.7) * 10 - 4.5  # from -1.5 to 2.5: a few beyond the width of the range
+    x = np.where(np.arange(64) < 1, case.clean, np.clip(spread, -0.9, 1.9))
+    x[0, :3] = (-7, 9, -3)
+    assert DENOISE.figures(x, case) == DENOISE.figures(np.clip(x, 0, 1), case)
+    for dtype in (np.float16, np.float32):
+        assert DENOISE.figures(case.clean.astype(dtype), case)["psnr"] > 60

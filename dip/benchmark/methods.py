@@ -37,8 +37,9 @@ class Method:
     name : str
         In the command line and in records.
     function : callable
-        ``function(case, **options)`` returns the restored picture: (H, W) or (H, W, 3), floats with white at 1. At the
-        top of a module, so that other processes find it.
+        ``function(case, **options)`` returns the restored picture: (H, W) or (H, W, 3), floats with black at 0 and
+        white at 1; what overshoots is clipped, another range or dtype is a failure. At the top of a module, so that
+        other processes find it.
     tasks : tuple of str
         What it can do, and what is like it (`Task.like`).
     about : str

@@ -12,9 +12,12 @@ import numpy as np
 from dip import metrics
 from dip.benchmark import pictures
 from dip.benchmark.tasks import Case, get
-from dip.errors import non_negative_int, positive_int, unknown
+from dip.errors import non_negative_int, positive_int, shown, unknown
 
 __all__ = ["Protocol"]
+
+_RETURN = "return floats with black at 0 and white at 1"
+_SHARE = 0.01  # of the values that a method may return farther out than the range is wide: what overshoots is clipped
 
 
 @dataclass(frozen=True)
@@ -117,12 +120,12 @@ class Protocol:
 
         Raises
         ------
+        TypeError
+            The picture is not of floats.
         ValueError
-            The picture has another shape than the clean one, or is not finite.
+            It has another shape than the clean one, is not finite, or lies far outside of [0, 1].
         """
-        x = np.clip(np.asarray(picture, dtype=np.float64), 0, 1)
-        if x.shape != case.clean.shape:
-            raise ValueError(f"the method returned an array of shape {x.shape}, not {case.clean.shape}")
+        x = np.clip(_answer(picture, case.clean.shape), 0, 1)
         figures = self._quality(x, case.clean)
         if case.mask is not None and not case.mask.all():
             error = np.mean((x[~case.mask] - case.clean[~case.mask]) ** 2)
@@ -145,6 +148,21 @@ class Protocol:
         if self.metric == "rgb":
             psnr = metrics.psnr(x, clean)
         return {"psnr": psnr, "ssim": metrics.ssim(x, clean)}
+
+
+def _answer(picture: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """What a method returned, if it may be a picture: else its figures would be those of a clipped scale."""
+    x = np.asarray(picture)
+    if x.dtype.kind != "f":
+        what = f"values of {x.dtype.name}" if x.ndim else shown(x.item())
+        raise TypeError(f"the method returned {what}; {_RETURN}")
+    if x.shape != shape:
+        raise ValueError(f"the method returned an array of shape {x.shape}, not {shape}")
+    if not np.isfinite(x).all():
+        raise ValueError("the method returned values that are not finite")
+    if np.mean((x < -1) | (x > 2)) > _SHARE:
+        raise ValueError(f"the method returned values from {x.min():.4g} to {x.max():.4g}; {_RETURN}")
+    return x.astype(np.float64)
 
 
 def _middle(picture: np.ndarray, size: int | None) -> np.ndarray:

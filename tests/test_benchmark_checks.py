@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
-from dip import benchmark, datasets
+from dip import benchmark, cli, datasets
 from dip.benchmark import tables
 from dip.benchmark.pictures import with_one_white
 
@@ -127,3 +128,38 @@ def test_answers_that_overshoot_are_clipped():
     assert DENOISE.figures(x, case) == DENOISE.figures(np.clip(x, 0, 1), case)
     for dtype in (np.float16, np.float32):
         assert DENOISE.figures(case.clean.astype(dtype), case)["psnr"] > 60
+
+
+# ---------------------------------------------------------------------- super-resolution by any factor
+
+
+@pytest.mark.parametrize(
+    ("factor", "multiple"), [(1, 32), (2, 32), (3, 33), (4, 32), (5, 35), (6, 36), (7, 35), (8, 32), (16, 32), (33, 33)]
+)
+def test_sides_are_the_next_multiple_of_the_factor(factor, multiple):
+    protocol = benchmark.Protocol("super-resolve", {"factor": factor})
+    assert protocol.as_dict()["multiple"] == multiple
+    case = protocol.case(CAMERA)
+    side = 64 // multiple * multiple
+    assert case.clean.shape == (side, side)
+    assert case.y.shape == (side // factor, side // factor)
+    assert benchmark.Protocol("super-resolve", {"factor": factor, "multiple": multiple}) == protocol
+    assert pickle.loads(pickle.dumps(protocol)) == protocol
+
+
+def test_a_side_that_is_shorter_is_a_multiple_of_the_factor():
+    case = benchmark.Protocol("super-resolve").case(CAMERA[:30, :63])
+    assert (case.clean.shape, case.y.shape) == ((28, 32), (7, 8))
+    np.testing.assert_array_equal(case.clean, np.float32(CAMERA / 255)[1:29, 15:47])
+    with pytest.raises(ValueError, match="64 x 3 pixels are less than 4; give a smaller factor"):
+        benchmark.Protocol("super-resolve").case(CAMERA[:, :3])
+    with pytest.raises(ValueError, match="30 x 63 pixels are less than 64; give a smaller multiple"):
+        benchmark.Protocol("super-resolve", {"multiple": 64}).case(CAMERA[:30, :63])
+
+
+def test_the_command_enlarges_by_three(tmp_path, capsys):
+    words = ["--task", "super-resolve", "--factor", "3", "--pictures", "cat", "--methods", "bicubic"]
+    assert cli.main(["benchmark", *words, "-o", str(tmp_path)]) == 0
+    assert "sides are multiples of 33 pixels" in capsys.readouterr().out
+    (record,) = tables.records(tmp_path)
+    assert (record["height"], record["width"], record["protocol"]["border"]) == (99, 99, 3)

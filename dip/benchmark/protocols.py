@@ -57,7 +57,7 @@ class Protocol:
         for name in self.parameters:
             if name not in task.defaults:
                 raise unknown(f"parameter of {self.task}", name, task.defaults)
-        parameters = {**task.defaults, **self.parameters}
+        parameters = task.completed(self.parameters)
         metric = task.metric if self.metric is None else self.metric
         if metric not in ("rgb", "luma"):
             raise unknown("metric", metric, ("rgb", "luma"))

@@ -7,8 +7,9 @@ and stands in each record, so that a figure says what it is a figure of.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -97,6 +98,8 @@ class Task:
         The degradation in words, with the parameters in braces.
     like : str
         The task whose methods it takes.
+    follows : mapping
+        Of parameters whose default is None: what gives it in view of the others, by name.
     """
 
     name: str
@@ -104,6 +107,7 @@ class Task:
     metric: str
     words: str
     like: str
+    follows: Mapping[str, Callable[[Mapping[str, Any]], Any]] = field(default_factory=dict, hash=False)
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -111,17 +115,30 @@ class Task:
         given = inspect.signature(self.degrade).parameters.values()
         return {p.name: p.default for p in given if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
+    def completed(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Return parameters with the defaults of those that are not given."""
+        found = {**self.defaults, **parameters}
+        for name, follow in self.follows.items():
+            if found[name] is None:
+                found[name] = follow(found)
+        return found
+
 
 _TASKS: dict[str, Task] = {}
 
 
 def register(
-    name: str, words: str, *, like: str = "", metric: str = "rgb"
+    name: str,
+    words: str,
+    *,
+    like: str = "",
+    metric: str = "rgb",
+    follows: Mapping[str, Callable[[Mapping[str, Any]], Any]] = MappingProxyType({}),
 ) -> Callable[[Callable[..., Case]], Callable[..., Case]]:
     """Enter a function as a task; see `Task` and docs/benchmark.md."""
 
     def enter(degrade: Callable[..., Case]) -> Callable[..., Case]:
-        _TASKS[name] = Task(name, degrade, metric, words, like or name)
+        _TASKS[name] = Task(name, degrade, metric, words, like or name, follows)
         return degrade
 
     return enter
@@ -183,6 +200,7 @@ def inpaint(clean: np.ndarray, mask: np.ndarray | None, seed: int, *, missing: f
     return Case(y=y, clean=clean.astype(np.float32), problem=_inpaint, mask=known)
 
 
+_SIDE = 32  # pixels: sides are multiples of that, as the paper's code has it
 _PILLOW = {"Pillow's Lanczos in 8 bits": "LANCZOS", "Pillow's bicubic in 8 bits": "BICUBIC"}
 
 
@@ -190,10 +208,18 @@ def _super_resolve(case: Case) -> Problem:
     return SuperResolve(case.y, case.factor or 1)
 
 
+def _multiple(parameters: Mapping[str, Any]) -> int:
+    """The next multiple of the factor from 32 up: 32 for 2, 4 and 8."""
+    factor = positive_int(parameters["factor"], "factor")
+    return factor * -(-_SIDE // factor)
+
+
 @register(
     "super-resolve",
-    "{factor} times smaller by {kernel}, from the largest middle part whose sides are multiples of {multiple} pixels.",
+    "{factor} times smaller by {kernel}, from the largest middle part whose sides are multiples of {multiple} pixels "
+    "(of {factor}, where a side is shorter than that).",
     metric="luma",
+    follows={"multiple": _multiple},
 )
 def super_resolve(
     clean: np.ndarray,
@@ -202,16 +228,18 @@ def super_resolve(
     *,
     factor: int = 4,
     kernel: str = "Pillow's Lanczos in 8 bits",
-    multiple: int = 32,
+    multiple: int | None = None,
 ) -> Case:
     """Reduce a picture as the paper's code does, or by Pillow's bicubic, or by a kernel of `Downsample` in floats."""
-    if positive_int(multiple, "multiple") % positive_int(factor, "factor"):
+    usual = _multiple({"factor": factor})
+    multiple = usual if multiple is None else positive_int(multiple, "multiple")
+    if multiple % factor:
         raise ValueError(f"multiple={multiple} is not a multiple of the factor {factor}; give one that is")
-    rows, columns = (multiple * (n // multiple) for n in clean.shape[:2])
-    if not rows or not columns:
-        raise ValueError(
-            f"{clean.shape[0]} x {clean.shape[1]} pixels are less than {multiple}; give a smaller multiple"
-        )
+    least = factor if multiple == usual else multiple
+    if min(clean.shape[:2]) < least:
+        advice = "a smaller factor, or larger pictures" if least == factor else "a smaller multiple"
+        raise ValueError(f"{clean.shape[0]} x {clean.shape[1]} pixels are less than {least}; give {advice}")
+    rows, columns = (n - n % (multiple if n >= multiple else factor) for n in clean.shape[:2])
     top, left = (clean.shape[0] - rows) // 2, (clean.shape[1] - columns) // 2
     clean = clean[top : top + rows, left : left + columns]
     if kernel in _PILLOW:

@@ -163,3 +163,32 @@ def test_the_command_enlarges_by_three(tmp_path, capsys):
     assert "sides are multiples of 33 pixels" in capsys.readouterr().out
     (record,) = tables.records(tmp_path)
     assert (record["height"], record["width"], record["protocol"]["border"]) == (99, 99, 3)
+
+
+# ---------------------------------------------------------------------- masks of the set
+
+HOLE = np.ones((64, 64), bool)
+HOLE[20:30, 20:30] = False
+OWN_MASKS = benchmark.Protocol("inpaint", {"missing": "mask"})
+
+
+def test_a_picture_without_a_mask_is_named_and_those_that_have_one(tmp_path):
+    entries = [Pixels("cat", CAMERA, HOLE), Pixels("dog", CAMERA), Pixels("cow", CAMERA, HOLE)]
+    with pytest.raises(ValueError, match="dog has no mask; of these pictures cat, cow have one: take these, or"):
+        benchmark.run(entries, OWN_MASKS, ["biharmonic"], tmp_path / "out")
+    with pytest.raises(ValueError, match="dog has no mask; nor has another of these: take a set that has masks"):
+        benchmark.run(entries[1:2], OWN_MASKS, ["biharmonic"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert benchmark.run(entries[::2], OWN_MASKS, ["biharmonic"], tmp_path / "out").done == 1  # the same pixels
+
+
+def test_the_command_leaves_out_pictures_without_a_mask(tmp_path, capsys, monkeypatch):
+    entries = [Pixels("cat", CAMERA, HOLE), Pixels("dog", CAMERA)]
+    monkeypatch.setattr(datasets, "pictures", lambda *args, **options: entries)
+    words = ["benchmark", "--task", "inpaint", "--missing", "mask", "--methods", "biharmonic", "-o", str(tmp_path)]
+    assert cli.main(words) == 0
+    assert "1 of 2 pictures of photographs have masks; left out: dog" in capsys.readouterr().out
+    assert [record["image"] for record in tables.records(tmp_path)] == ["cat"]
+    for named in ("cat,dog", "dog"):
+        assert cli.main([*words, "--pictures", named]) == 2
+        assert "dog has no mask" in capsys.readouterr().err

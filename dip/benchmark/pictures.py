@@ -11,7 +11,7 @@ import numpy as np
 from dip import images, ranges
 from dip.errors import warn
 
-__all__ = ["Scaled", "scaled", "with_one_white"]
+__all__ = ["Scaled", "by_mask", "check_masks", "scaled", "with_one_white"]
 
 _RANGED = ("bool", "uint8", "uint16")  # whose largest value is white
 _ALLOWED = "uint8, uint16, bool, or floats in [0, 1]"
@@ -59,6 +59,30 @@ def scaled(pixels: np.ndarray) -> np.ndarray:
             "it, or clip it"
         )
     return array if kind in ("float32", "float64") else array.astype(np.float64)
+
+
+def by_mask(entries: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    """Return the pictures that have a mask, and those that have none."""
+    found: tuple[list[Any], list[Any]] = ([], [])
+    for entry in entries:
+        found[entry.mask() is None].append(entry)
+    return found
+
+
+def check_masks(entries: Sequence[Any]) -> None:
+    """Look whether every picture has a mask.
+
+    Raises
+    ------
+    ValueError
+        One has none; the message names those that have.
+    """
+    able, lacking = by_mask(entries)
+    if not lacking:
+        return
+    named = f"of these pictures {', '.join(entry.name for entry in able)} have one: take these"
+    advice = named if able else "nor has another of these: take a set that has masks, such as dip-paper"
+    raise ValueError(f"missing='mask', but {lacking[0].name} has no mask; {advice}, or another way, as missing=0.5")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import numpy as np
 
 from dip import batch
 from dip.benchmark.methods import Method, resolved
-from dip.benchmark.pictures import Scaled, with_one_white
+from dip.benchmark.pictures import Scaled, check_masks, with_one_white
 from dip.benchmark.protocols import Protocol
 from dip.benchmark.tasks import Case, seeded
 from dip.datasets import Entry
@@ -154,6 +154,8 @@ def _plan(
     *,
     pictures: bool,
 ) -> list[batch.Job]:
+    if protocol.parameters.get("missing") == "mask":
+        check_masks(entries)
     seeds = list(dict.fromkeys(non_negative_int(seed, "seed") for seed in seeds))
     commit = _commit()
     own = {method.name: {"code": method.code} if method.code else {} for method in methods}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from dataclasses import dataclass
 
@@ -192,3 +193,76 @@ def test_the_command_leaves_out_pictures_without_a_mask(tmp_path, capsys, monkey
     for named in ("cat,dog", "dog"):
         assert cli.main([*words, "--pictures", named]) == 2
         assert "dog has no mask" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------- arguments
+
+
+def own(case):
+    return case.y
+
+
+ARGUMENTS = [
+    ({"methods": "nlm"}, TypeError, r"methods must be a list, not 'nlm'; pass it as \['nlm'\]"),
+    ({"methods": own}, TypeError, "methods must be a list, not <function own"),
+    ({"methods": [own]}, TypeError, r"not <function own.*; pass benchmark.Method\('own', own, \('denoise',\)\)"),
+    ({"methods": [3]}, TypeError, "not 3; pass a name, as 'nlm'"),
+    ({"protocol": "denoise"}, TypeError, r"must be a benchmark.Protocol, not 'denoise'; as benchmark.Protocol\('de"),
+    ({"entries": "set9"}, TypeError, r"not 'set9'; as dip.datasets.pictures\('set9'\)"),
+    ({"seeds": 3}, TypeError, r"seeds must be a list of whole numbers, not 3; pass \[0\], or range\(3\)"),
+    ({"seeds": []}, ValueError, "seeds is empty"),
+    ({"seeds": [0.5]}, TypeError, "seed must be a whole number"),
+    ({"place": 3}, TypeError, "place must be one of dip.batch, not 3"),
+    ({"iters": 0}, ValueError, "iters must be a whole number from 1 up, not 0"),
+    ({"iters": 2.5}, TypeError, "iters must be a whole number"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "error", "message"), ARGUMENTS, ids=[one[2][:30] for one in ARGUMENTS])
+def test_arguments_that_are_none_are_refused(wrong, error, message, tmp_path):
+    given = {"entries": [Pixels("camera", CAMERA)], "protocol": DENOISE, "methods": ["tv"], **wrong}
+    with pytest.raises(error, match=message):
+        benchmark.run(**given, folder=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+PARAMETERS = [
+    ("denoise", {"sigma": "25"}, TypeError, "sigma must be a finite number, not '25'"),
+    ("denoise", {"sigma": None}, TypeError, "sigma must be a finite number, not None"),
+    ("denoise", {"clip": "no"}, TypeError, "clip must be True or False, not 'no'"),
+    ("denoise", "sigma=25", TypeError, "parameters of denoise are a dict"),
+    ("super-resolve", {"factor": 2.0}, TypeError, "factor must be a whole number, not 2.0 .float.; pass 2"),
+    ("super-resolve", {"kernel": 3}, TypeError, "kernel must be a text, not 3"),
+    ("inpaint", {"missing": [0.5]}, TypeError, "missing must be a finite number"),
+]
+
+
+@pytest.mark.parametrize(("task", "parameters", "error", "message"), PARAMETERS)
+def test_parameters_of_another_type_are_refused(task, parameters, error, message):
+    with pytest.raises(error, match=message):
+        benchmark.Protocol(task, parameters)
+
+
+def test_parameters_are_plain_numbers_in_the_records(tmp_path):
+    given = benchmark.Protocol("denoise", {"sigma": np.int64(50)}, border=np.int64(1), size=np.int32(32))
+    assert json.dumps(given.as_dict()) == json.dumps(
+        benchmark.Protocol("denoise", {"sigma": 50.0}, border=1, size=32).as_dict()
+    )
+    benchmark.run([Pixels("camera", CAMERA)], given, ["tv"], tmp_path)
+    (record,) = tables.records(tmp_path)
+    earlier = {**record, "protocol": {**record["protocol"], "sigma": 50}, "image": "cat"}  # as it was written once
+    (group,) = tables.groups([record, earlier])
+    assert group.images == ["camera", "cat"]
+
+
+@pytest.mark.parametrize(
+    ("mask", "error", "message"),
+    [
+        (HOLE[:10, :10], ValueError, r"shape \(10, 10\), and its picture \(64, 64\)"),
+        (HOLE.astype(np.uint8), TypeError, "array of bool, True = known, not of uint8; as mask > 0"),
+        (HOLE.tolist(), TypeError, "array of bool"),
+    ],
+)
+def test_masks_that_are_none_of_the_picture_are_refused(mask, error, message):
+    with pytest.raises(error, match=message):
+        OWN_MASKS.case(CAMERA, mask)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -238,9 +238,17 @@ def resolved(methods: Sequence[str | Method], task: str) -> list[Method]:
     ------
     ValueError, ImportError
         One is not known or not able, or two have one name.
+    TypeError
+        One is neither a name nor a method.
     """
+    if isinstance(methods, str) or not isinstance(methods, Iterable):
+        raise TypeError(f"methods must be a list, not {shown(methods)}; pass it as [{shown(methods)}]")
     found = [find(one) if isinstance(one, str) else one for one in methods]
     for one in found:
+        if not isinstance(one, Method):
+            named = getattr(one, "__name__", "mine")
+            advice = f"benchmark.Method({named!r}, {named}, ({task!r},))" if callable(one) else "a name, as 'nlm'"
+            raise TypeError(f"a method is a name or a benchmark.Method, not {shown(one)}; pass {advice}")
         one.check(task)
     twice = sorted({one.name for one in found if [other.name for other in found].count(one.name) > 1})
     if twice:

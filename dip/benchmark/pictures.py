@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from dip import images, ranges
-from dip.errors import warn
+from dip.errors import shown, warn
 
-__all__ = ["Scaled", "by_mask", "check_masks", "scaled", "with_one_white"]
+__all__ = ["Scaled", "by_mask", "check_masks", "known", "scaled", "with_one_white"]
 
 _RANGED = ("bool", "uint8", "uint16")  # whose largest value is white
 _ALLOWED = "uint8, uint16, bool, or floats in [0, 1]"
@@ -59,6 +59,24 @@ def scaled(pixels: np.ndarray) -> np.ndarray:
             "it, or clip it"
         )
     return array if kind in ("float32", "float64") else array.astype(np.float64)
+
+
+def known(mask: np.ndarray | None, picture: np.ndarray) -> np.ndarray | None:
+    """Return the mask of a picture as it is, if it is one.
+
+    Raises
+    ------
+    TypeError, ValueError
+        It is no array of bool, (H, W), of the picture's size.
+    """
+    if mask is None:
+        return None
+    if not isinstance(mask, np.ndarray) or mask.dtype != bool:
+        given = f"of {mask.dtype}" if isinstance(mask, np.ndarray) else shown(mask)
+        raise TypeError(f"the mask must be an array of bool, True = known, not {given}; as mask > 0")
+    if mask.shape != picture.shape[:2]:
+        raise ValueError(f"the mask has shape {mask.shape}, and its picture {picture.shape[:2]}; give one of that size")
+    return mask
 
 
 def by_mask(entries: Sequence[Any]) -> tuple[list[Any], list[Any]]:

@@ -54,9 +54,6 @@ class Protocol:
 
     def __post_init__(self) -> None:
         task = get(self.task)
-        for name in self.parameters:
-            if name not in task.defaults:
-                raise unknown(f"parameter of {self.task}", name, task.defaults)
         parameters = task.completed(self.parameters)
         metric = task.metric if self.metric is None else self.metric
         if metric not in ("rgb", "luma"):
@@ -65,9 +62,9 @@ class Protocol:
         object.__setattr__(self, "parameters", MappingProxyType(parameters))
         object.__setattr__(self, "metric", metric)
         object.__setattr__(self, "border", non_negative_int(border, "border"))
-        non_negative_int(self.noise_seed, "noise_seed")
+        object.__setattr__(self, "noise_seed", non_negative_int(self.noise_seed, "noise_seed"))
         if self.size is not None:
-            positive_int(self.size, "size")
+            object.__setattr__(self, "size", positive_int(self.size, "size"))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Protocol, (self.task, dict(self.parameters), self.metric, self.border, self.noise_seed, self.size)
@@ -112,7 +109,8 @@ class Protocol:
             The picture or its mask is none of these, or the task cannot be made of it.
         """
         whole = pictures.scaled(pixels)
-        clean, mask = (None if one is None else _middle(one, self.size) for one in (whole, mask))
+        known = pictures.known(mask, whole)
+        clean, mask = (None if one is None else _middle(one, self.size) for one in (whole, known))
         return get(self.task).degrade(clean, mask, self.noise_seed, **self.parameters)
 
     def figures(self, picture: np.ndarray, case: Case) -> dict[str, float]:

@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from dip.benchmark.protocols import Protocol
 from dip.benchmark.tasks import Case, seeded
 from dip.datasets import Entry
 from dip.devices import environment
-from dip.errors import non_negative_int
+from dip.errors import non_negative_int, positive_int, shown
 from dip.storage import write_bytes
 
 __all__ = ["SCHEMA", "plan", "run"]
@@ -98,7 +98,11 @@ def run(
     >>> run(photographs, Protocol("denoise"), ["nlm", "tv"], "report")  # doctest: +SKIP
     """
     place = batch.InProcess() if place is None else place
+    if not isinstance(place, batch.Place):
+        advice = "pass batch.Processes(2), or of an executor batch.Given(executor, 2)"
+        raise TypeError(f"place must be one of dip.batch, not {shown(place)}; {advice}")
     try:
+        _check(entries, protocol, seeds, iters)
         found = resolved(methods, protocol.task)
         _check_folder(Path(folder) / "results.jsonl")
         entries = with_one_white(entries)
@@ -108,6 +112,22 @@ def run(
             return batch.run(jobs, results, place, tell=tell)
     finally:
         place.close()
+
+
+def _check(entries: Any, protocol: Any, seeds: Any, iters: int | None) -> None:
+    """Refuse what is none of these, the cheapest first."""
+    if not isinstance(protocol, Protocol):
+        raise TypeError(
+            f"protocol must be a benchmark.Protocol, not {shown(protocol)}; as benchmark.Protocol('denoise')"
+        )
+    if isinstance(entries, str) or not isinstance(entries, Iterable):
+        raise TypeError(f"entries must be a list of pictures, not {shown(entries)}; as dip.datasets.pictures('set9')")
+    if isinstance(seeds, str) or not isinstance(seeds, Iterable):
+        raise TypeError(f"seeds must be a list of whole numbers, not {shown(seeds)}; pass [0], or range(3) for three")
+    if not len(list(seeds)):
+        raise ValueError("seeds is empty; pass [0], or range(3) for three")
+    if iters is not None:
+        positive_int(iters, "iters")
 
 
 def _check_folder(path: Path) -> None:
@@ -140,6 +160,7 @@ def plan(
     (and its source, if it is a function of the user's own), the seed, and how the result is judged: not by names of
     pictures or sets, nor by the device.
     """
+    _check(entries, protocol, seeds, iters)
     return _plan(with_one_white(entries), protocol, methods, name, seeds, device, iters, pictures=pictures)
 
 

@@ -214,7 +214,9 @@ def groups(found: Iterable[dict[str, Any]]) -> list[Group]:
     """
     by_protocol: dict[str, Group] = {}
     for record in _told_apart(list(found)):
-        name = json.dumps([record["set"], record["protocol"]], sort_keys=True)
+        # 25 of an earlier version is 25.0 of now
+        numbers = {key: float(one) if type(one) is int else one for key, one in record["protocol"].items()}
+        name = json.dumps([record["set"], numbers], sort_keys=True)
         group = by_protocol.setdefault(name, Group({"set": record["set"], **record["protocol"]}, record["words"]))
         group.records.append(record)
     return list(by_protocol.values())

@@ -21,7 +21,7 @@ from dip.batch import digest
 from dip.deblurring import Deblur
 from dip.decompression import Dejpeg
 from dip.denoising import Denoise
-from dip.errors import positive_float, positive_int, unknown
+from dip.errors import finite_float, positive_float, positive_int, shown, unknown, whole, yes_or_no
 from dip.operators import JPEG, Blur, Downsample
 from dip.problem import Problem
 from dip.tasks import Inpaint, SuperResolve
@@ -116,12 +116,42 @@ class Task:
         return {p.name: p.default for p in given if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
     def completed(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Return parameters with the defaults of those that are not given."""
-        found = {**self.defaults, **parameters}
+        """Return parameters with the defaults of those that are not given.
+
+        Raises
+        ------
+        ValueError, TypeError
+            There is none of a name, or it takes values of another type.
+        """
+        if not isinstance(parameters, Mapping):
+            raise TypeError(f"parameters of {self.name} are a dict, as in {{'sigma': 50.0}}, not {shown(parameters)}")
+        found = self.defaults
+        for name, value in parameters.items():
+            if name not in found:
+                raise unknown(f"parameter of {self.name}", name, found)
+            found[name] = _typed(value, inspect.signature(self.degrade).parameters[name])
         for name, follow in self.follows.items():
             if found[name] is None:
                 found[name] = follow(found)
         return found
+
+
+def _typed(value: Any, parameter: inspect.Parameter) -> Any:
+    """A value of a parameter in JSON types, if it is of the type that the parameter has, or its default."""
+    name, kinds = parameter.name, {type(parameter.default).__name__}
+    if isinstance(parameter.annotation, str):
+        kinds = {kind.strip() for kind in parameter.annotation.split("|")}
+    if (value is None and "None" in kinds) or (isinstance(value, str) and "str" in kinds):
+        return value
+    if kinds == {"bool"}:
+        return yes_or_no(value, name)
+    if "float" in kinds:
+        return finite_float(value, name)
+    if "int" in kinds:
+        return whole(value, name)
+    if kinds == {"str"}:
+        raise TypeError(f"{name} must be a text, not {shown(value)}")
+    return value
 
 
 _TASKS: dict[str, Task] = {}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import pickle
+import sys
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
-from dip import benchmark, cli, datasets
+from dip import batch, benchmark, cli, datasets
 from dip.benchmark import tables
 from dip.benchmark.pictures import with_one_white
 
@@ -266,3 +267,26 @@ def test_parameters_are_plain_numbers_in_the_records(tmp_path):
 def test_masks_that_are_none_of_the_picture_are_refused(mask, error, message):
     with pytest.raises(error, match=message):
         OWN_MASKS.case(CAMERA, mask)
+
+
+# ---------------------------------------------------------------------- sys.exit
+
+
+def leaves(case, code=3):
+    sys.exit(code)
+
+
+@pytest.mark.parametrize("place", [batch.InProcess, lambda: batch.Processes(1)], ids=["here", "in a worker"])
+def test_a_method_that_calls_exit_is_a_failure_and_the_others_go_on(place, tmp_path):
+    methods = [benchmark.Method("leaves", leaves, ("denoise",)), "tv"]
+    progress = benchmark.run([Pixels("camera", CAMERA)], DENOISE, methods, tmp_path, place=place())
+    assert (progress.done, progress.failed) == (1, 1)
+    errors = [record["error"] for record in tables.records(tmp_path) if record["status"] == "failed"]
+    assert errors == ["RuntimeError: the job called sys.exit(3)"]
+
+
+def test_a_module_that_calls_exit_is_said(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "own_script.py").write_text("import sys\nsys.exit()\n")
+    with pytest.raises(ImportError, match=r"own_script:m: the module calls sys\.exit when it is imported; put"):
+        benchmark.find("own_script:m")

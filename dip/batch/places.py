@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from dip.devices import cores
-from dip.errors import positive_int
+from dip.errors import positive_int, shown
 
 __all__ = ["Dask", "Given", "InProcess", "Place", "Processes", "gpus"]
 
@@ -296,7 +296,10 @@ def _measured(
         alone = _alone_in_dask()
     memory = _Memory(alone)
     started = time.perf_counter()
-    outcome = function(*arguments)
+    try:
+        outcome = function(*arguments)
+    except SystemExit as error:  # would end the worker, or the whole run, without a word
+        raise RuntimeError(f"the job called sys.exit({'' if error.code is None else shown(error.code)})") from error
     facts = {
         "seconds": round(time.perf_counter() - started, 4),
         "peak_bytes": memory.peak(),

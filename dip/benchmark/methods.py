@@ -223,6 +223,9 @@ def _own(name: str) -> Method:
         found = getattr(importlib.import_module(module), function, None)
     except ModuleNotFoundError as error:
         raise ImportError(f"method {name}: there is no module {error.name}; is its folder in PYTHONPATH?") from error
+    except SystemExit as error:
+        advice = "put what it runs as a script under if __name__ == '__main__'"
+        raise ImportError(f"method {name}: the module calls sys.exit when it is imported; {advice}") from error
     for method in _METHODS.values():
         if method.function is found:
             return method

@@ -810,6 +810,16 @@ def test_command_lists_what_can_be_named(capsys):
     said = capsys.readouterr().out
     for name in ("photographs", "set9", "super-resolve", "zsn2n", "windowed-variance"):
         assert name in said
+    abouts = {
+        task: dip.presets.get(task.replace("-", "_"), "fast").about for task in ("denoise", "deblur", "super-resolve")
+    }
+    assert len(set(abouts.values())) == 3
+    for task, about in abouts.items():
+        part = said.partition(f"methods for {task} (--methods):\n")[2].partition("\nmethods for ")[0]
+        (line,) = (line for line in part.splitlines() if line.split()[0] == "fast")
+        assert line.split(maxsplit=1)[1] == f"Deep Image Prior: {about}"  # and nothing of the other tasks
+    varied = benchmark.find("paper-half+fast+twice").about_for("inpaint")
+    assert varied.endswith("; mean with a fit of fast; mean of two fits")
 
 
 @pytest.mark.parametrize(("factor", "preset"), [(4, "paper"), (5, "paper"), (6, "paper-x8"), (8, "paper-x8")])

@@ -42,8 +42,8 @@ class Method:
         other processes find it.
     tasks : tuple of str
         What it can do, and what is like it (`Task.like`).
-    about : str
-        What it is, in a few words.
+    about : str or mapping
+        What it is, in a few words; by task, where it differs.
     options : mapping
         Keyword arguments of the function, in JSON types; part of what a result is known by.
     random : bool
@@ -62,7 +62,7 @@ class Method:
     name: str
     function: Callable[..., np.ndarray]
     tasks: tuple[str, ...]
-    about: str = ""
+    about: str | Mapping[str, str] = field(default="", hash=False)
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     random: bool = False
     told: str = ""
@@ -76,6 +76,19 @@ class Method:
     def tasks_include(self, task: str) -> bool:
         """Whether it can do a task."""
         return bool({task, tasks.get(task).like} & set(self.tasks))
+
+    def about_for(self, task: str | None = None) -> str:
+        """Return what it is in a task, or in all of them."""
+        if isinstance(self.about, str):
+            return self.about
+        if task is None:
+            return "; ".join(dict.fromkeys(self.about.values()))
+        return self.about.get(task) or self.about.get(tasks.get(task).like, "")
+
+    def varied(self, more: str, **changes: Any) -> Method:
+        """Return a variant, which is described as this one with `more` words."""
+        about = {task: f"{self.about_for(task)}; {more}" for task in changes.get("tasks", self.tasks)}
+        return replace(self, about=about, **changes)
 
     @property
     def code(self) -> str:
@@ -165,7 +178,7 @@ def register_family(find: Callable[[str], Method | None], names: Callable[[], Ma
 
 def names(task: str | None = None) -> dict[str, str]:
     """Return the methods of a task, or all, with a line about each; variants with a plus are made from them."""
-    found = {name: one.about for name, one in _METHODS.items() if task is None or one.tasks_include(task)}
+    found = {name: one.about_for(task) for name, one in _METHODS.items() if task is None or one.tasks_include(task)}
     for _, listed, able in _FAMILIES:
         if task is None or {task, tasks.get(task).like} & set(able):
             found |= listed()

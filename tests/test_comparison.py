@@ -841,6 +841,7 @@ REFUSALS = [
     (["--methods", "reference"], "needs --reference FOLDER"),
     (["--methods", "tv,tv"], "tv is named twice"),
     (["--size", "8"], "take 16 at least, or 0 for all"),
+    (["--border", "13"], "border=13 leaves 6 of 32 pixels"),
     (["--threads", "2"], "--threads means nothing without --workers"),
     (["--resource", "GPU=1"], "means nothing without --scheduler"),
     (["--scheduler", "tcp://127.0.0.1:1", "--workers", "2"], "means nothing with --scheduler"),

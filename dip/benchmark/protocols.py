@@ -16,6 +16,7 @@ from dip.errors import non_negative_int, positive_int, shown, unknown
 
 __all__ = ["Protocol"]
 
+_WINDOW = 7  # pixels, of SSIM
 _RETURN = "return floats with black at 0 and white at 1"
 _SHARE = 0.01  # of the values that a method may return farther out than the range is wide: what overshoots is clipped
 
@@ -65,6 +66,7 @@ class Protocol:
         object.__setattr__(self, "noise_seed", non_negative_int(self.noise_seed, "noise_seed"))
         if self.size is not None:
             object.__setattr__(self, "size", positive_int(self.size, "size"))
+            self._check_border(self.size)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Protocol, (self.task, dict(self.parameters), self.metric, self.border, self.noise_seed, self.size)
@@ -111,7 +113,18 @@ class Protocol:
         whole = pictures.scaled(pixels)
         known = pictures.known(mask, whole)
         clean, mask = (None if one is None else _middle(one, self.size) for one in (whole, known))
-        return get(self.task).degrade(clean, mask, self.noise_seed, **self.parameters)
+        case = get(self.task).degrade(clean, mask, self.noise_seed, **self.parameters)
+        self._check_border(min(case.clean.shape[:2]))
+        return case
+
+    def _check_border(self, side: int) -> None:
+        """Refuse a border that leaves less than a window of SSIM of a picture, before any method is run."""
+        inside = side - 2 * (self.border or 0)
+        if self.border and inside < _WINDOW:
+            raise ValueError(
+                f"border={self.border} leaves {max(inside, 0)} of {side} pixels, and SSIM needs {_WINDOW}; give "
+                f"{max(0, (side - _WINDOW) // 2)} or less"
+            )
 
     def figures(self, picture: np.ndarray, case: Case) -> dict[str, float]:
         """Return PSNR (dB) and SSIM of a restored picture; on the missing pixels too, where there are such.

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from dip import batch, benchmark, datasets, place_arguments, presets
+from dip import batch, benchmark, datasets, devices, place_arguments, presets
 from dip.benchmark import tasks
 from dip.benchmark.pictures import by_mask, check_masks
 from dip.callbacks import duration
@@ -28,6 +28,8 @@ _LEAST = 16
 
 def compare(args: argparse.Namespace, console: Console) -> int:
     """Run methods over a picture set; write results, tables and a page."""
+    if args.scheduler is None:
+        devices.resolve(args.device)
     protocol = _protocol(args)
     named = args.methods or _defaults(protocol)
     methods = benchmark.resolved([_method(name, args) for name in named], args.task)

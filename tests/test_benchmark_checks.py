@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import pickle
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -305,3 +307,17 @@ def test_a_border_that_leaves_no_window_of_ssim_is_refused(tmp_path):
     with pytest.raises(ValueError, match="border=8 leaves 0 of 16 pixels"):  # that of the factor
         benchmark.Protocol("super-resolve", {"factor": 8}).case(CAMERA[:23])
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("place", [None, batch.Processes(2)], ids=["here", "in workers"])
+def test_a_device_that_is_not_here_is_refused(place, tmp_path):
+    with pytest.raises(ValueError, match=r"device='cuda:99' is not on this machine; here: "):
+        benchmark.run([Pixels("camera", CAMERA)], DENOISE, ["tv"], tmp_path / "out", device="cuda:99", place=place)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_device_of_workers_elsewhere_is_theirs(tmp_path):
+    with ThreadPoolExecutor(1) as elsewhere:
+        place = batch.Given(elsewhere, 1)
+        run = functools.partial(benchmark.run, [Pixels("camera", CAMERA)], DENOISE, ["tv"], tmp_path)
+        assert run(device="cuda:99", place=place).done == 1  # which looks at no device

@@ -842,6 +842,8 @@ REFUSALS = [
     (["--methods", "tv,tv"], "tv is named twice"),
     (["--size", "8"], "take 16 at least, or 0 for all"),
     (["--border", "13"], "border=13 leaves 6 of 32 pixels"),
+    (["--device", "cuda:99"], "--device cuda:99 is not on this machine"),
+    (["--device", "cuda:99", "--workers", "2"], "--device cuda:99 is not on this machine"),
     (["--threads", "2"], "--threads means nothing without --workers"),
     (["--resource", "GPU=1"], "means nothing without --scheduler"),
     (["--scheduler", "tcp://127.0.0.1:1", "--workers", "2"], "means nothing with --scheduler"),

@@ -33,9 +33,12 @@ class Place:
     one_by_one : bool
         Whether the jobs that were running when a worker died are to be tried one at a time, because nobody can tell
         which of them took it down.
+    here : bool
+        Whether they run on this machine, with its devices, as far as can be known.
     """
 
     one_by_one = True
+    here = False
 
     def submit(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Future[Any]:
         """Start ``function(*arguments)``; the future has its outcome, and seconds, memory, host and threads."""
@@ -65,6 +68,8 @@ class Place:
 
 class InProcess(Place):
     """One job after the other in the process that asks for them, with its threads."""
+
+    here = True
 
     def submit(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Future[Any]:
         """Run a job and return its finished future; Ctrl-C goes through."""
@@ -117,6 +122,8 @@ class Processes(Place):
     ValueError, TypeError
         A number is not a count, or there is not one GPU for each worker.
     """
+
+    here = True
 
     def __init__(self, workers: int, *, threads: int | None = None, gpus: Sequence[str] | None = None) -> None:
         self.workers = positive_int(workers, "workers")

@@ -15,13 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from dip import batch
+from dip import batch, devices
 from dip.benchmark.methods import Method, resolved
 from dip.benchmark.pictures import Scaled, check_masks, with_one_white
 from dip.benchmark.protocols import Protocol
 from dip.benchmark.tasks import Case, seeded
 from dip.datasets import Entry
-from dip.devices import environment
 from dip.errors import non_negative_int, positive_int, shown
 from dip.storage import write_bytes
 
@@ -86,7 +85,7 @@ def run(
     Raises
     ------
     ValueError, TypeError, ImportError
-        A method is not known, cannot do the task, or lacks its package.
+        A method is not known, cannot do the task, or lacks its package. There is no such device where the jobs run.
         Or the folder has results of something else.
     OSError
         A result or picture cannot be written.
@@ -103,6 +102,8 @@ def run(
         raise TypeError(f"place must be one of dip.batch, not {shown(place)}; {advice}")
     try:
         _check(entries, protocol, seeds, iters)
+        if place.here:
+            devices.resolve(device)
         found = resolved(methods, protocol.task)
         _check_folder(Path(folder) / "results.jsonl")
         entries = with_one_white(entries)
@@ -275,7 +276,7 @@ def _case(entry: Entry, protocol: Protocol) -> Case:
 
 @functools.cache
 def _environment() -> dict[str, Any]:
-    return {name: value for name, value in environment().items() if name != "threads"}
+    return {name: value for name, value in devices.environment().items() if name != "threads"}
 
 
 @functools.cache

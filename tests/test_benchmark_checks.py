@@ -321,3 +321,12 @@ def test_the_device_of_workers_elsewhere_is_theirs(tmp_path):
         place = batch.Given(elsewhere, 1)
         run = functools.partial(benchmark.run, [Pixels("camera", CAMERA)], DENOISE, ["tv"], tmp_path)
         assert run(device="cuda:99", place=place).done == 1  # which looks at no device
+
+
+# ---------------------------------------------------------------------- the protocol in words
+
+
+def test_words_of_a_size_that_is_more_than_a_picture_has():
+    protocol = benchmark.Protocol("denoise", size=50)
+    assert protocol.case(CAMERA[:, :40]).clean.shape == (50, 40)
+    assert "the middle 50 x 50 pixels of each picture (of a side that is shorter, all)" in protocol.words()

@@ -38,7 +38,8 @@ class Protocol:
     noise_seed : int
         Of noise and masks: the same for all methods and all their seeds.
     size : int, optional
-        A square of so many pixels from the middle of each picture; by default the whole picture.
+        A square of so many pixels from the middle of each picture, of a side that is shorter all of it; by default the
+        whole picture.
 
     Raises
     ------
@@ -88,7 +89,9 @@ class Protocol:
             **{k: "not " if v is False else "" if v is True else v for k, v in self.parameters.items()}
         )
         channels = "all channels together" if self.metric == "rgb" else "Y of BT.601 (16 to 235, not rounded; peak 255)"
-        crop = "whole pictures" if self.size is None else f"the middle {self.size} x {self.size} pixels of each picture"
+        crop = "whole pictures"
+        if self.size is not None:
+            crop = f"the middle {self.size} x {self.size} pixels of each picture (of a side that is shorter, all)"
         border = f", less a border of {self.border} pixels" if self.border else ""
         return (
             f"{what} Seed {self.noise_seed} of numpy's default_rng; {crop}. Results are clipped to [0, 1] and not "

@@ -330,3 +330,16 @@ def test_words_of_a_size_that_is_more_than_a_picture_has():
     protocol = benchmark.Protocol("denoise", size=50)
     assert protocol.case(CAMERA[:, :40]).clean.shape == (50, 40)
     assert "the middle 50 x 50 pixels of each picture (of a side that is shorter, all)" in protocol.words()
+
+
+def test_luma_of_gray_pictures_is_gray_itself():
+    luma, channels = (benchmark.Protocol("denoise", {"clip": False}, metric=metric) for metric in ("luma", "rgb"))
+    gray, colour = CAMERA, np.stack([CAMERA] * 3, axis=-1)
+    case = luma.case(gray)
+    restored = np.clip(case.y, 0, 1)
+    assert luma.figures(restored, case) == pytest.approx(channels.figures(restored, case))  # 0 to 255
+    three = np.stack([restored] * 3, axis=-1)
+    narrower = 20 * np.log10(255 / 219)  # 16 to 235: the same picture in colour
+    expected = luma.figures(restored, case)["psnr"] + narrower
+    assert luma.figures(three, luma.case(colour))["psnr"] == pytest.approx(expected, abs=1e-3)
+    assert "Y of BT.601 (16 to 235, of gray pictures gray itself, 0 to 255; not rounded; peak 255)" in luma.words()

@@ -88,7 +88,9 @@ class Protocol:
         what = get(self.task).words.format(
             **{k: "not " if v is False else "" if v is True else v for k, v in self.parameters.items()}
         )
-        channels = "all channels together" if self.metric == "rgb" else "Y of BT.601 (16 to 235, not rounded; peak 255)"
+        channels = "all channels together"
+        if self.metric == "luma":
+            channels = "Y of BT.601 (16 to 235, of gray pictures gray itself, 0 to 255; not rounded; peak 255)"
         crop = "whole pictures"
         if self.size is not None:
             crop = f"the middle {self.size} x {self.size} pixels of each picture (of a side that is shorter, all)"

@@ -343,3 +343,16 @@ def test_luma_of_gray_pictures_is_gray_itself():
     expected = luma.figures(restored, case)["psnr"] + narrower
     assert luma.figures(three, luma.case(colour))["psnr"] == pytest.approx(expected, abs=1e-3)
     assert "Y of BT.601 (16 to 235, of gray pictures gray itself, 0 to 255; not rounded; peak 255)" in luma.words()
+
+
+@pytest.mark.parametrize("name", ["report.html", "results.csv", "results.md"])
+def test_a_report_of_something_else_is_not_replaced(name, tmp_path, capsys):
+    (tmp_path / name).write_text("mine")
+    words = ["benchmark", "--pictures", "cat", "--size", "32", "--methods", "tv", "-o", str(tmp_path)]
+    assert cli.main(words) == 2
+    assert f"{tmp_path / name} is there, without a results.jsonl of a benchmark" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "mine"
+    (tmp_path / name).unlink()
+    for _ in range(2):  # that of a benchmark is made anew
+        assert cli.main(words) == 0

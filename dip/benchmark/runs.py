@@ -29,6 +29,9 @@ __all__ = ["SCHEMA", "plan", "run"]
 SCHEMA = "dip-benchmark-1"
 """What a record says it is."""
 
+REPORTS = ("report.html", "results.csv", "results.md")
+"""What is made anew of the results, beside them."""
+
 _Tell = Callable[[batch.Progress, batch.Job, Mapping[str, Any]], Any]
 
 
@@ -88,7 +91,7 @@ def run(
         A method is not known, cannot do the task, or lacks its package. There is no such device where the jobs run.
         Or the folder has results of something else.
     OSError
-        A result or picture cannot be written.
+        A result or picture cannot be written; or the folder has a report.html of something else (FileExistsError).
 
     Examples
     --------
@@ -105,7 +108,7 @@ def run(
         if place.here:
             devices.resolve(device)
         found = resolved(methods, protocol.task)
-        _check_folder(Path(folder) / "results.jsonl")
+        _check_folder(Path(folder))
         entries = with_one_white(entries)
         jobs = _plan(entries, protocol, found, name, seeds, device, iters, pictures=pictures)
         with batch.Results(folder) as results:
@@ -131,9 +134,16 @@ def _check(entries: Any, protocol: Any, seeds: Any, iters: int | None) -> None:
         positive_int(iters, "iters")
 
 
-def _check_folder(path: Path) -> None:
+def _check_folder(folder: Path) -> None:
     """Refuse a folder with results of something else before hours of work, and not at the end of them."""
+    path = folder / "results.jsonl"
     if not path.is_file():
+        for name in REPORTS:
+            if os.path.lexists(folder / name):
+                raise FileExistsError(
+                    f"{folder / name} is there, without a results.jsonl of a benchmark, and would be replaced; choose "
+                    "another folder, or move it away"
+                )
         return
     with path.open("rb") as file:
         line = file.readline()

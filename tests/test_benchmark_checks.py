@@ -246,6 +246,13 @@ def test_parameters_of_another_type_are_refused(task, parameters, error, message
         benchmark.Protocol(task, parameters)
 
 
+def test_what_can_be_gone_through_only_once_will_do(tmp_path):
+    entries, seeds = (Pixels(name, CAMERA) for name in ("one", "two")), (seed for seed in (0, 1, 0))
+    method = benchmark.Method("own", own, ("denoise",), random=True)
+    progress = benchmark.run(entries, DENOISE, (one for one in [method]), tmp_path, seeds=seeds)
+    assert progress.total == 4
+
+
 def test_parameters_are_plain_numbers_in_the_records(tmp_path):
     given = benchmark.Protocol("denoise", {"sigma": np.int64(50)}, border=np.int64(1), size=np.int32(32))
     assert json.dumps(given.as_dict()) == json.dumps(
@@ -309,10 +316,10 @@ def test_a_border_that_leaves_no_window_of_ssim_is_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("place", [None, batch.Processes(2)], ids=["here", "in workers"])
+@pytest.mark.parametrize("place", [batch.InProcess, lambda: batch.Processes(2)], ids=["here", "in workers"])
 def test_a_device_that_is_not_here_is_refused(place, tmp_path):
     with pytest.raises(ValueError, match=r"device='cuda:99' is not on this machine; here: "):
-        benchmark.run([Pixels("camera", CAMERA)], DENOISE, ["tv"], tmp_path / "out", device="cuda:99", place=place)
+        benchmark.run([Pixels("camera", CAMERA)], DENOISE, ["tv"], tmp_path / "out", device="cuda:99", place=place())
     assert not (tmp_path / "out").exists()
 
 

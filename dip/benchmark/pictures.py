@@ -139,7 +139,7 @@ def with_one_white(entries: Sequence[Any]) -> list[Any]:
     Where all have room in 8, 10, 12 or 14 bits, they are taken for that, as `dip.Denoise` takes one picture: else they
     would be compared as very dark ones. It is one white for all, so that their brightness stays as it was.
     """
-    sixteen, highest = [], 0.0
+    entries, sixteen, highest = list(entries), [], 0.0
     for number, entry in enumerate(entries):
         pixels = entry.read()
         if isinstance(pixels, np.ndarray) and pixels.dtype.name == "uint16" and pixels.size:
@@ -147,7 +147,7 @@ def with_one_white(entries: Sequence[Any]) -> list[Any]:
             highest = max(highest, float(pixels.max()))
     white = ranges.white_of(highest)
     if white is None:
-        return list(entries)
+        return entries
     names = ", ".join(str(entries[number].name) for number in sixteen[:3]) + ", ..." * (len(sixteen) > 3)
     warn(
         f"{len(sixteen)} of {len(entries)} pictures are uint16, and their values end at {highest:g}: their white is "

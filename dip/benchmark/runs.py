@@ -104,7 +104,7 @@ def run(
         advice = "pass batch.Processes(2), or of an executor batch.Given(executor, 2)"
         raise TypeError(f"place must be one of dip.batch, not {shown(place)}; {advice}")
     try:
-        _check(entries, protocol, seeds, iters)
+        seeds = _check(entries, protocol, seeds, iters)
         if place.here:
             devices.resolve(device)
         found = resolved(methods, protocol.task)
@@ -118,8 +118,8 @@ def run(
         place.close()
 
 
-def _check(entries: Any, protocol: Any, seeds: Any, iters: int | None) -> None:
-    """Refuse what is none of these, the cheapest first."""
+def _check(entries: Any, protocol: Any, seeds: Any, iters: int | None) -> list[int]:
+    """Refuse what is none of these, the cheapest first; return the seeds, each once."""
     if not isinstance(protocol, Protocol):
         raise TypeError(
             f"protocol must be a benchmark.Protocol, not {shown(protocol)}; as benchmark.Protocol('denoise')"
@@ -128,10 +128,12 @@ def _check(entries: Any, protocol: Any, seeds: Any, iters: int | None) -> None:
         raise TypeError(f"entries must be a list of pictures, not {shown(entries)}; as dip.datasets.pictures('set9')")
     if isinstance(seeds, str) or not isinstance(seeds, Iterable):
         raise TypeError(f"seeds must be a list of whole numbers, not {shown(seeds)}; pass [0], or range(3) for three")
-    if not len(list(seeds)):
+    each = list(dict.fromkeys(non_negative_int(seed, "seed") for seed in seeds))
+    if not each:
         raise ValueError("seeds is empty; pass [0], or range(3) for three")
     if iters is not None:
         positive_int(iters, "iters")
+    return each
 
 
 def _check_folder(folder: Path) -> None:
@@ -171,7 +173,7 @@ def plan(
     (and its source, if it is a function of the user's own), the seed, and how the result is judged: not by names of
     pictures or sets, nor by the device.
     """
-    _check(entries, protocol, seeds, iters)
+    seeds = _check(entries, protocol, seeds, iters)
     return _plan(with_one_white(entries), protocol, methods, name, seeds, device, iters, pictures=pictures)
 
 
@@ -188,7 +190,6 @@ def _plan(
 ) -> list[batch.Job]:
     if protocol.parameters.get("missing") == "mask":
         check_masks(entries)
-    seeds = list(dict.fromkeys(non_negative_int(seed, "seed") for seed in seeds))
     commit = _commit()
     own = {method.name: {"code": method.code} if method.code else {} for method in methods}
     identities = {method.name: method.identity_for(protocol.task) for method in methods}

@@ -20,6 +20,7 @@ from typing import Any
 from dip import arguments, benchmark, comparison, datasets, place_arguments
 from dip.benchmark import tables
 from dip.console import Console
+from dip.storage import plain
 
 
 @dataclass(frozen=True)
@@ -231,7 +232,7 @@ def main(given: list[str] | None = None) -> None:
         options.results.mkdir(parents=True, exist_ok=True)
         path = options.results / f"{name}.json"
         report = summary(name, figure, options.out / name, json.loads(path.read_text()) if path.exists() else None)
-        path.write_text(json.dumps(report, indent=1) + "\n")
+        path.write_text(json.dumps(plain(report), indent=1) + "\n")
         print(f"{name}: {progress.done} done, {progress.kept} there already, {progress.failed} failed; {page}")
 
 

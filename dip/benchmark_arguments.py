@@ -18,7 +18,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         type=path,
         required=True,
         metavar="FOLDER",
-        help="takes the results; one that exists is added to",
+        help="takes the results; one with results of a benchmark is added to",
     )
     group = parser.add_argument_group("pictures")
     group.add_argument(

@@ -6,8 +6,9 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from dip import batch, benchmark, datasets, place_arguments, presets
+from dip import batch, benchmark, datasets, devices, place_arguments, presets
 from dip.benchmark import tasks
+from dip.benchmark.pictures import by_mask, check_masks
 from dip.callbacks import duration
 from dip.console import Console
 from dip.errors import unknown
@@ -27,10 +28,12 @@ _LEAST = 16
 
 def compare(args: argparse.Namespace, console: Console) -> int:
     """Run methods over a picture set; write results, tables and a page."""
+    if args.scheduler is None:
+        devices.resolve(args.device)
     protocol = _protocol(args)
     named = args.methods or _defaults(protocol)
     methods = benchmark.resolved([_method(name, args) for name in named], args.task)
-    entries = _entries(args)
+    entries = _masked(_entries(args), protocol, args, console)
     place = place_arguments.place(args, console.say)
     jobs = len(entries) * sum(args.seeds if method.random else 1 for method in methods)
     counts = {"picture": len(entries), "method": len(methods), "job": jobs}
@@ -127,6 +130,21 @@ def _entries(args: argparse.Namespace) -> list[datasets.Entry]:
         if name not in by_name:
             raise unknown(f"picture of {args.set}", name, by_name)
     return [by_name[name] for name in args.pictures]
+
+
+def _masked(
+    entries: list[datasets.Entry], protocol: benchmark.Protocol, args: argparse.Namespace, console: Console
+) -> list[datasets.Entry]:
+    """Leave out the pictures of a set without a mask, where masks are wanted and nobody named the pictures."""
+    if protocol.parameters.get("missing") != "mask":
+        return entries
+    able, lacking = by_mask(entries)
+    if args.pictures is not None or not able:
+        check_masks(entries)
+    if lacking:
+        without = ", ".join(entry.name for entry in lacking)
+        console.say(f"{len(able)} of {len(entries)} pictures of {args.set} have masks; left out: {without}")
+    return able
 
 
 def tell(progress: batch.Progress, record: Mapping[str, Any], console: Console) -> None:

@@ -25,6 +25,7 @@ __all__ = [
     "shown",
     "unknown",
     "warn",
+    "whole",
     "yes_or_no",
 ]
 
@@ -148,17 +149,33 @@ def non_negative_int(value: Any, name: str) -> int:
     return _whole(value, name, least=0)
 
 
-def _whole(value: Any, name: str, *, least: int) -> int:
-    advice = f"{name} must be a whole number from {least} up"
+def whole(value: Any, name: str) -> int:
+    """Check a whole number of any sign; otherwise as `positive_int`.
+
+    Raises
+    ------
+    TypeError
+        If `value` is not of an integer type (bool and float are not).
+
+    Examples
+    --------
+    >>> whole(-3, "shift")
+    -3
+    """
+    return _whole(value, name)
+
+
+def _whole(value: Any, name: str, *, least: int | None = None) -> int:
+    advice = f"{name} must be a whole number" + ("" if least is None else f" from {least} up")
     if _is_bool(value):
         raise TypeError(f"{advice}, not {shown(value)}; pass an int such as 1")
     try:
         number = operator.index(value)
     except TypeError:
-        whole = isinstance(value, float) and value.is_integer() and value >= least
-        fix = f"pass {int(value)}" if whole else "pass an int such as 100"
+        meant = isinstance(value, float) and value.is_integer() and (least is None or value >= least)
+        fix = f"pass {int(value)}" if meant else "pass an int such as 100"
         raise TypeError(f"{advice}, not {shown(value)} ({type(value).__name__}); {fix}") from None
-    if number < least:
+    if least is not None and number < least:
         raise ValueError(f"{advice}, not {number}; pass {least} or more")
     return number
 

@@ -6,6 +6,7 @@ import csv
 import importlib
 import io
 import json
+import math
 import re
 import sys
 from dataclasses import dataclass, replace
@@ -367,6 +368,77 @@ def test_a_job_is_known_by_what_it_depends_on():
         assert keys(replace(benchmark.find("fast"), identity={"denoise": settings, **further})) == fast[:1]
 
 
+MODULE = """
+import functools
+import numpy as np
+RATE = 0.9
+OTHER = 1
+
+def helped(x):
+    return x * RATE
+
+def m(case):
+    return np.clip(helped(case.y), 0, 1)  # to white
+
+part = functools.partial(m)
+made = [lambda case: case.y][0]
+"""
+CHANGES = [
+    ("a comment", "# to white", "# to 1", False),
+    ("another thing in the module", "OTHER = 1", "OTHER = 2", False),
+    ("the function", "0, 1)", "0, 0.99)", True),
+    ("its helper", "x * RATE", "x + RATE", True),
+    ("a constant of its helper", "RATE = 0.9", "RATE = 0.8", True),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "changes"), [one[1:] for one in CHANGES], ids=[one[0] for one in CHANGES])
+@pytest.mark.parametrize("name", ["m", "part"])
+def test_a_changed_function_of_ones_own_is_another_job(name, old, new, changes, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = []
+    for module, text in (("own_before", MODULE), ("own_after", MODULE.replace(old, new))):
+        (tmp_path / f"{module}.py").write_text(text)
+        sys.modules.pop(module, None)
+        found.append(benchmark.find(f"{module}:{name}").code)
+    assert (found[0] != found[1]) == changes
+    assert len(found[0]) == 32
+
+
+def test_what_has_no_statement_of_its_own_is_known_by_its_file(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "own_lambda.py").write_text(MODULE)
+    one = benchmark.find("own_lambda:made").code
+    (tmp_path / "own_lambda.py").write_text(MODULE.replace("OTHER = 1", "OTHER = 2"))
+    assert len(one) == 32
+    assert one != benchmark.find("own_lambda:made").code
+
+
+def test_methods_of_the_package_are_known_without_their_source():
+    assert not any(benchmark.find(name).code for name in ("tv", "fast", "reference", "zsn2n", "cnn5"))
+    assert benchmark.Method("own", brighter, ("denoise",)).code
+    assert benchmark.Method("own", brighter, ("denoise",), identity="1").identity_for("denoise") == "1"
+
+
+def test_a_changed_function_has_a_row_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr("sys.dont_write_bytecode", True)
+    expected = {}
+    for text in (MODULE, MODULE.replace("RATE = 0.9", "RATE = 0.5")):
+        (tmp_path / "own_changed.py").write_text(text)
+        sys.modules.pop("own_changed", None)
+        importlib.invalidate_caches()
+        method = benchmark.find("own_changed:m")
+        progress = benchmark.run([Drawn("one")], benchmark.Protocol("denoise"), [method], tmp_path / "out")
+        assert (progress.done, progress.kept) == (1, 0)
+        case = benchmark.Protocol("denoise").case(Drawn("one").read())
+        expected[method.code] = psnr(method.function(case), case.clean)
+    before, now = expected
+    rows = {row.method: row.figures["psnr"] for row in tables.groups(tables.records(tmp_path / "out"))[0].rows()}
+    assert rows["own_changed:m"] == pytest.approx(expected[now], abs=1e-3)
+    assert rows[f"own_changed:m, code {before[:8]}"] == pytest.approx(expected[before], abs=1e-3)
+
+
 def test_methods_with_one_name_are_refused(tmp_path):
     with pytest.raises(ValueError, match="tv is named twice"):
         benchmark.run([CAMERA], benchmark.Protocol("denoise", size=32), ["tv", "tv"], tmp_path)
@@ -474,6 +546,63 @@ def test_means_are_over_pictures_of_means_over_seeds(results):
     assert row.spread == pytest.approx(values.mean(axis=0).std(ddof=1), abs=1e-3)
     assert (row.pictures, row.failed) == (2, 0)
     assert next(one for one in group.rows() if one.method == "turned").failed == 2
+
+
+@dataclass(frozen=True)
+class Flat:
+    """A picture of which nothing can be restored wrongly."""
+
+    name: str = "flat"
+
+    def read(self):
+        return np.full((24, 20), 0.25)
+
+    def mask(self):
+        return None
+
+
+def halves(case):
+    """Exact where the picture is flat."""
+    known = case.mask if case.clean.ndim == 2 else case.mask[..., None]
+    return np.where(known, case.clean, case.clean.mean())
+
+
+def dimmed(case):
+    return case.clean * 0.9
+
+
+def compared(folder, *functions, **options):
+    methods = [benchmark.Method(one.__name__, one, ("inpaint",)) for one in functions]
+    benchmark.run([Drawn("one"), Drawn("three"), Flat()], benchmark.Protocol("inpaint"), methods, folder, **options)
+    (group,) = tables.groups(tables.records(folder))
+    return group, {row.method: row for row in group.rows()}
+
+
+def test_a_picture_that_one_method_restores_exactly_is_in_no_mean(tmp_path):
+    group, rows = compared(tmp_path, halves, dimmed)
+    assert group.left_out == {"flat": ["halves"]}
+    clean = [np.float32(Drawn(name).read()) for name in ("one", "three")]
+    assert rows["dimmed"].figures["psnr"] == pytest.approx(np.mean([psnr(0.9 * x, x) for x in clean]), abs=1e-3)
+    assert math.isfinite(rows["halves"].figures["psnr"])
+    assert [rows[name].pictures for name in ("halves", "dimmed")] == [2, 2]
+    page = benchmark.report(tmp_path).read_text()
+    text, lines = (tmp_path / "results.md").read_text(), (tmp_path / "results.csv").read_text().splitlines()
+    assert "| 2 of 3 |" in text
+    note = "Left out of the means of all methods, for a PSNR that is infinite: flat (restored exactly by halves)."
+    assert note in text
+    assert note in page
+    assert "| flat | 32.04 | inf |" in text
+    assert ",done,inf,1.0,inf," in next(line for line in lines if ",flat,24,20,halves," in line)
+
+
+def test_a_method_that_restores_every_picture_exactly_leaves_none_out(tmp_path):
+    group, rows = compared(tmp_path, dimmed, nothing)
+    assert group.methods == ["nothing", "dimmed"]  # the best first
+    assert (group.left_out, group.note()) == ({}, "")
+    assert [row.pictures for row in rows.values()] == [3, 3]
+    assert rows["nothing"].figures["psnr"] == math.inf
+    assert benchmark.report(tmp_path).is_file()
+    assert "| nothing |  | inf |" in (tmp_path / "results.md").read_text()
 
 
 def test_runs_of_one_method_that_differ_are_not_averaged(tmp_path):
@@ -681,6 +810,16 @@ def test_command_lists_what_can_be_named(capsys):
     said = capsys.readouterr().out
     for name in ("photographs", "set9", "super-resolve", "zsn2n", "windowed-variance"):
         assert name in said
+    abouts = {
+        task: dip.presets.get(task.replace("-", "_"), "fast").about for task in ("denoise", "deblur", "super-resolve")
+    }
+    assert len(set(abouts.values())) == 3
+    for task, about in abouts.items():
+        part = said.partition(f"methods for {task} (--methods):\n")[2].partition("\nmethods for ")[0]
+        (line,) = (line for line in part.splitlines() if line.split()[0] == "fast")
+        assert line.split(maxsplit=1)[1] == f"Deep Image Prior: {about}"  # and nothing of the other tasks
+    varied = benchmark.find("paper-half+fast+twice").about_for("inpaint")
+    assert varied.endswith("; mean with a fit of fast; mean of two fits")
 
 
 @pytest.mark.parametrize(("factor", "preset"), [(4, "paper"), (5, "paper"), (6, "paper-x8"), (8, "paper-x8")])
@@ -702,6 +841,9 @@ REFUSALS = [
     (["--methods", "reference"], "needs --reference FOLDER"),
     (["--methods", "tv,tv"], "tv is named twice"),
     (["--size", "8"], "take 16 at least, or 0 for all"),
+    (["--border", "13"], "border=13 leaves 6 of 32 pixels"),
+    (["--device", "cuda:99"], "--device cuda:99 is not on this machine"),
+    (["--device", "cuda:99", "--workers", "2"], "--device cuda:99 is not on this machine"),
     (["--threads", "2"], "--threads means nothing without --workers"),
     (["--resource", "GPU=1"], "means nothing without --scheduler"),
     (["--scheduler", "tcp://127.0.0.1:1", "--workers", "2"], "means nothing with --scheduler"),

@@ -344,6 +344,20 @@ def test_depth_gray_and_alpha(tmp_path):
             read(np.full((4, 4), wrong, np.float32), 1)
 
 
+def test_pictures_of_few_bits_in_sixteen_have_one_white_for_all(tmp_path):
+    for name, pixels in (("dark", noise(4, 4).astype(np.uint16)), ("bright", noise(4, 4).astype(np.uint16) * 16)):
+        pixels[0, 0] = 0
+        dip.files.write(tmp_path / f"{name}.tif", pixels)
+    dip.files.write(tmp_path / "eight.tif", eight := noise(4, 4))
+    highest = int(pixels.max())
+    with pytest.warns(RuntimeWarning, match=f"end at {highest}: their white is taken for 4095 .12 bits."):
+        patches = dip.datasets.Patches(tmp_path, 4, channels=1)
+    bright, dark, untouched = (picture[0] for picture in patches._pictures)
+    np.testing.assert_array_equal(bright, np.rint(pixels * (255 / 4095)))
+    assert dark.max() <= 16
+    np.testing.assert_array_equal(untouched, eight)
+
+
 def test_small_pictures_are_left_out_and_named(numbered, tmp_path):
     dip.files.write(tmp_path / "small.png", noise(11, 2))
     with pytest.warns(RuntimeWarning, match=r"1 of 6 pictures are smaller than 8 x 8 and are left out: .*small.png"):

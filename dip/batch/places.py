@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from dip.devices import cores
-from dip.errors import positive_int
+from dip.errors import positive_int, shown
 
 __all__ = ["Dask", "Given", "InProcess", "Place", "Processes", "gpus"]
 
@@ -33,9 +33,12 @@ class Place:
     one_by_one : bool
         Whether the jobs that were running when a worker died are to be tried one at a time, because nobody can tell
         which of them took it down.
+    here : bool
+        Whether they run on this machine, with its devices, as far as can be known.
     """
 
     one_by_one = True
+    here = False
 
     def submit(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Future[Any]:
         """Start ``function(*arguments)``; the future has its outcome, and seconds, memory, host and threads."""
@@ -65,6 +68,8 @@ class Place:
 
 class InProcess(Place):
     """One job after the other in the process that asks for them, with its threads."""
+
+    here = True
 
     def submit(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Future[Any]:
         """Run a job and return its finished future; Ctrl-C goes through."""
@@ -117,6 +122,8 @@ class Processes(Place):
     ValueError, TypeError
         A number is not a count, or there is not one GPU for each worker.
     """
+
+    here = True
 
     def __init__(self, workers: int, *, threads: int | None = None, gpus: Sequence[str] | None = None) -> None:
         self.workers = positive_int(workers, "workers")
@@ -296,7 +303,10 @@ def _measured(
         alone = _alone_in_dask()
     memory = _Memory(alone)
     started = time.perf_counter()
-    outcome = function(*arguments)
+    try:
+        outcome = function(*arguments)
+    except SystemExit as error:  # would end the worker, or the whole run, without a word
+        raise RuntimeError(f"the job called sys.exit({'' if error.code is None else shown(error.code)})") from error
     facts = {
         "seconds": round(time.perf_counter() - started, 4),
         "peak_bytes": memory.peak(),

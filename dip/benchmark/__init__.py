@@ -3,9 +3,10 @@
 # entered by being imported
 from dip.benchmark import classical, deep, others, trained, zsn2n
 from dip.benchmark.methods import Method, find, names, register, register_family, resolved, suffixes
+from dip.benchmark.protocols import Protocol
 from dip.benchmark.report import report
 from dip.benchmark.runs import SCHEMA, plan, run
-from dip.benchmark.tasks import Case, Protocol, Task
+from dip.benchmark.tasks import Case, Task
 from dip.benchmark.tasks import names as task_names
 from dip.benchmark.tasks import register as register_task
 

@@ -113,13 +113,13 @@ def _stopped(rule: str, method: Method) -> Method:
         told = "sigma"
     else:
         options["iters"] = _LONGEST
-    return replace(method, options=options, told=told, about=f"{method.about}; stopped by {rule}")
+    return method.varied(f"stopped by {rule}", options=options, told=told)
 
 
 def _twice(method: Method) -> Method:
     if method.function is not deep:
         raise ValueError(f"+twice is the mean of two fits, and {method.name} is none")
-    return replace(method, options={**method.options, "runs": 2}, about=f"{method.about}; mean of two fits")
+    return method.varied("mean of two fits", options={**method.options, "runs": 2})
 
 
 def _beside(other: Method, method: Method) -> Method:
@@ -127,11 +127,10 @@ def _beside(other: Method, method: Method) -> Method:
     if method.function is not deep:
         raise ValueError(f"+{other.name} is the mean with a fit of these settings, and {method.name} is none")
     able = tuple(task for task in method.tasks if task in other.tasks)
-    return replace(
-        method,
+    return method.varied(
+        f"mean with a fit of {other.name}",
         tasks=able,
         options={**method.options, "beside": other.name},
-        about=f"{method.about}; mean with a fit of {other.name}",
         identity={task: f"{method.identity_for(task)}; {other.identity_for(task)}" for task in able},
     )
 
@@ -152,7 +151,7 @@ def _enter() -> None:
         register(
             name,
             *(_TASKS[one.task] for one in found),
-            about="Deep Image Prior: " + "; ".join(dict.fromkeys(one.about for one in found)),
+            about={_TASKS[one.task]: f"Deep Image Prior: {one.about}" for one in found},
             options={"preset": name},
             random=True,
             identity={_TASKS[one.task]: _words(one) for one in found},

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dip.benchmark import tasks
+from dip.benchmark import source, tasks
 from dip.benchmark.tasks import Case
 from dip.errors import shown, unknown
 
@@ -37,12 +37,13 @@ class Method:
     name : str
         In the command line and in records.
     function : callable
-        ``function(case, **options)`` returns the restored picture: (H, W) or (H, W, 3), floats with white at 1. At the
-        top of a module, so that other processes find it.
+        ``function(case, **options)`` returns the restored picture: (H, W) or (H, W, 3), floats with black at 0 and
+        white at 1; what overshoots is clipped, another range or dtype is a failure. At the top of a module, so that
+        other processes find it.
     tasks : tuple of str
         What it can do, and what is like it (`Task.like`).
-    about : str
-        What it is, in a few words.
+    about : str or mapping
+        What it is, in a few words; by task, where it differs.
     options : mapping
         Keyword arguments of the function, in JSON types; part of what a result is known by.
     random : bool
@@ -50,7 +51,8 @@ class Method:
     told : str
         What it is told besides the picture: "", "sigma", or what it was trained on.
     identity : str or mapping
-        What else its result depends on, such as settings that options name; by task, where these differ.
+        What else its result depends on, such as settings that options name; by task, where these differ. By default, of
+        a function that is none of this package's, its source (`dip.benchmark.source.code`).
     needs : tuple of str
         The packages that it imports, besides those that the library has anyway.
     extra : str
@@ -60,7 +62,7 @@ class Method:
     name: str
     function: Callable[..., np.ndarray]
     tasks: tuple[str, ...]
-    about: str = ""
+    about: str | Mapping[str, str] = field(default="", hash=False)
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     random: bool = False
     told: str = ""
@@ -75,10 +77,28 @@ class Method:
         """Whether it can do a task."""
         return bool({task, tasks.get(task).like} & set(self.tasks))
 
+    def about_for(self, task: str | None = None) -> str:
+        """Return what it is in a task, or in all of them."""
+        if isinstance(self.about, str):
+            return self.about
+        if task is None:
+            return "; ".join(dict.fromkeys(self.about.values()))
+        return self.about.get(task) or self.about.get(tasks.get(task).like, "")
+
+    def varied(self, more: str, **changes: Any) -> Method:
+        """Return a variant, which is described as this one with `more` words."""
+        about = {task: f"{self.about_for(task)}; {more}" for task in changes.get("tasks", self.tasks)}
+        return replace(self, about=about, **changes)
+
+    @property
+    def code(self) -> str:
+        """What the source of a function of the user's own comes to, where nothing else stands for it; else ""."""
+        return "" if self.identity else source.code(self.function)
+
     def identity_for(self, task: str) -> str:
         """Return what else its result in a task depends on."""
         if isinstance(self.identity, str):
-            return self.identity
+            return self.identity or self.code
         return self.identity.get(task) or self.identity.get(tasks.get(task).like, "")
 
     def check(self, task: str) -> None:
@@ -126,7 +146,7 @@ def register(
     *tasks : str
         The names of tasks.
     **properties
-        See `Method`: about, options, random, told, needs.
+        See `Method`: about, options, random, told, identity, needs.
     """
 
     def enter(function: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
@@ -158,7 +178,7 @@ def register_family(find: Callable[[str], Method | None], names: Callable[[], Ma
 
 def names(task: str | None = None) -> dict[str, str]:
     """Return the methods of a task, or all, with a line about each; variants with a plus are made from them."""
-    found = {name: one.about for name, one in _METHODS.items() if task is None or one.tasks_include(task)}
+    found = {name: one.about_for(task) for name, one in _METHODS.items() if task is None or one.tasks_include(task)}
     for _, listed, able in _FAMILIES:
         if task is None or {task, tasks.get(task).like} & set(able):
             found |= listed()
@@ -216,6 +236,9 @@ def _own(name: str) -> Method:
         found = getattr(importlib.import_module(module), function, None)
     except ModuleNotFoundError as error:
         raise ImportError(f"method {name}: there is no module {error.name}; is its folder in PYTHONPATH?") from error
+    except SystemExit as error:
+        advice = "put what it runs as a script under if __name__ == '__main__'"
+        raise ImportError(f"method {name}: the module calls sys.exit when it is imported; {advice}") from error
     for method in _METHODS.values():
         if method.function is found:
             return method
@@ -231,9 +254,17 @@ def resolved(methods: Sequence[str | Method], task: str) -> list[Method]:
     ------
     ValueError, ImportError
         One is not known or not able, or two have one name.
+    TypeError
+        One is neither a name nor a method.
     """
+    if isinstance(methods, str) or not isinstance(methods, Iterable):
+        raise TypeError(f"methods must be a list, not {shown(methods)}; pass it as [{shown(methods)}]")
     found = [find(one) if isinstance(one, str) else one for one in methods]
     for one in found:
+        if not isinstance(one, Method):
+            named = getattr(one, "__name__", "mine")
+            advice = f"benchmark.Method({named!r}, {named}, ({task!r},))" if callable(one) else "a name, as 'nlm'"
+            raise TypeError(f"a method is a name or a benchmark.Method, not {shown(one)}; pass {advice}")
         one.check(task)
     twice = sorted({one.name for one in found if [other.name for other in found].count(one.name) > 1})
     if twice:

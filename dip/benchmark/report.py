@@ -13,7 +13,7 @@ from typing import Any
 
 from dip._version import __version__
 from dip.benchmark.tables import Group, as_csv, as_markdown, groups, records
-from dip.storage import write_bytes
+from dip.storage import plain, write_bytes
 
 __all__ = ["as_html", "report"]
 
@@ -160,7 +160,9 @@ def _group(group: Group, shelf: _Shelf) -> dict[str, Any]:
         "title": title,
         "words": group.words,
         "methods": group.methods,
-        "rows": [{**vars(row), "figures": dict(row.figures)} for row in group.rows()],
+        "rows": [vars(row) | {"figures": plain(row.figures)} for row in group.rows()],
+        "left_out": list(group.left_out),
+        "note": group.note(),
         "images": [_image(group, name, shelf) for name in group.images],
         "failed": failed,
     }

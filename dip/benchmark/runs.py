@@ -9,24 +9,28 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dip import batch
+from dip import batch, devices
 from dip.benchmark.methods import Method, resolved
-from dip.benchmark.tasks import Case, Protocol, seeded
+from dip.benchmark.pictures import Scaled, check_masks, with_one_white
+from dip.benchmark.protocols import Protocol
+from dip.benchmark.tasks import Case, seeded
 from dip.datasets import Entry
-from dip.devices import environment
-from dip.errors import non_negative_int
+from dip.errors import non_negative_int, positive_int, shown
 from dip.storage import write_bytes
 
 __all__ = ["SCHEMA", "plan", "run"]
 
 SCHEMA = "dip-benchmark-1"
 """What a record says it is."""
+
+REPORTS = ("report.html", "results.csv", "results.md")
+"""What is made anew of the results, beside them."""
 
 _Tell = Callable[[batch.Progress, batch.Job, Mapping[str, Any]], Any]
 
@@ -84,10 +88,10 @@ def run(
     Raises
     ------
     ValueError, TypeError, ImportError
-        A method is not known, cannot do the task, or lacks its package.
+        A method is not known, cannot do the task, or lacks its package. There is no such device where the jobs run.
         Or the folder has results of something else.
     OSError
-        A result or picture cannot be written.
+        A result or picture cannot be written; or the folder has a report.html of something else (FileExistsError).
 
     Examples
     --------
@@ -96,20 +100,52 @@ def run(
     >>> run(photographs, Protocol("denoise"), ["nlm", "tv"], "report")  # doctest: +SKIP
     """
     place = batch.InProcess() if place is None else place
+    if not isinstance(place, batch.Place):
+        advice = "pass batch.Processes(2), or of an executor batch.Given(executor, 2)"
+        raise TypeError(f"place must be one of dip.batch, not {shown(place)}; {advice}")
     try:
+        seeds = _check(entries, protocol, seeds, iters)
+        if place.here:
+            devices.resolve(device)
         found = resolved(methods, protocol.task)
-        _check_folder(Path(folder) / "results.jsonl")
+        _check_folder(Path(folder))
+        entries = with_one_white(entries)
+        jobs = _plan(entries, protocol, found, name, seeds, device, iters, pictures=pictures)
         with batch.Results(folder) as results:
-            jobs = plan(entries, protocol, found, name=name, seeds=seeds, device=device, iters=iters, pictures=pictures)
             _write_inputs(entries, protocol, results.folder, pictures=pictures, exact=inputs)
             return batch.run(jobs, results, place, tell=tell)
     finally:
         place.close()
 
 
-def _check_folder(path: Path) -> None:
+def _check(entries: Any, protocol: Any, seeds: Any, iters: int | None) -> list[int]:
+    """Refuse what is none of these, the cheapest first; return the seeds, each once."""
+    if not isinstance(protocol, Protocol):
+        raise TypeError(
+            f"protocol must be a benchmark.Protocol, not {shown(protocol)}; as benchmark.Protocol('denoise')"
+        )
+    if isinstance(entries, str) or not isinstance(entries, Iterable):
+        raise TypeError(f"entries must be a list of pictures, not {shown(entries)}; as dip.datasets.pictures('set9')")
+    if isinstance(seeds, str) or not isinstance(seeds, Iterable):
+        raise TypeError(f"seeds must be a list of whole numbers, not {shown(seeds)}; pass [0], or range(3) for three")
+    each = list(dict.fromkeys(non_negative_int(seed, "seed") for seed in seeds))
+    if not each:
+        raise ValueError("seeds is empty; pass [0], or range(3) for three")
+    if iters is not None:
+        positive_int(iters, "iters")
+    return each
+
+
+def _check_folder(folder: Path) -> None:
     """Refuse a folder with results of something else before hours of work, and not at the end of them."""
+    path = folder / "results.jsonl"
     if not path.is_file():
+        for name in REPORTS:
+            if os.path.lexists(folder / name):
+                raise FileExistsError(
+                    f"{folder / name} is there, without a results.jsonl of a benchmark, and would be replaced; choose "
+                    "another folder, or move it away"
+                )
         return
     with path.open("rb") as file:
         line = file.readline()
@@ -133,16 +169,36 @@ def plan(
 ) -> list[batch.Job]:
     """Cut a benchmark into jobs: one for each picture, method and seed (one, for a method that draws no numbers).
 
-    A job is known by the pixels that the method is given and those it is compared with, the method with its options,
-    the seed, and how the result is judged: not by names of pictures or sets, nor by the device.
+    A job is known by the pixels that the method is given and those it is compared with, the method with its options
+    (and its source, if it is a function of the user's own), the seed, and how the result is judged: not by names of
+    pictures or sets, nor by the device.
     """
-    seeds = list(dict.fromkeys(non_negative_int(seed, "seed") for seed in seeds))
+    seeds = _check(entries, protocol, seeds, iters)
+    return _plan(with_one_white(entries), protocol, methods, name, seeds, device, iters, pictures=pictures)
+
+
+def _plan(
+    entries: Sequence[Any],
+    protocol: Protocol,
+    methods: Sequence[Method],
+    name: str,
+    seeds: Sequence[int],
+    device: str,
+    iters: int | None,
+    *,
+    pictures: bool,
+) -> list[batch.Job]:
+    if protocol.parameters.get("missing") == "mask":
+        check_masks(entries)
     commit = _commit()
+    own = {method.name: {"code": method.code} if method.code else {} for method in methods}
+    identities = {method.name: method.identity_for(protocol.task) for method in methods}
     jobs = []
     for entry in entries:
         case = _case(entry, protocol)
         hashes = {"input": case.hash, "clean": batch.digest(case.clean)}
         before = protocol.figures_before(case)
+        white = {"white": entry.white} if isinstance(entry, Scaled) else {}
         for method in methods:
             for seed in seeds if method.random else seeds[:1]:
                 depends = {
@@ -155,7 +211,7 @@ def plan(
                     schema=SCHEMA,
                     **hashes,
                     **depends,
-                    identity=method.identity_for(protocol.task),
+                    identity=identities[method.name],
                     judged=[protocol.metric, protocol.border],
                 )
                 about = {
@@ -164,7 +220,9 @@ def plan(
                     "image": entry.name,
                     "height": case.clean.shape[0],
                     "width": case.clean.shape[1],
+                    **white,
                     **depends,
+                    **own[method.name],
                     "told": method.told,
                     "protocol": protocol.as_dict(),
                     "words": protocol.words(),
@@ -189,8 +247,6 @@ def measure(
     started = time.perf_counter()
     picture = np.asarray(function(case, **options))
     seconds = time.perf_counter() - started
-    if picture.shape == case.clean.shape and not np.isfinite(picture).all():
-        raise ValueError("the method returned values that are not finite")
     figures = protocol.figures(picture, case)
     record = {
         "figures": {name: round(value, 5) for name, value in figures.items()},
@@ -222,12 +278,16 @@ def _arguments(
 
 @functools.lru_cache(maxsize=2)  # the jobs of one picture follow each other
 def _case(entry: Entry, protocol: Protocol) -> Case:
-    return protocol.case(entry.read(), entry.mask())
+    try:
+        return protocol.case(entry.read(), entry.mask())
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{entry.name}: {error}") from error
 
 
 @functools.cache
 def _environment() -> dict[str, Any]:
-    return {name: value for name, value in environment().items() if name != "threads"}
+    return {name: value for name, value in devices.environment().items() if name != "threads"}
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""What is done to a clean picture, what a method is then given, and how its answer is judged: the protocol.
+"""What is done to a clean picture, and what a method is then given.
 
 A task is a function that degrades a clean picture. Everything that its result depends on is a parameter with a default,
 and stands in each record, so that a figure says what it is a figure of.
@@ -16,17 +16,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dip import degradations, metrics
+from dip import degradations
 from dip.batch import digest
 from dip.deblurring import Deblur
 from dip.decompression import Dejpeg
 from dip.denoising import Denoise
-from dip.errors import non_negative_int, positive_float, positive_int, unknown
+from dip.errors import finite_float, positive_float, positive_int, shown, unknown, whole, yes_or_no
 from dip.operators import JPEG, Blur, Downsample
 from dip.problem import Problem
 from dip.tasks import Inpaint, SuperResolve
 
-__all__ = ["Case", "Protocol", "Task", "bicubic", "get", "names", "register"]
+__all__ = ["Case", "Task", "bicubic", "get", "names", "register"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +98,8 @@ class Task:
         The degradation in words, with the parameters in braces.
     like : str
         The task whose methods it takes.
+    follows : mapping
+        Of parameters whose default is None: what gives it in view of the others, by name.
     """
 
     name: str
@@ -105,6 +107,7 @@ class Task:
     metric: str
     words: str
     like: str
+    follows: Mapping[str, Callable[[Mapping[str, Any]], Any]] = field(default_factory=dict, hash=False)
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -112,17 +115,60 @@ class Task:
         given = inspect.signature(self.degrade).parameters.values()
         return {p.name: p.default for p in given if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
+    def completed(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Return parameters with the defaults of those that are not given.
+
+        Raises
+        ------
+        ValueError, TypeError
+            There is none of a name, or it takes values of another type.
+        """
+        if not isinstance(parameters, Mapping):
+            raise TypeError(f"parameters of {self.name} are a dict, as in {{'sigma': 50.0}}, not {shown(parameters)}")
+        found = self.defaults
+        for name, value in parameters.items():
+            if name not in found:
+                raise unknown(f"parameter of {self.name}", name, found)
+            found[name] = _typed(value, inspect.signature(self.degrade).parameters[name])
+        for name, follow in self.follows.items():
+            if found[name] is None:
+                found[name] = follow(found)
+        return found
+
+
+def _typed(value: Any, parameter: inspect.Parameter) -> Any:
+    """A value of a parameter in JSON types, if it is of the type that the parameter has, or its default."""
+    name, kinds = parameter.name, {type(parameter.default).__name__}
+    if isinstance(parameter.annotation, str):
+        kinds = {kind.strip() for kind in parameter.annotation.split("|")}
+    if (value is None and "None" in kinds) or (isinstance(value, str) and "str" in kinds):
+        return value
+    if kinds == {"bool"}:
+        return yes_or_no(value, name)
+    if "float" in kinds:
+        return finite_float(value, name)
+    if "int" in kinds:
+        return whole(value, name)
+    if kinds == {"str"}:
+        raise TypeError(f"{name} must be a text, not {shown(value)}")
+    return value
+
 
 _TASKS: dict[str, Task] = {}
 
 
 def register(
-    name: str, words: str, *, like: str = "", metric: str = "rgb"
+    name: str,
+    words: str,
+    *,
+    like: str = "",
+    metric: str = "rgb",
+    follows: Mapping[str, Callable[[Mapping[str, Any]], Any]] = MappingProxyType({}),
 ) -> Callable[[Callable[..., Case]], Callable[..., Case]]:
     """Enter a function as a task; see `Task` and docs/benchmark.md."""
 
     def enter(degrade: Callable[..., Case]) -> Callable[..., Case]:
-        _TASKS[name] = Task(name, degrade, metric, words, like or name)
+        _TASKS[name] = Task(name, degrade, metric, words, like or name, follows)
         return degrade
 
     return enter
@@ -144,144 +190,6 @@ def get(name: str) -> Task:
     if name not in _TASKS:
         raise unknown("task", name, _TASKS)
     return _TASKS[name]
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """Everything that a figure depends on but the picture and the method.
-
-    Parameters
-    ----------
-    task : str
-        One of `names`.
-    parameters : mapping
-        Of the task; its defaults are filled in.
-    metric : {"rgb", "luma"}, optional
-        What PSNR and SSIM are of; by default the task's.
-    border : int, optional
-        Width of the frame that they leave out; by default the factor of super-resolution for luma, else 0.
-    noise_seed : int
-        Of noise and masks: the same for all methods and all their seeds.
-    size : int, optional
-        A square of so many pixels from the middle of each picture; by default the whole picture.
-
-    Raises
-    ------
-    ValueError, TypeError
-        A name or value is not one of these.
-    """
-
-    task: str
-    parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    metric: str | None = None
-    border: int | None = None
-    noise_seed: int = 0
-    size: int | None = None
-
-    def __post_init__(self) -> None:
-        task = get(self.task)
-        for name in self.parameters:
-            if name not in task.defaults:
-                raise unknown(f"parameter of {self.task}", name, task.defaults)
-        parameters = {**task.defaults, **self.parameters}
-        metric = task.metric if self.metric is None else self.metric
-        if metric not in ("rgb", "luma"):
-            raise unknown("metric", metric, ("rgb", "luma"))
-        border = parameters.get("factor", 0) if metric == "luma" and self.border is None else self.border or 0
-        object.__setattr__(self, "parameters", MappingProxyType(parameters))
-        object.__setattr__(self, "metric", metric)
-        object.__setattr__(self, "border", non_negative_int(border, "border"))
-        non_negative_int(self.noise_seed, "noise_seed")
-        if self.size is not None:
-            positive_int(self.size, "size")
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Protocol, (self.task, dict(self.parameters), self.metric, self.border, self.noise_seed, self.size)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it in JSON types."""
-        return {
-            "task": self.task,
-            **self.parameters,
-            "metric": self.metric,
-            "border": self.border,
-            "noise_seed": self.noise_seed,
-            "size": self.size,
-        }
-
-    def words(self) -> str:
-        """Return it in words, for people."""
-        what = get(self.task).words.format(
-            **{k: "not " if v is False else "" if v is True else v for k, v in self.parameters.items()}
-        )
-        channels = "all channels together" if self.metric == "rgb" else "Y of BT.601 (16 to 235, not rounded; peak 255)"
-        crop = "whole pictures" if self.size is None else f"the middle {self.size} x {self.size} pixels of each picture"
-        border = f", less a border of {self.border} pixels" if self.border else ""
-        return (
-            f"{what} Seed {self.noise_seed} of numpy's default_rng; {crop}. Results are clipped to [0, 1] and not "
-            f"rounded; PSNR and SSIM (scikit-image, uniform window of 7 x 7) are of {channels}{border}."
-        )
-
-    def case(self, pixels: np.ndarray, mask: np.ndarray | None = None) -> Case:
-        """Degrade a picture.
-
-        Parameters
-        ----------
-        pixels : ndarray
-            (H, W) or (H, W, 3); uint8, uint16 or floats in [0, 1].
-        mask : ndarray, optional
-            That of the picture set, (H, W), bool.
-        """
-        white = np.iinfo(pixels.dtype).max if np.issubdtype(pixels.dtype, np.integer) else 1
-        clean, mask = (None if one is None else _middle(one, self.size) for one in (pixels / white, mask))
-        return get(self.task).degrade(clean, mask, self.noise_seed, **self.parameters)
-
-    def figures(self, picture: np.ndarray, case: Case) -> dict[str, float]:
-        """Return PSNR (dB) and SSIM of a restored picture; on the missing pixels too, where there are such.
-
-        Raises
-        ------
-        ValueError
-            The picture has another shape than the clean one, or is not finite.
-        """
-        x = np.clip(np.asarray(picture, dtype=np.float64), 0, 1)
-        if x.shape != case.clean.shape:
-            raise ValueError(f"the method returned an array of shape {x.shape}, not {case.clean.shape}")
-        figures = self._quality(x, case.clean)
-        if case.mask is not None and not case.mask.all():
-            error = np.mean((x[~case.mask] - case.clean[~case.mask]) ** 2)
-            figures["psnr_missing"] = float(-10 * np.log10(error)) if error else float("inf")
-        return figures
-
-    def figures_before(self, case: Case) -> dict[str, float]:
-        """Return PSNR and SSIM of the degraded picture, not clipped (of super-resolution: of Pillow's bicubic)."""
-        before = case.y if case.before is None else case.before
-        if before.shape != case.clean.shape or (case.mask is not None and not case.mask.all()):
-            return {}
-        return {f"{name}_before": value for name, value in self._quality(before, case.clean).items()}
-
-    def _quality(self, x: np.ndarray, clean: np.ndarray) -> dict[str, float]:
-        if self.metric == "luma":
-            psnr = metrics.psnr_y(x, clean, border=self.border or 0)
-            x, clean = _luma(x), _luma(clean)
-        inside = (slice(self.border or 0, -self.border if self.border else None),) * 2
-        x, clean = x[inside].astype(np.float64), clean[inside].astype(np.float64)
-        if self.metric == "rgb":
-            psnr = metrics.psnr(x, clean)
-        return {"psnr": psnr, "ssim": metrics.ssim(x, clean)}
-
-
-def _middle(picture: np.ndarray, size: int | None) -> np.ndarray:
-    if size is None:
-        return picture
-    top, left = (max(0, n - size) // 2 for n in picture.shape[:2])
-    return picture[top : top + size, left : left + size]
-
-
-def _luma(picture: np.ndarray) -> np.ndarray:
-    from skimage.color import rgb2ycbcr
-
-    return rgb2ycbcr(picture)[..., 0] / 255 if picture.ndim == 3 else picture
 
 
 # ---------------------------------------------------------------------- the tasks
@@ -322,6 +230,7 @@ def inpaint(clean: np.ndarray, mask: np.ndarray | None, seed: int, *, missing: f
     return Case(y=y, clean=clean.astype(np.float32), problem=_inpaint, mask=known)
 
 
+_SIDE = 32  # pixels: sides are multiples of that, as the paper's code has it
 _PILLOW = {"Pillow's Lanczos in 8 bits": "LANCZOS", "Pillow's bicubic in 8 bits": "BICUBIC"}
 
 
@@ -329,10 +238,18 @@ def _super_resolve(case: Case) -> Problem:
     return SuperResolve(case.y, case.factor or 1)
 
 
+def _multiple(parameters: Mapping[str, Any]) -> int:
+    """The next multiple of the factor from 32 up: 32 for 2, 4 and 8."""
+    factor = positive_int(parameters["factor"], "factor")
+    return factor * -(-_SIDE // factor)
+
+
 @register(
     "super-resolve",
-    "{factor} times smaller by {kernel}, from the largest middle part whose sides are multiples of {multiple} pixels.",
+    "{factor} times smaller by {kernel}, from the largest middle part whose sides are multiples of {multiple} pixels "
+    "(of {factor}, where a side is shorter than that).",
     metric="luma",
+    follows={"multiple": _multiple},
 )
 def super_resolve(
     clean: np.ndarray,
@@ -341,16 +258,18 @@ def super_resolve(
     *,
     factor: int = 4,
     kernel: str = "Pillow's Lanczos in 8 bits",
-    multiple: int = 32,
+    multiple: int | None = None,
 ) -> Case:
     """Reduce a picture as the paper's code does, or by Pillow's bicubic, or by a kernel of `Downsample` in floats."""
-    if positive_int(multiple, "multiple") % positive_int(factor, "factor"):
+    usual = _multiple({"factor": factor})
+    multiple = usual if multiple is None else positive_int(multiple, "multiple")
+    if multiple % factor:
         raise ValueError(f"multiple={multiple} is not a multiple of the factor {factor}; give one that is")
-    rows, columns = (multiple * (n // multiple) for n in clean.shape[:2])
-    if not rows or not columns:
-        raise ValueError(
-            f"{clean.shape[0]} x {clean.shape[1]} pixels are less than {multiple}; give a smaller multiple"
-        )
+    least = factor if multiple == usual else multiple
+    if min(clean.shape[:2]) < least:
+        advice = "a smaller factor, or larger pictures" if least == factor else "a smaller multiple"
+        raise ValueError(f"{clean.shape[0]} x {clean.shape[1]} pixels are less than {least}; give {advice}")
+    rows, columns = (n - n % (multiple if n >= multiple else factor) for n in clean.shape[:2])
     top, left = (clean.shape[0] - rows) // 2, (clean.shape[1] - columns) // 2
     clean = clean[top : top + rows, left : left + columns]
     if kernel in _PILLOW:

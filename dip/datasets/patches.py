@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dip import devices, files
+from dip import devices, files, ranges
 from dip.errors import non_negative_int, positive_int, shown, warn
 
 __all__ = ["Patches"]
@@ -28,7 +28,8 @@ class Patches:
     ----------
     folder : str or path-like
         Searched for pictures with the folders below it (see `dip.files.find`). 16-bit pictures are rounded to 8
-        bits; alpha is left out.
+        bits; where the values of all of them have room in 14 bits or fewer, these are taken for 8, 10, 12 or 14 bits,
+        with a warning. Alpha is left out.
     size : int
         Height and width of a patch. Pictures that are smaller are left out with a warning that names them.
     channels : {3, 1}
@@ -71,23 +72,39 @@ class Patches:
         if not found:
             raise ValueError(f"{folder} has no pictures; allowed: {', '.join(files.IMAGE_SUFFIXES)}")
         found = found if limit is None else found[: positive_int(limit, "limit")]
-        pictures, small, used = [], [], 0
+        pictures: dict[Path, np.ndarray | None] = {}
+        small, used, highest = [], 0, 0.0
         room = devices.free_memory(torch.device("cpu"))
         for path in found:
-            picture = _eight_bits(files.read(path).pixels, self.channels, path)
-            if min(picture.shape[:2]) < self.size:
+            pixels = files.read(path).pixels
+            sixteen = pixels.dtype == np.uint16
+            if sixteen:
+                highest = max(highest, float(pixels.max()))
+            if min(pixels.shape[:2]) < self.size:
                 small.append(path)
                 continue
-            used += picture.nbytes
+            used += pixels.shape[0] * pixels.shape[1] * self.channels
             if room is not None and used > room:
                 raise MemoryError(f"the pictures of {folder} do not find room in memory; take fewer of them (limit=)")
-            pictures.append((path, np.ascontiguousarray(picture.transpose(2, 0, 1))))
+            # those of 16 bits wait for the white of all, and are read once more: together they take twice the memory
+            pictures[path] = None if sixteen else _planes(pixels, self.channels, path)
         if not pictures:
             raise ValueError(f"{folder} has no picture of {size} x {size} pixels or more; take a smaller size")
         if small:
             names = ", ".join(str(path) for path in small[:3]) + (", ..." if len(small) > 3 else "")
             warn(f"{len(small)} of {len(found)} pictures are smaller than {size} x {size} and are left out: {names}")
-        self._set(pictures)
+        white = ranges.white_of(highest)
+        if white is not None:
+            warn(
+                f"pictures of {folder} are uint16, and their values end at {highest:g}: their white is taken for "
+                f"{white:g} ({int(white).bit_length()} bits); if it is another, scale them to 65535"
+            )
+        self._set(
+            [
+                (path, _planes(files.read(path).pixels, self.channels, path, white or 65535) if one is None else one)
+                for path, one in pictures.items()
+            ]
+        )
 
     def _set(self, pictures: Sequence[tuple[Path, np.ndarray]]) -> None:
         self.paths = tuple(path for path, _ in pictures)
@@ -178,10 +195,15 @@ def _turned(cut: np.ndarray, turn: int) -> np.ndarray:
     return cut[:, :, ::-1] if turn & 4 else cut
 
 
-def _eight_bits(pixels: np.ndarray, channels: int, path: Path) -> np.ndarray:
+def _planes(pixels: np.ndarray, channels: int, path: Path, white: float = 65535) -> np.ndarray:
+    """A picture as (channels, H, W), uint8; `white` is that of 16 bits."""
+    return np.ascontiguousarray(_eight_bits(pixels, channels, path, white).transpose(2, 0, 1))
+
+
+def _eight_bits(pixels: np.ndarray, channels: int, path: Path, white: float) -> np.ndarray:
     """A picture as (H, W, channels), uint8."""
     if pixels.dtype == np.uint16:
-        pixels = np.rint(pixels / np.float32(257)).astype(np.uint8)
+        pixels = np.rint(pixels / np.float32(white / 255)).astype(np.uint8)
     elif pixels.dtype != np.uint8:
         # NaN fails this test too
         if not (pixels.min() >= 0 and pixels.max() <= 1):

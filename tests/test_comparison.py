@@ -178,6 +178,7 @@ GAINS = [
     ("denoise", "bm3d", 6),
     ("inpaint", "biharmonic", 15),
     ("inpaint", "interpolation", 15),
+    ("inpaint", "iterated-wiener", 15),
     ("super-resolve", "bicubic", 0),
     ("super-resolve", "back-projection", 0.3),
     ("deblur", "richardson-lucy", 1),

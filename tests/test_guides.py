@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import skimage.data
 import torch
 from scipy.fft import dctn, idctn
 from skimage import restoration
+from skimage.restoration import inpaint_biharmonic
 from small import NET, QUICK, picture, quick_fit
 from torch.overrides import TorchFunctionMode
 
@@ -89,6 +91,31 @@ def test_a_wiener_filter_takes_off_noise_and_nothing_else(photo):
         small = torch.rand(1, 3, *size)
         torch.testing.assert_close(guides.wiener(small, small, 0.0)[0], small, rtol=0, atol=1e-5)
         assert guides.wiener(small, small, 0.1)[0].isfinite().all()
+
+
+@pytest.mark.parametrize(("name", "share"), [("astronaut", 0.9), ("brick", 0.6)])
+def test_missing_pixels_are_filled_in_better_than_by_smoothness(name, share):
+    clean = np.atleast_3d(getattr(skimage.data, name)())[30:126, 180:276].astype(np.float32) / 255
+    known = np.random.default_rng(0).random(clean.shape[:2]) < 0.5
+    y = torch.from_numpy(np.where(known[..., None], clean, np.float32(0))).permute(2, 0, 1)[None]
+    weight = torch.from_numpy(known)[None, None].float()
+    found = guides.inpainted(y, weight)
+    assert torch.equal(found * weight, y)  # known pixels stay
+    smooth = inpaint_biharmonic(y[0].permute(1, 2, 0).numpy().astype(np.float64), ~known, channel_axis=-1)
+    errors = [np.mean((x - clean)[~known] ** 2) for x in (found[0].permute(1, 2, 0).numpy(), smooth)]
+    assert errors[0] < share * errors[1]
+
+
+def test_what_is_inpainted_follows_its_weights():
+    y, nothing = torch.full((1, 1, 12, 9), 0.4), torch.zeros(1, 1, 12, 9)
+    nothing[..., 3, 4] = 1
+    torch.testing.assert_close(guides.inpainted(y, nothing, times=3), y)  # of one pixel
+    y = torch.from_numpy(picture((16, 20)))[None, None]
+    half = torch.full((1, 1, 16, 20), 0.5)
+    first = guides.filled(y, half)
+    pilot = guides.wiener(first, first, 0.2)[0]
+    torch.testing.assert_close(guides.inpainted(y, half, times=1), (y + pilot) / 2)
+    assert torch.equal(guides.inpainted(y, torch.ones_like(half), times=2), y)
 
 
 def test_patches_are_joined_on_other_devices_as_on_a_cpu():

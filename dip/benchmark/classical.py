@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dip import guides
 from dip.benchmark.methods import picture, planes, register
 from dip.benchmark.tasks import Case, bicubic
 from dip.noise import noise_level
@@ -143,6 +144,13 @@ def biharmonic(case: Case) -> np.ndarray:
 
     axis = None if case.y.ndim == 2 else -1
     return inpaint_biharmonic(case.y.astype(np.float64), ~np.asarray(case.mask), channel_axis=axis)
+
+
+@register("iterated-wiener", "inpaint", about="Wiener filter and known pixels in turns, after Guleryuz")
+def iterated_wiener(case: Case) -> np.ndarray:
+    """Fill the missing pixels by `dip.guides.inpainted`."""
+    weight = torch.from_numpy(np.asarray(case.mask, np.float32))[None, None]
+    return picture(guides.inpainted(planes(case.y), weight)[0], case)
 
 
 @register("interpolation", "inpaint", about="linear interpolation between the known pixels (SciPy)")

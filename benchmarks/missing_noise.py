@@ -6,9 +6,9 @@ The middle --size pixels of photographs that scikit-image carries, in gray, with
 (sigma-25: where white is 255), or as counts of photons, of which a white pixel has so many in the mean (photons-20),
 not clipped, of which are missing: "lines", 3 % of the pixels and seven lines; "spots", twelve discs of radii from 3 to
 6 pixels; "half", every other pixel at random. By the preset "fast", told of the mask and of what the noise is, but not
-how strong; by "fast" after the biharmonic equation filled in what is missing; by BM3D after the same, or after weighted
-means of what is near (pull-push), which average out the noise, told how strong the noise is, too; and by the biharmonic
-equation alone. The numbers of the noise, of the mask and of a fit come from
+how strong; by "fast" after what is missing was filled in by the biharmonic equation, or by weighted means of what is
+near (pull-push), which average out the noise; by BM3D after the same, told how strong the noise is, too; and by the
+biharmonic equation alone. The numbers of the noise, of the mask and of a fit come from
 --seed. OUT has the PSNR of all pixels, of those that were known, and of those that were missing; of fits that of the
 averaged and of the single output of all pixels at every 50th iteration, too.
 """
@@ -34,7 +34,7 @@ from dip.benchmark.methods import find
 from dip.benchmark.tasks import Case
 from dip.noise import PoissonGaussian, Stabilising
 
-FITS = ("fast", "filled in, then fast")
+FITS = ("fast", "filled in, then fast", "means filled in, then fast")
 CLASSICAL = ("filled in, then BM3D", "means filled in, then BM3D", "filled in")
 EVERY = 50
 
@@ -85,7 +85,7 @@ def restored(name: str, noise: str, kind: str, method: str, options: argparse.Na
     else:
         made = find("biharmonic").function(Case(y=y, clean=clean, problem=lambda case: case, mask=there))
         made = made.astype(np.float32)
-    if method == "filled in, then fast":
+    if method.endswith("then fast"):
         made, more = fitted(dip.Denoise(made, noise=told), clean, options)
     if method.endswith("BM3D"):
         made = bm3d(made, clean, noise)

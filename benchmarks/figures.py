@@ -63,7 +63,7 @@ def _enlarged(name: str, factor: int, bicubic: float, dip_: float, kernel: str =
 
 
 def _missing(share: float, published: float) -> Figure:
-    methods = ("fast", "paper-half", "biharmonic", "interpolation")
+    methods = ("fast", "paper-half", "iterated-wiener", "biharmonic", "interpolation")
     about = f"Set11, {share:.0%} of the pixels missing"
     return Figure(about, "set11", "inpaint", methods, {"missing": share}, {"DIP": published})
 

@@ -19,11 +19,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import noises
 import numpy as np
-import skimage.color
-import skimage.data
 import torch
-from paper import crop
 from records import RESULTS, Report
 from search import follow
 from time_to_quality import now
@@ -53,16 +51,9 @@ class Unfiltered(dip.Deblur):
 
 def observed(name: str, noise: str, options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
     """Return the middle of a picture, gray in [0, 1], and what became of it."""
-    clean = getattr(skimage.data, name)() / 255
-    if clean.ndim == 3:
-        clean = skimage.color.rgb2gray(clean)
-    clean = crop(clean.astype(np.float32), options.size)
+    clean = noises.photograph(name, options.size)
     y = dip.operators.Blur(PSF)(torch.from_numpy(clean)).double().numpy()
-    kind, strength = noise.split("-")
-    draw = np.random.default_rng(options.seed)
-    if kind == "photons":
-        return clean, (draw.poisson(y.clip(0) * float(strength)) / float(strength)).astype(np.float32)
-    return clean, (y + float(strength) / 255 * draw.standard_normal(y.shape)).astype(np.float32)
+    return clean, noises.observed(y, noise, options.seed).astype(np.float32)
 
 
 def restored(name: str, noise: str, method: str, options: argparse.Namespace) -> dict[str, Any]:

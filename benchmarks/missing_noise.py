@@ -8,9 +8,9 @@ not clipped, of which are missing: "lines", 3 % of the pixels and seven lines; "
 6 pixels; "half", every other pixel at random. By the preset "fast", told of the mask and of what the noise is, but not
 how strong; by "fast" after what is missing was filled in by the biharmonic equation, or by weighted means of what is
 near (pull-push), which average out the noise; by BM3D after the same, told how strong the noise is, too; and by the
-biharmonic equation alone. The numbers of the noise, of the mask and of a fit come from
---seed. OUT has the PSNR of all pixels, of those that were known, and of those that were missing; of fits that of the
-averaged and of the single output of all pixels at every 50th iteration, too.
+biharmonic equation alone. The numbers of the noise, of the mask and of a fit come from --seed. OUT has the PSNR of all
+pixels, of those that were known, and of those that were missing; of fits that of the averaged and of the single output
+of all pixels at every 50th iteration, too.
 """
 
 from __future__ import annotations
@@ -21,22 +21,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import noises
 import numpy as np
-import skimage.color
-import skimage.data
 import torch
-from paper import crop
 from records import RESULTS, Report
 from time_to_quality import now
 
 import dip
 from dip.benchmark.methods import find
 from dip.benchmark.tasks import Case
-from dip.noise import PoissonGaussian, Stabilising
 
 FITS = ("fast", "filled in, then fast", "means filled in, then fast")
 CLASSICAL = ("filled in, then BM3D", "means filled in, then BM3D", "filled in")
-EVERY = 50
+EVERY, COURSE = 50, {"average": "psnr", "output": "psnr_output"}
 
 
 def known(kind: str, options: argparse.Namespace) -> np.ndarray:
@@ -59,16 +56,8 @@ def known(kind: str, options: argparse.Namespace) -> np.ndarray:
 
 def observed(name: str, noise: str, kind: str, options: argparse.Namespace) -> tuple[np.ndarray, ...]:
     """Return the middle of a picture, gray in [0, 1], what became of it, and which pixels are known."""
-    clean = getattr(skimage.data, name)() / 255
-    if clean.ndim == 3:
-        clean = skimage.color.rgb2gray(clean)
-    clean = crop(clean.astype(np.float32), options.size)
-    draw, (light, strength) = np.random.default_rng(options.seed), noise.split("-")
-    if light == "photons":
-        y = draw.poisson(clean.astype(np.float64) * float(strength)) / float(strength)
-    else:
-        y = clean + float(strength) / 255 * draw.standard_normal(clean.shape)
-    there = known(kind, options)
+    clean, there = noises.photograph(name, options.size), known(kind, options)
+    y = noises.observed(clean, noise, options.seed)
     return clean, np.where(there, y, 0).astype(np.float32), there
 
 
@@ -88,7 +77,7 @@ def restored(name: str, noise: str, kind: str, method: str, options: argparse.Na
     if method.endswith("then fast"):
         made, more = fitted(dip.Denoise(made, noise=told), clean, options)
     if method.endswith("BM3D"):
-        made = bm3d(made, clean, noise)
+        made = noises.filtered(made, clean, noises.model(noise), "bm3d").astype(np.float32)
     parts = {"psnr": np.ones_like(there), "psnr_known": there, "psnr_missing": ~there}
     figures = {part: round(dip.metrics.psnr(made[where][None], clean[where][None]), 3) for part, where in parts.items()}
     return {**figures, **more, "missing": round(float((~there).mean()), 4), **now()}
@@ -98,22 +87,8 @@ def fitted(task: dip.Denoise, clean: np.ndarray, options: argparse.Namespace) ->
     """Return the picture of a fit where it ends, and its course."""
     given = {"preset": "fast", "seed": options.seed, "device": options.device, "progress": False}
     fit = dip.fit(task, iters=options.iters, reference=clean, **given)
-    course = {key: [round(float(x), 3) for x in fit.history[kind]][EVERY - 1 :: EVERY] for key, kind in _COURSE}
+    course = {key: [round(float(x), 3) for x in fit.history[kind]][EVERY - 1 :: EVERY] for key, kind in COURSE.items()}
     return fit.image, {**course, "iterations": fit.iteration, "flips began": fit._flips.began}
-
-
-_COURSE = (("average", "psnr"), ("output", "psnr_output"))
-
-
-def bm3d(filled: np.ndarray, clean: np.ndarray, noise: str) -> np.ndarray:
-    """Return a picture after BM3D, on a scale on which its noise is the same everywhere."""
-    light, strength = noise.split("-")
-    of_light = light == "photons"
-    model = PoissonGaussian(1 / float(strength)) if of_light else PoissonGaussian(0, float(strength) / 255)
-    stabilising = Stabilising(model)
-    stable = stabilising.forward(torch.from_numpy(filled)).double().numpy()
-    case = Case(y=stable, clean=clean, problem=lambda case: case, sigma=stabilising.level)
-    return stabilising.inverse(torch.from_numpy(find("bm3d").function(case))).float().numpy()
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -22,18 +22,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import noises
 import numpy as np
 import skimage.data
-import torch
 from paper import crop
 from records import RESULTS, Report
 from search import follow
 from time_to_quality import now
 
 import dip
-from dip.benchmark.methods import find
-from dip.benchmark.tasks import Case
-from dip.noise import PoissonGaussian, Stabilising
+from dip.noise import PoissonGaussian
 
 FITS = ("fast", "fast, loss poisson", "fast, noise found", "fast, noise known", "fast, noise found, flips 300")
 CLASSICAL = {"non-local means": "nlm", "BM3D": "bm3d"}  # as the benchmark has them
@@ -65,11 +63,7 @@ def fitted(name: str, peak: float, method: str, options: argparse.Namespace) -> 
 def filtered(name: str, peak: float, method: str, options: argparse.Namespace) -> dict[str, Any]:
     """Return what a classical method comes to, told the noise."""
     clean, noisy = observed(name, peak, options)
-    stabilising = Stabilising(PoissonGaussian(1 / peak, options.read))
-    stable = stabilising.forward(torch.from_numpy(noisy)).double().numpy()
-    case = Case(y=stable, clean=clean, problem=lambda case: dip.Denoise(case.y), sigma=stabilising.level)
-    made = find(CLASSICAL[method]).function(case)
-    restored = stabilising.inverse(torch.from_numpy(made)).numpy()
+    restored = noises.filtered(noisy, clean, PoissonGaussian(1 / peak, options.read), CLASSICAL[method])
     return {"psnr": round(dip.metrics.psnr(restored, clean), 3), **before(noisy, clean)}
 
 

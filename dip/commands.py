@@ -73,9 +73,7 @@ def restore(args: argparse.Namespace, console: Console) -> int:
         for name in place_arguments.PLACES:
             if getattr(args, name):
                 raise ValueError(f"--{name} is for a folder and {args.input} is one picture; leave it out")
-    if not whole_folder:
         _check_single(args, mask)
-    if not whole_folder:
         _warn_of_jpeg(args, args.output)
     if args.command == "deblur":
         args.blurred_by = fit_arguments.psf(args)  # the pixels, as workers need not see the file

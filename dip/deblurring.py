@@ -137,8 +137,7 @@ class Deblur(ImageTask):
         self._found = _damping(model.variance(float(y.mean())), _BESIDE_REST)
         stabilising = Stabilising(model)
         stable, level = stabilising.forward(y), stabilising.level
-        means, variation = guides.denoised(stable, level)
-        pilot = self._blur.band_limited((means + variation) / 2, _BAND)
+        pilot = self._blur.band_limited(guides.pilot(stable, level), _BAND)
         return stabilising.inverse(guides.wiener(stable, pilot, level)[0])
 
     def consistent(self, x: Tensor | None, y: Tensor, times: int = 10) -> Tensor:

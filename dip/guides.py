@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -36,6 +36,12 @@ def denoised(picture: Tensor, sigma: float) -> list[Tensor]:
     )
     # a single channel's axis is lost on the way
     return [torch.from_numpy(one.reshape(pixels.shape)).permute(2, 0, 1)[None].to(picture) for one in made]
+
+
+def pilot(picture: Tensor, sigma: float) -> Tensor:
+    """Return the mean of what `denoised` returns, parameters as there: a first pilot for `wiener`."""
+    means, variation = denoised(picture, sigma)
+    return (means + variation) / 2
 
 
 @torch.no_grad()
@@ -153,12 +159,20 @@ def inpainted(picture: Tensor, weight: Tensor, times: int = 80) -> Tensor:
     Guleryuz, "Nonlinear approximation based image recovery using adaptive sparse reconstructions and iterated
     denoising", IEEE Transactions on Image Processing 2006, where the threshold falls.
     """
-    found = pilot = filled(picture, weight)
-    for turn in range(times):
-        sigma = _STRONG * (_WEAK / _STRONG) ** (turn / max(times - 1, 1))
-        pilot = wiener(found, pilot, sigma)[0]
-        found = torch.lerp(pilot, picture, weight)
-    return found
+    first = filled(picture, weight)
+    sigmas = [_STRONG * (_WEAK / _STRONG) ** (turn / max(times - 1, 1)) for turn in range(times)]
+    return in_turns(first, first, sigmas, lambda x: torch.lerp(x, picture, weight))
+
+
+def in_turns(picture: Tensor, pilot: Tensor, sigmas: Sequence[float], known: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return a picture after `wiener` at each of these levels, with what came before as the pilot.
+
+    After each `known` puts back what is known.
+    """
+    for sigma in sigmas:
+        pilot = wiener(picture, pilot, sigma)[0]
+        picture = known(pilot)
+    return picture
 
 
 _STRONG, _WEAK = 0.2, 0.005  # standard deviations, by trials

@@ -14,7 +14,7 @@ from dip import images, masks
 from dip.errors import warn
 from dip.images import Layout
 
-__all__ = ["is_narrowed", "narrowed", "of_batch", "warn_of", "white_of"]
+__all__ = ["is_narrowed", "narrowed", "of_batch", "warn_of", "white_of", "white_of_all"]
 
 _Range = float | Sequence[float] | None
 
@@ -32,6 +32,20 @@ def white_of(highest: float) -> float | None:
     """Return the white of these bits; None for 16, and for black."""
     found = _bits(highest)
     return None if found is None else 2.0**found - 1
+
+
+def white_of_all(highest: float, told: str, advice: str) -> float | None:
+    """Return the white that the highest value of several uint16 pictures tells, with a warning; None for 16 bits.
+
+    The warning begins with what is `told` of them, up to "end at", and ends with `advice`.
+    """
+    white = white_of(highest)
+    if white is not None:
+        warn(
+            f"{told} end at {highest:g}: their white is taken for {white:g} ({_bits(white)} bits); if it is another, "
+            f"{advice}"
+        )
+    return white
 
 
 def narrowed(image: Any, layout: Layout, known: np.ndarray | None = None) -> Layout:
@@ -70,15 +84,8 @@ def of_batch(batch: Tensor, data_range: _Range, mask: Any = None) -> _Range:
     if mask is not None:
         height, width = batch.shape[2:]
         values = values[..., masks.to_tensor(mask, height, width)[0, 0].numpy() > 0]
-    highest = float(values.max())
-    white = white_of(highest)
-    if white is None:
-        return 65535.0
-    warn(
-        f"the images are uint16, and the values of all end at {highest:g}: their white is taken for {white:g} "
-        f"({_bits(white)} bits); if it is another, give data_range="
-    )
-    return white
+    told = "the images are uint16, and the values of all"
+    return white_of_all(float(values.max()), told, "give data_range=") or 65535.0
 
 
 def is_narrowed(layout: Layout) -> bool:

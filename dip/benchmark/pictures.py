@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dip import images, ranges
-from dip.errors import shown, warn
+from dip.errors import shown
 
 __all__ = ["Scaled", "by_mask", "check_masks", "known", "scaled", "with_one_white"]
 
@@ -145,12 +145,9 @@ def with_one_white(entries: Sequence[Any]) -> list[Any]:
         if isinstance(pixels, np.ndarray) and pixels.dtype.name == "uint16" and pixels.size:
             sixteen.append(number)
             highest = max(highest, float(pixels.max()))
-    white = ranges.white_of(highest)
+    names = ", ".join(str(entries[number].name) for number in sixteen[:3]) + ", ..." * (len(sixteen) > 3)
+    told = f"{len(sixteen)} of {len(entries)} pictures are uint16, and their values"
+    white = ranges.white_of_all(highest, told, f"scale them to 65535 ({names})")
     if white is None:
         return entries
-    names = ", ".join(str(entries[number].name) for number in sixteen[:3]) + ", ..." * (len(sixteen) > 3)
-    warn(
-        f"{len(sixteen)} of {len(entries)} pictures are uint16, and their values end at {highest:g}: their white is "
-        f"taken for {white:g} ({int(white).bit_length()} bits); if it is another, scale them to 65535 ({names})"
-    )
     return [Scaled(entry, white) if number in sixteen else entry for number, entry in enumerate(entries)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -110,10 +111,7 @@ class Denoised(_Renewed):
         level = self.level or getattr(task, "level", None) or max(noise_level(y), 1e-6)
         whole = task.whole(y)
         if whole is not y:  # pixels are missing
-            pilot = torch.stack(guides.denoised(whole, level)).mean(0)
-            for _ in range(_FILLED):
-                pilot = guides.wiener(whole, pilot, level)[0]
-                whole = task.whole(y, pilot)
+            whole = guides.in_turns(whole, guides.pilot(whole, level), [level] * _FILLED, partial(task.whole, y))
         return replace(self, level=level), whole
 
     def renew(self, z: Tensor, frame: Frame, task: Any, y: Tensor, average: Tensor, iteration: int) -> None:

@@ -93,12 +93,8 @@ class Patches:
         if small:
             names = ", ".join(str(path) for path in small[:3]) + (", ..." if len(small) > 3 else "")
             warn(f"{len(small)} of {len(found)} pictures are smaller than {size} x {size} and are left out: {names}")
-        white = ranges.white_of(highest)
-        if white is not None:
-            warn(
-                f"pictures of {folder} are uint16, and their values end at {highest:g}: their white is taken for "
-                f"{white:g} ({int(white).bit_length()} bits); if it is another, scale them to 65535"
-            )
+        told = f"pictures of {folder} are uint16, and their values"
+        white = ranges.white_of_all(highest, told, "scale them to 65535")
         self._set(
             [
                 (path, _planes(files.read(path).pixels, self.channels, path, white or 65535) if one is None else one)

@@ -177,6 +177,22 @@ def test_photons_are_counted_for_every_method(tmp_path):
     assert run("photons.py", "--methods", *methods[3:], *words).startswith("camera 10.0 non-local means")
 
 
+def test_missing_pixels_are_told_or_filled_in(tmp_path):
+    out = tmp_path / "missing.json"
+    methods = ("fast", "means filled in, then fast", "filled in")
+    words = ("--pictures", "brick", "--noises", "sigma-25", "--missing", "half", "--size", 64, "--iters", 50)
+    run("missing_noise.py", "--methods", *methods, *words, "--out", out)
+    report = json.loads(out.read_text())
+    found = {name: report[f"brick, sigma-25, half missing, {name}"] for name in methods}
+    assert found["fast"]["psnr"] > found["filled in"]["psnr"] + 3
+    for one in found.values():
+        missing, errors = one["missing"], [10 ** (-one[part] / 10) for part in ("psnr", "psnr_known", "psnr_missing")]
+        assert 0.4 < missing < 0.6
+        assert errors[0] == pytest.approx((1 - missing) * errors[1] + missing * errors[2], rel=1e-3)
+    assert found["fast"]["average"] == [found["fast"]["psnr"]]
+    assert found["fast"]["iterations"] == 50
+
+
 def test_every_stopping_rule_watches_one_fit(tmp_path):
     out = tmp_path / "stopping.json"
     words = ["--pictures", "camera", "--sigmas", "50", "--size", "16", "--iters", "225", "--preset", "deep-decoder"]

@@ -24,11 +24,12 @@ from dip.deblurring import Deblur
 from dip.decompression import Dejpeg
 from dip.denoising import Denoise
 from dip.guard import DivergenceError
+from dip.inpainting import Inpaint
 from dip.reconstruction import Reconstruct
 from dip.restore import deblur, dejpeg, denoise, fit, inpaint, reconstruct, super_resolve
 from dip.several import run_all
 from dip.solver import Fit
-from dip.tasks import Inpaint, SuperResolve
+from dip.tasks import SuperResolve
 
 __all__ = [
     "CheckpointError",

@@ -14,10 +14,11 @@ from dip.codes import Image
 from dip.deblurring import Deblur
 from dip.decompression import Dejpeg
 from dip.denoising import Denoise
+from dip.inpainting import Inpaint
 from dip.operators import JPEG, Blur, gaussian_psf
 from dip.order import FitOrder
 from dip.settings import Options
-from dip.tasks import ImageTask, Inpaint, SuperResolve
+from dip.tasks import ImageTask, SuperResolve
 
 __all__ = ["order", "psf"]
 

@@ -45,7 +45,15 @@ def pilot(picture: Tensor, sigma: float) -> Tensor:
 
 
 @torch.no_grad()
-def wiener(picture: Tensor, pilot: Tensor, sigma: float, gains: Sequence[float] = (1.0,)) -> list[Tensor]:
+def wiener(
+    picture: Tensor,
+    pilot: Tensor,
+    sigma: float,
+    gains: Sequence[float] = (1.0,),
+    *,
+    step: int = 1,
+    offset: tuple[int, int] = (0, 0),
+) -> list[Tensor]:
     r"""Return a noisy picture after an empirical Wiener filter: a pilot tells what in it is not noise.
 
     Each patch of 8 x 8 pixels, in each of the opponent colours, is weighed in the domain of its cosine transform D by
@@ -53,8 +61,9 @@ def wiener(picture: Tensor, pilot: Tensor, sigma: float, gains: Sequence[float] 
 
     .. math:: \hat{x} = D^{-1} (w \odot D y), \quad w = \frac{(D p)^2}{(D p)^2 + (g σ)^2} .
 
-    Every pixel is the mean of the 64 patches that it is in, each weighted by :math:`1 / \sum w^2`, so that those in
-    which least noise was left count most. Beyond the border the pixels there go on.
+    Every pixel is the mean of the patches that it is in, 64 unless there is a `step`, each weighted by
+    :math:`1 / \sum w^2`, so that those in which least noise was left count most. Beyond the border the pixels there go
+    on.
 
     Parameters
     ----------
@@ -66,6 +75,10 @@ def wiener(picture: Tensor, pilot: Tensor, sigma: float, gains: Sequence[float] 
     gains : sequence of float
         The g: a pilot is smoother than what it stands for, and a g below 1 makes up for that. A picture is returned for
         each.
+    step : int, default 1
+        Patches begin at every so manyth pixel of a row and of a column, 8 at most, which takes 1 / step² of the time.
+    offset : tuple of int
+        Row and column, below `step`, at which they do: another one each time where the filter is used in turns.
 
     References
     ----------
@@ -81,22 +94,26 @@ def wiener(picture: Tensor, pilot: Tensor, sigma: float, gains: Sequence[float] 
     height, width = pair.shape[2:]
     on_cpu = picture.device.type == "cpu"
     # Strips of rows that fit a CPU's cache; on another device larger ones, since each is some launches.
-    rows = max(1, (2**13 if on_cpu else 2**15) // width)
+    rows = max(1, (2**13 if on_cpu else 2**15) * step // width)
+    rows += -rows % step
+    (down, right), join = offset, _joined if on_cpu and step == 1 else _joined_at_once
     sums = pair.new_zeros(len(gains), 2, *pair.shape[1:])
     for channel in range(pair.shape[1]):
-        for top in range(0, height - rim, rows):
-            strip = pair[:, channel, None, top : top + rows + rim]
-            coefficients = F.conv2d(strip, transform.reshape(-1, 1, _PATCH, _PATCH))
+        for top in range(down, height - rim, rows):
+            strip = pair[:, channel, None, top : top + rows + rim, right:]
+            coefficients = F.conv2d(strip, transform.reshape(-1, 1, _PATCH, _PATCH), stride=step)
             (high, wide), (noisy, power) = coefficients.shape[2:], coefficients.flatten(2)
             power = power.square()
-            for gain, (total, weights) in zip(gains, sums[:, :, channel, top : top + rows + rim], strict=True):
+            for gain, (total, weights) in zip(gains, sums[:, :, channel, top : top + rows + rim, right:], strict=True):
                 kept = power / (power + max(gain * sigma, _LEAST) ** 2)
                 kept[0] = 1
                 weight = 1 / kept.square().sum(0)
-                kept = kept.mul_(noisy).mul_(weight).reshape(-1, high, wide)
-                (_joined if on_cpu else _joined_at_once)(kept, transform, total)
-                weight = F.pad(weight.reshape(1, high, wide), (rim,) * 4)
-                weights += _PATCH**2 * F.avg_pool2d(weight, _PATCH, stride=1)[0]
+                join(kept.mul_(noisy).mul_(weight).reshape(-1, high, wide), transform, total, step)
+                weight = weight.reshape(1, high, wide)
+                if step == 1:
+                    weights += _PATCH**2 * F.avg_pool2d(F.pad(weight, (rim,) * 4), _PATCH, stride=1)[0]
+                else:
+                    _joined_at_once(weight, torch.ones_like(transform[:1]), weights, step)
     filtered = (sums[:, 0] / sums[:, 1])[..., rim : height - rim, rim : width - rim]
     return [torch.einsum("ji,jhw->ihw", colours, one)[None] for one in filtered]
 
@@ -136,8 +153,11 @@ def filled(picture: Tensor, weight: Tensor) -> Tensor:
     return filled
 
 
+APART = 4  # pixels from patch to patch where the filter is used in many turns: 14 times as fast, and no worse
+
+
 @torch.no_grad()
-def inpainted(picture: Tensor, weight: Tensor, times: int = 80) -> Tensor:
+def inpainted(picture: Tensor, weight: Tensor, times: int = 160) -> Tensor:
     r"""Return a picture without noise whose missing pixels are filled in by the Wiener filter, in many turns.
 
     What is missing is taken for noise, which the filter takes off, at first as strong, then as ever weaker; after each
@@ -145,13 +165,14 @@ def inpainted(picture: Tensor, weight: Tensor, times: int = 80) -> Tensor:
 
     .. math:: p_{k+1} = W_{σ_k}(x_k; p_k), \quad x_{k+1} = m \odot y + (1 - m) \odot p_{k+1},
 
-    where W is `wiener` with the pilot p and σ_k goes from 0.2 to 0.005 in equal ratios.
+    where W is `wiener` with the pilot p, patches four pixels apart, others in each turn, and σ_k goes from 0.2 to 0.005
+    in equal ratios.
 
     Parameters
     ----------
     picture, weight : Tensor
         As for `filled`.
-    times : int, default 80
+    times : int, default 160
         Turns.
 
     References
@@ -161,21 +182,25 @@ def inpainted(picture: Tensor, weight: Tensor, times: int = 80) -> Tensor:
     """
     first = filled(picture, weight)
     sigmas = [_STRONG * (_WEAK / _STRONG) ** (turn / max(times - 1, 1)) for turn in range(times)]
-    return in_turns(first, first, sigmas, lambda x: torch.lerp(x, picture, weight))
+    return in_turns(first, first, sigmas, lambda x: torch.lerp(x, picture, weight), step=APART)
 
 
-def in_turns(picture: Tensor, pilot: Tensor, sigmas: Sequence[float], known: Callable[[Tensor], Tensor]) -> Tensor:
+def in_turns(
+    picture: Tensor, pilot: Tensor, sigmas: Sequence[float], known: Callable[[Tensor], Tensor], *, step: int = 1
+) -> Tensor:
     """Return a picture after `wiener` at each of these levels, with what came before as the pilot.
 
-    After each `known` puts back what is known.
+    After each `known` puts back what is known. With a `step` the patches begin elsewhere in each turn.
     """
-    for sigma in sigmas:
-        pilot = wiener(picture, pilot, sigma)[0]
+    for turn, sigma in enumerate(sigmas):
+        offset = divmod(_STRIDE * turn % step**2, step)
+        pilot = wiener(picture, pilot, sigma, step=step, offset=offset)[0]
         picture = known(pilot)
     return picture
 
 
 _STRONG, _WEAK = 0.2, 0.005  # standard deviations, by trials
+_STRIDE = 7  # how offsets follow each other: of 4 x 4 (0, 0), (1, 3), (3, 2), ...
 _SURE = 8  # times the share of a mean's weights that is known: from an eighth on it counts as known
 
 
@@ -190,8 +215,8 @@ def _halved(x: Tensor) -> Tensor:
 _PATCH, _LEAST = 8, 1e-6
 
 
-def _joined(coefficients: Tensor, transform: Tensor, total: Tensor) -> None:
-    """Add the patches of coefficients (64, h, w) to total (h + 7, w + 7), each where it belongs."""
+def _joined(coefficients: Tensor, transform: Tensor, total: Tensor, step: int = 1) -> None:
+    """Add the patches of coefficients (64, h, w) to total (h + 7, w + 7), each where it belongs, for a step of 1."""
     high, wide = coefficients.shape[1:]
     pixels = transform.T @ coefficients.flatten(1)
     for place, values in enumerate(pixels.reshape(-1, high, wide)):
@@ -199,10 +224,14 @@ def _joined(coefficients: Tensor, transform: Tensor, total: Tensor) -> None:
         total[i : i + high, j : j + wide] += values
 
 
-def _joined_at_once(coefficients: Tensor, transform: Tensor, total: Tensor) -> None:
-    """Do what `_joined` does, in few launches. (Not every device has fold().)"""
-    turned = transform.reshape(1, -1, _PATCH, _PATCH).flip(2, 3)
-    total += F.conv2d(F.pad(coefficients[None], (_PATCH - 1,) * 4), turned)[0, 0]
+def _joined_at_once(coefficients: Tensor, transform: Tensor, total: Tensor, step: int = 1) -> None:
+    """Do what `_joined` does for any step, in few launches. (Not every device has fold().)"""
+    patches = transform.reshape(-1, 1, _PATCH, _PATCH)
+    if step == 1:
+        total += F.conv2d(F.pad(coefficients[None], (_PATCH - 1,) * 4), patches.transpose(0, 1).flip(2, 3))[0, 0]
+        return
+    joined = F.conv_transpose2d(coefficients[None], patches, stride=step)[0, 0]
+    total[: joined.shape[0], : joined.shape[1]] += joined
 
 
 def _cosines() -> Tensor:

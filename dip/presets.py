@@ -8,11 +8,11 @@ elsewhere too; ``average=0`` turns it off.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
 
-from dip.codes import Autoencoding, Denoised, Meshgrid, Uniform
+from dip.codes import RENEWED, Autoencoding, Denoised, Meshgrid, Uniform
 from dip.errors import unknown
 
 
@@ -154,10 +154,11 @@ _PRESETS = (
         "inpaint",
         "fast",
         "single pixels missing at random, in a small part of the time",
-        2000,
-        _net((64,) * 5, (4,) * 5, upsampling="nearest"),
-        code=Autoencoding(scale=0.2, grown=1000),
-        jitter=0.01,
+        1000,
+        _THIN,
+        code=Autoencoding(noise=0),
+        jitter=0.1,
+        consistent=True,
     ),
     Preset(
         "inpaint",
@@ -283,7 +284,7 @@ def listing(task: str) -> str:
             del further["up"]
         else:
             made = f"network {p.network}"
-        code = "a picture, to be given" if p.code is None else repr(p.code)
+        code = "a picture, to be given" if p.code is None else _brief(p.code)
         lines += [
             f"  {p.name:<16}  {p.about}",
             f"  {'':<16}  {p.iters} iterations, lr {p.lr:g}, jitter {p.jitter:.3g}"
@@ -294,6 +295,14 @@ def listing(task: str) -> str:
             f"  {'':<16}  {made}" + "".join(f", {k} {_short(v)}" for k, v in further.items()),
         ]
     return "\n".join(lines)
+
+
+def _brief(code: Any) -> str:
+    """Write a code, of one that is renewed what it has of its own."""
+    if not isinstance(code, RENEWED):
+        return repr(code)
+    own = {f.name: getattr(code, f.name) for f in fields(code) if f.repr and getattr(code, f.name) != f.default}
+    return f"{type(code).__name__}({', '.join(f'{name}={value!r}' for name, value in own.items())})"
 
 
 def _short(value: Any) -> str:

@@ -73,6 +73,14 @@ class Correcting(Protocol):
 
 
 @runtime_checkable
+class Finishing(Protocol):
+    """A task whose correction of what is returned is another than that of pictures on the way."""
+
+    def finished(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return x, corrected."""
+
+
+@runtime_checkable
 class Particular(Protocol):
     """A task that does not go with every loss and stopping rule."""
 
@@ -81,3 +89,10 @@ class Particular(Protocol):
 
         `corrected` says whether pictures will be (`Correcting`): those of the code, or the one returned.
         """
+
+
+def corrected(task: Any, x: Tensor, y: Tensor) -> Tensor:
+    """Return a corrected x, in [0, 1], as a task that can correct pictures returns it."""
+    if isinstance(task, Finishing):
+        return task.finished(x, y).clamp(0, 1)
+    return task.consistent(x, y, times=1).clamp(0, 1)  # more often, noise of y would come back with the rest

@@ -21,6 +21,7 @@ from dip.deblurring import Deblur
 from dip.decompression import Dejpeg
 from dip.denoising import Denoise
 from dip.errors import positive_int, unknown, warn
+from dip.inpainting import Inpaint
 from dip.noise import Noise
 from dip.operators import JPEG
 from dip.problem import Problem
@@ -28,7 +29,7 @@ from dip.reconstruction import Reconstruct
 from dip.settings import Options, check_names
 from dip.solver import Fit
 from dip.stopping import warn_if_blind, warn_if_past
-from dip.tasks import DataRange, Inpaint, SuperResolve
+from dip.tasks import DataRange, SuperResolve
 
 Array = TypeVar("Array", np.ndarray, Tensor)
 

@@ -68,7 +68,8 @@ class Options(TypedDict, total=False):
         Correct the picture that is returned so that A x comes nearer to y than it does after a fit, by one step of
         `dip.operators.Downsample.consistent`: for `dip.SuperResolve`, and small pictures that have little noise. Of
         `dip.Deblur` by a regularised deconvolution of what is left of y, of `dip.Reconstruct` by a step of least
-        squares, of `dip.Dejpeg` by bringing it together with what the file says.
+        squares, of `dip.Dejpeg` by bringing it together with what the file says, of `dip.Inpaint` by ten turns of a
+        light Wiener filter, after each of which the known pixels are put back (`dip.guides.in_turns`).
     stop : Rule
         When to stop before the count of iterations is reached (`dip.stopping`).
     tile : int
@@ -262,12 +263,8 @@ def resolve(task: Problem, options: Options) -> Settings:
     if isinstance(code, codes.Denoised) and task.task != "denoise":
         raise ValueError(f"code={code!r} is made from a noisy picture: it is for dip.Denoise, not for {task.task}")
     consistent = yes_or_no(given.get("consistent", preset.consistent), "consistent")
-    if consistent and (task.task == "inpaint" or not isinstance(task, Correcting)):
-        aside = ", where the known pixels are put back anyway (keep_known)" if task.task == "inpaint" else ""
-        raise ValueError(
-            "consistent=True is for dip.SuperResolve, dip.Deblur, dip.Dejpeg and dip.Reconstruct; this is "
-            f"{task.task}{aside}"
-        )
+    if consistent and not isinstance(task, Correcting):
+        raise ValueError(f"consistent=True is for tasks that can correct a picture, all but {task.task}")
     if isinstance(code, codes.Autoencoding) and not isinstance(task, Correcting):
         raise ValueError(f"code={code!r} is for tasks that can correct a picture, all but {task.task}")
     if isinstance(task, Particular):

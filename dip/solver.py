@@ -22,7 +22,7 @@ from dip.flips import planned
 from dip.guard import Guard, Watch
 from dip.history import History
 from dip.jitter import Jitter
-from dip.problem import Correcting, Observation, Problem
+from dip.problem import Correcting, Finishing, Observation, Problem, corrected
 from dip.replay import Replays
 from dip.settings import Options, resolve
 
@@ -87,7 +87,7 @@ class Fit(checkpoints.Saved):
         self._code, first = s.code, observation.y
         if isinstance(self._code, codes.RENEWED):
             self._code, first = self._code.begun(task, observation.y)
-        elif s.consistent and isinstance(task, Correcting):
+        elif s.consistent and isinstance(task, Correcting) and not isinstance(task, Finishing):
             task.consistent(None, self.y, times=1)  # whether it can is told now, as it is by such a code
         z = codes.draw(self._code, s.code_frame, s.code_seed, first)
 
@@ -116,7 +116,8 @@ class Fit(checkpoints.Saved):
 
         self.callbacks = list(s.callbacks)
         if clean is not None:
-            self.callbacks.insert(0, Reference(clean.to(self.device), every=1 if s.tile is None else 10 * s.tiles))
+            costly = s.tile is not None or (s.consistent and isinstance(task, Finishing))
+            self.callbacks.insert(0, Reference(clean.to(self.device), every=10 * s.tiles if costly else 1))
         self.history = History(() if clean is None else Reference.SERIES)
         self.iteration, self.seconds = 0, 0.0
         self._goal: int | None = None
@@ -322,8 +323,8 @@ class Fit(checkpoints.Saved):
 
     def compose(self, x: Tensor) -> Tensor:
         """Return what the task makes of an x: inpainting puts the known pixels back, `consistent` corrects it."""
-        if self.settings.consistent and isinstance(self.task, Correcting):
-            x = self.task.consistent(x, self.y, times=1).clamp(0, 1)  # more often, noise of y comes back with the rest
+        if self.settings.consistent:
+            x = corrected(self.task, x, self.y)
         return self.task.compose(x)
 
     # ------------------------------------------------------------------ the state

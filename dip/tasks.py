@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dip import guides, images, masks, presets, ranges
+from dip import images, presets, ranges
 from dip.errors import positive_float, positive_int, warn
 from dip.operators import Downsample, Identity
 from dip.problem import Observation
@@ -129,82 +129,6 @@ def check_size(layout: images.Layout, shape: tuple[int, int, int]) -> None:
             f"will have {shape[0]} of {shape[1]} x {shape[2]}; give the clean image "
             "of the same size, with as many channels"
         )
-
-
-class Inpaint(ImageTask):
-    """Inpainting: the loss looks at the known pixels only.
-
-    For pictures without noise: of one that is noisy where it is known, see the `mask` of `dip.Denoise`.
-
-    Parameters
-    ----------
-    image : ndarray or Tensor
-        The image with missing pixels, as for `Denoise`; what the missing pixels hold does not matter (NaN is fine).
-    mask : ndarray or Tensor
-        (H, W). **True or non-zero = the pixel is known.** Floats between 0 and 1 are weights.
-    keep_known : bool, default True
-        Return the known pixels as given, mixed by weight; False returns the network's picture everywhere.
-    data_range, channel_axis
-        As for `Denoise`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        The image is not of that kind, or the mask has another shape or no known pixel.
-    """
-
-    task = "inpaint"
-
-    def __init__(
-        self,
-        image: Any,
-        mask: Any,
-        *,
-        keep_known: bool = True,
-        data_range: DataRange = None,
-        channel_axis: int | None = None,
-    ) -> None:
-        super().__init__(image, data_range=data_range, channel_axis=channel_axis)
-        masks.check(mask, self.layout)
-        self._mask = mask
-        self.keep_known = bool(keep_known)
-
-    def load(self) -> Observation:
-        """Return the observation and its weights, with the missing pixels at 0."""
-        weight = masks.to_tensor(self._mask, self.layout.height, self.layout.width)
-        y = self._observed(known=(weight[0, 0] > 0).numpy())
-        if weight.min() == 1:
-            warn(
-                "the mask marks every pixel as known, so nothing is missing and the image comes back as it is; True, "
-                "non-zero and white mean known: is it the other way round, or of another colour?",
-            )
-        self._observation = Observation(y, weight)
-        return self._observation
-
-    def place(self, observation: Observation) -> None:
-        """Remember the observation, for `compose` and `consistent`."""
-        self._observation = observation
-
-    def compose(self, x: Tensor) -> Tensor:
-        """Return m y + (1 - m) x, or x itself without `keep_known`."""
-        weight = self._observation.weight
-        return torch.lerp(x, self._observation.y, weight) if self.keep_known and weight is not None else x
-
-    def consistent(self, x: Tensor | None, y: Tensor, times: int = 10) -> Tensor:
-        """Return x with the known pixels put back, once; of None y with the others filled in (`guides.filled`)."""
-        weight = self._observation.weight.to(y.device)  # type: ignore[union-attr]  # never None
-        return guides.filled(y, weight) if x is None else torch.lerp(x, y, weight)
-
-    def output(self, x: Tensor) -> Any:
-        """Return x in the image's kind, dtype and range; known pixels bit by bit, which float32 cannot always hold."""
-        restored, weight = super().output(x), self._observation.weight
-        if not self.keep_known or weight is None:
-            return restored
-        known = masks.over((weight[0, 0] == 1).numpy(force=True), self.layout)
-        if isinstance(restored, Tensor):
-            return torch.where(torch.from_numpy(known).to(restored.device), self._image, restored)
-        np.copyto(restored, self._image, where=known)
-        return restored
 
 
 class SuperResolve(ImageTask):

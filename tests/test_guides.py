@@ -44,14 +44,15 @@ def test_the_denoisers_are_scikit_images(photo):
         assert dip.metrics.psnr(theirs, photo / 255) > dip.metrics.psnr(noisy, photo / 255) + 3
 
 
-def by_hand(picture, pilot, level):
+def by_hand(picture, pilot, level, step=1, offset=(0, 0)):
     """The filter of (H, W, C), patch by patch: what may be further than a patch's side from the border."""
     luminance_and_differences = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]]) / np.sqrt([[3], [2], [6]])
     colours = luminance_and_differences if picture.shape[2] == 3 else np.eye(picture.shape[2])
     picture, pilot = picture @ colours.T, pilot @ colours.T
     total, weights = np.zeros(picture.shape), np.zeros(picture.shape)
-    for top in range(picture.shape[0] - 7):
-        for left in range(picture.shape[1] - 7):
+    first = [(start - 7) % step for start in offset]  # the filter begins with what reaches a pixel of the picture
+    for top in range(first[0], picture.shape[0] - 7, step):
+        for left in range(first[1], picture.shape[1] - 7, step):
             for channel in range(picture.shape[2]):
                 patch = np.s_[top : top + 8, left : left + 8, channel]
                 power = dctn(pilot[patch], norm="ortho") ** 2
@@ -74,6 +75,41 @@ def test_the_wiener_filter_is_that_of_every_patch(shape):
         inside = np.s_[7:-7, 7:-7]
         expected = by_hand(noisy, pilot, 0.1 * gain)[inside]
         np.testing.assert_allclose(one[0].permute(1, 2, 0).numpy()[inside], expected, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("shape", [(37, 29, 1), (33, 41, 3), (19, 3000, 1)])
+@pytest.mark.parametrize(("step", "offset"), [(2, (1, 0)), (4, (0, 0)), (4, (2, 3)), (7, (6, 1)), (8, (7, 7))])
+def test_with_a_step_it_is_that_of_fewer_patches(shape, step, offset):
+    generator = np.random.default_rng(0)
+    pilot = picture(shape).astype(float)
+    noisy = pilot + generator.normal(0, 0.1, shape)
+    y, guide = as_tensor(noisy).float(), as_tensor(pilot).float()
+    (found,) = guides.wiener(y, guide, 0.1, step=step, offset=offset)
+    assert found.isfinite().all()  # every pixel is in a patch
+    inside = np.s_[7:-7, 7:-7]
+    with np.errstate(invalid="ignore"):  # on the border, where other patches are
+        expected = by_hand(noisy, pilot, 0.1, step, offset)[inside]
+    np.testing.assert_allclose(found[0].permute(1, 2, 0).numpy()[inside], expected, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 40), (40, 7), (300, 9)])
+def test_patches_apart_leave_what_their_pilot_explains(size):
+    small = torch.rand(1, 3, *size)
+    for offset in ((0, 0), (3, 3)):
+        made = guides.wiener(small, small, 0.0, step=4, offset=offset)[0]
+        torch.testing.assert_close(made, small, rtol=0, atol=1e-5)
+
+
+def test_in_turns_patches_begin_everywhere(monkeypatch):
+    offsets = []
+    monkeypatch.setattr(guides, "wiener", lambda x, pilot, sigma, **where: offsets.append(where["offset"]) or [x])
+    x = torch.rand(1, 1, 9, 9)
+    guides.in_turns(x, x, [0.1] * 16, lambda made: made, step=4)
+    assert len(set(offsets)) == 16
+    assert {row for row, _ in offsets} == {column for _, column in offsets} == {0, 1, 2, 3}
+    offsets.clear()
+    guides.in_turns(x, x, [0.1] * 3, lambda made: made)
+    assert offsets == [(0, 0)] * 3
 
 
 def test_a_wiener_filter_takes_off_noise_and_nothing_else(photo):
@@ -113,7 +149,7 @@ def test_what_is_inpainted_follows_its_weights():
     y = torch.from_numpy(picture((16, 20)))[None, None]
     half = torch.full((1, 1, 16, 20), 0.5)
     first = guides.filled(y, half)
-    pilot = guides.wiener(first, first, 0.2)[0]
+    pilot = guides.wiener(first, first, 0.2, step=4)[0]
     torch.testing.assert_close(guides.inpainted(y, half, times=1), (y + pilot) / 2)
     assert torch.equal(guides.inpainted(y, torch.ones_like(half), times=2), y)
 
@@ -124,7 +160,7 @@ def test_patches_are_joined_on_other_devices_as_on_a_cpu():
     one = torch.rand(12, 16, generator=generator)
     found, expected = one.clone(), one.clone()
     guides._joined(coefficients, transform, expected)
-    guides._joined_at_once(coefficients, transform, found)
+    guides._joined_at_once(coefficients, transform, found, 1)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
     assert not torch.allclose(found, one, atol=1)
 

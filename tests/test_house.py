@@ -95,7 +95,7 @@ FLOORS = [
         "crops",
         "trained",
     },
-    {"tasks", "light", "denoising", "deblurring", "reconstruction", "decompression"},
+    {"tasks", "light", "denoising", "deblurring", "reconstruction", "decompression", "inpainting"},
     {"restore", "several"},
     {"plot", "batch", "benchmark"},
     {"demo", "arguments", "cli", "commands", "comparison", "console", "folder", "job", "order", "work"}

@@ -22,9 +22,10 @@ from dip.deblurring import Deblur
 from dip.decompression import Dejpeg
 from dip.denoising import Denoise
 from dip.errors import finite_float, positive_float, positive_int, shown, unknown, whole, yes_or_no
+from dip.inpainting import Inpaint
 from dip.operators import JPEG, Blur, Downsample
 from dip.problem import Problem
-from dip.tasks import Inpaint, SuperResolve
+from dip.tasks import SuperResolve
 
 __all__ = ["Case", "Task", "bicubic", "get", "names", "register"]
 

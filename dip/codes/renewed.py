@@ -196,8 +196,9 @@ class Autoencoding(_Renewed):
 
     def begun(self, task: Any, y: Tensor) -> tuple[Self, Tensor]:
         """Return the code, with the scale that suits it, and the picture that the task makes of what was observed."""
-        first, error = task.consistent(None, y), getattr(task, "error", None)
-        if self.scale is not None or error is None:
+        first = task.consistent(None, y)
+        error = getattr(task, "error", None) if self.scale is None else None
+        if error is None:
             return self, first
         return replace(self, scale=_HIDDEN / max(float(error), 1 / 255)), first
 

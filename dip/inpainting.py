@@ -1,0 +1,129 @@
+"""The task of missing pixels: what they were, from those that are known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dip import guides, masks
+from dip.errors import warn
+from dip.problem import Observation
+from dip.tasks import DataRange, ImageTask
+
+
+class Inpaint(ImageTask):
+    """Inpainting: the loss looks at the known pixels only.
+
+    For pictures without noise: of one that is noisy where it is known, see the `mask` of `dip.Denoise`.
+
+    Parameters
+    ----------
+    image : ndarray or Tensor
+        The image with missing pixels, as for `Denoise`; what the missing pixels hold does not matter (NaN is fine).
+    mask : ndarray or Tensor
+        (H, W). **True or non-zero = the pixel is known.** Floats between 0 and 1 are weights.
+    keep_known : bool, default True
+        Return the known pixels as given, mixed by weight; False returns the network's picture everywhere.
+    data_range, channel_axis
+        As for `Denoise`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The image is not of that kind, or the mask has another shape or no known pixel.
+    """
+
+    task = "inpaint"
+
+    def __init__(
+        self,
+        image: Any,
+        mask: Any,
+        *,
+        keep_known: bool = True,
+        data_range: DataRange = None,
+        channel_axis: int | None = None,
+    ) -> None:
+        super().__init__(image, data_range=data_range, channel_axis=channel_axis)
+        masks.check(mask, self.layout)
+        self._mask = mask
+        self.keep_known = bool(keep_known)
+
+    def load(self) -> Observation:
+        """Return the observation and its weights, with the missing pixels at 0."""
+        weight = masks.to_tensor(self._mask, self.layout.height, self.layout.width)
+        y = self._observed(known=(weight[0, 0] > 0).numpy())
+        if weight.min() == 1:
+            warn(
+                "the mask marks every pixel as known, so nothing is missing and the image comes back as it is; True, "
+                "non-zero and white mean known: is it the other way round, or of another colour?",
+            )
+        self._observation = Observation(y, weight)
+        return self._observation
+
+    def place(self, observation: Observation) -> None:
+        """Remember the observation, for `compose` and `consistent`."""
+        self._observation = observation
+
+    def compose(self, x: Tensor) -> Tensor:
+        """Return m y + (1 - m) x, or x itself without `keep_known`."""
+        weight = self._observation.weight
+        return torch.lerp(x, self._observation.y, weight) if self.keep_known and weight is not None else x
+
+    def consistent(self, x: Tensor | None, y: Tensor, times: int = 10) -> Tensor:
+        """Return x, filtered lightly, with the known pixels put back; of None y filled in by `guides.inpainted`."""
+        if x is None:
+            return guides.inpainted(self._observation.y, self._weight).to(y.device)
+        return self._turned(x, _LIGHT)
+
+    def finished(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return x after ten turns of the filter and the known pixels, these as in x without `keep_known`."""
+        made = self._turned(x, _LAST)
+        return made if self.keep_known else torch.lerp(made, x, self._weight)
+
+    @property
+    def error(self) -> float:
+        """The error that y has once it is filled in (root mean square of all pixels), found by holding out known ones.
+
+        A tenth of them, drawn at random, are missing, too; that of these is taken for that of all that are missing.
+        (In a hole it is larger.)
+        """
+        y, weight = self._observation.y, self._weight
+        drawn = torch.rand(weight.shape, generator=torch.Generator().manual_seed(0)).to(weight.device) < _HELD
+        held, rest = weight * drawn, weight * ~drawn
+        if not (held.any() and rest.any()):
+            return _NO_IDEA
+        squares = (guides.inpainted(y, rest) - y).square().mean(1, keepdim=True)
+        return float(((squares * held).sum() / held.sum() * (1 - weight.mean())).sqrt())
+
+    @property
+    def _weight(self) -> Tensor:
+        weight = self._observation.weight
+        assert weight is not None  # see `load`
+        return weight
+
+    def _turned(self, x: Tensor, sigmas: Sequence[float]) -> Tensor:
+        """Return x after the filter and the known pixels in turns at these levels."""
+        y, weight = self._observation.y, self._weight
+        return guides.in_turns(x, x, sigmas, lambda made: torch.lerp(made, y, weight), step=guides.APART)
+
+    def output(self, x: Tensor) -> Any:
+        """Return x in the image's kind, dtype and range; known pixels bit by bit, which float32 cannot always hold."""
+        restored, weight = super().output(x), self._observation.weight
+        if not self.keep_known or weight is None:
+            return restored
+        known = masks.over((weight[0, 0] == 1).numpy(force=True), self.layout)
+        if isinstance(restored, Tensor):
+            return torch.where(torch.from_numpy(known).to(restored.device), self._image, restored)
+        np.copyto(restored, self._image, where=known)
+        return restored
+
+
+# Standard deviations, and the share of known pixels that are held out: by trials (docs/performance.md).
+_LIGHT = (0.005,)
+_LAST = tuple(0.02 * 0.25 ** (turn / 9) for turn in range(10))
+_HELD, _NO_IDEA = 0.1, 0.1

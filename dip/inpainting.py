@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -75,14 +74,18 @@ class Inpaint(ImageTask):
         return torch.lerp(x, self._observation.y, weight) if self.keep_known and weight is not None else x
 
     def consistent(self, x: Tensor | None, y: Tensor, times: int = 10) -> Tensor:
-        """Return x, filtered lightly, with the known pixels put back; of None y filled in by `guides.inpainted`."""
+        """Return x after ten turns of a light filter and the known pixels; of None y filled in.
+
+        See `guides.in_turns` and `guides.inpainted`.
+        """
+        known, weight = self._observation.y, self._weight
         if x is None:
-            return guides.inpainted(self._observation.y, self._weight).to(y.device)
-        return self._turned(x, _LIGHT)
+            return guides.inpainted(known, weight).to(y.device)
+        return guides.in_turns(x, x, _LIGHT, lambda made: torch.lerp(made, known, weight), step=guides.APART)
 
     def finished(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return x after ten turns of the filter and the known pixels, these as in x without `keep_known`."""
-        made = self._turned(x, _LAST)
+        """Return what `consistent` does, but without `keep_known` the known pixels as in x."""
+        made = self.consistent(x, y)
         return made if self.keep_known else torch.lerp(made, x, self._weight)
 
     @property
@@ -106,11 +109,6 @@ class Inpaint(ImageTask):
         assert weight is not None  # see `load`
         return weight
 
-    def _turned(self, x: Tensor, sigmas: Sequence[float]) -> Tensor:
-        """Return x after the filter and the known pixels in turns at these levels."""
-        y, weight = self._observation.y, self._weight
-        return guides.in_turns(x, x, sigmas, lambda made: torch.lerp(made, y, weight), step=guides.APART)
-
     def output(self, x: Tensor) -> Any:
         """Return x in the image's kind, dtype and range; known pixels bit by bit, which float32 cannot always hold."""
         restored, weight = super().output(x), self._observation.weight
@@ -124,6 +122,5 @@ class Inpaint(ImageTask):
 
 
 # Standard deviations, and the share of known pixels that are held out: by trials (docs/performance.md).
-_LIGHT = (0.005,)
-_LAST = tuple(0.02 * 0.25 ** (turn / 9) for turn in range(10))
+_LIGHT = tuple(0.02 * 0.25 ** (turn / 9) for turn in range(10))
 _HELD, _NO_IDEA = 0.1, 0.1

@@ -155,7 +155,7 @@ _PRESETS = (
         "fast",
         "single pixels missing at random, in a small part of the time",
         1000,
-        _THIN,
+        {**_THIN, "upsampling": "nearest"},
         code=Autoencoding(noise=0),
         jitter=0.1,
         consistent=True,

@@ -123,12 +123,12 @@ def missing(words: str, channels: dict[str, Any], lr: float, jitter: float, upsa
     return {f"{words}, {upsampling}, learning rate {lr}, jitter {jitter}": {**given, "lr": lr, "jitter": jitter}}
 
 
-# The code that "fast" has for super-resolution.
-OWN = {
-    "preset": "fast",
-    "network": {**net(16, 32, 64, 64, 64, skip=WIDE)["network"], "upsampling": "bilinear"},
-    "code": dip.codes.Autoencoding(scale=1.0),
-    "jitter": 0.1,
+GROWING = {
+    "preset": "paper-half",
+    "network": {**HALF["network"], "upsampling": "nearest"},
+    "code": dip.codes.Autoencoding(scale=0.2, grown=1000),
+    "lr": 0.01,
+    "jitter": 0.01,
 }
 
 INPAINT: Variants = {
@@ -144,13 +144,14 @@ INPAINT: Variants = {
     **missing("64 channels everywhere", HALF, 0.01, 0.01),
     **missing("64 channels everywhere", HALF, 0.01, 0.003),
     **missing("64 channels everywhere", HALF, 0.003, 0.01),
-    "fast, growing to 0.1": {"preset": "fast", "code": dip.codes.Autoencoding(scale=0.1, grown=1000)},
-    "fast, growing to 0.4": {"preset": "fast", "code": dip.codes.Autoencoding(scale=0.4, grown=1000)},
-    "own average, 3000 iterations": OWN,
-    "own average, upsampling to the nearest": {**OWN, "network": {**OWN["network"], "upsampling": "nearest"}},
-    "own average, jitter 0.03": {**OWN, "jitter": 0.03},
-    "own average, jitter 0.3": {**OWN, "jitter": 0.3},
-    "own average, never renewed": {**OWN, "code": dip.codes.Autoencoding(scale=1.0, renewed=0)},
+    "fast before, from noise and its own average": GROWING,
+    "fast, upsampling bilinear": {"preset": "fast", "network": {"upsampling": "bilinear"}},
+    "fast, 64 channels everywhere": {"preset": "fast", **net(*[64] * 5)},
+    "fast, noise beside the picture": {"preset": "fast", "code": dip.codes.Autoencoding()},
+    "fast, jitter 0.2": {"preset": "fast", "jitter": 0.2},
+    "fast, picture never renewed": {"preset": "fast", "code": dip.codes.Autoencoding(noise=0, renewed=0)},
+    "fast, mirrored after 300 iterations": {"preset": "fast", "flips": 300},
+    "fast, not corrected at the end": {"preset": "fast", "consistent": False},
     "fast": {"preset": "fast"},
 }
 

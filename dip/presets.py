@@ -153,7 +153,7 @@ _PRESETS = (
     Preset(
         "inpaint",
         "fast",
-        "single pixels missing at random, in a small part of the time",
+        "single pixels missing at random, thin letters and scratches, in a small part of the time",
         1000,
         {**_THIN, "upsampling": "nearest"},
         code=Autoencoding(noise=0),

@@ -203,16 +203,9 @@ def test_a_hole_in_a_slope_is_filled_smoothly(hole):
 def test_inpainting_is_ahead_of_what_it_begins_with():
     clean = as_tensor(skimage.data.coffee()[100:196, 200:296] / np.float32(255))
     mask = dip.degradations.random_mask((96, 96), 0.5, seed=0)
-    first = guides.filled(clean, torch.from_numpy(mask)[None, None].float())
-    thin = {
-        "down": (16, 32, 64, 64, 64),
-        "up": (16, 32, 64, 64, 64),
-        "skip": (16, 16, 4, 4, 4),
-        "upsampling": "bilinear",
-    }
-    own = {"network": thin, "code": Autoencoding(scale=1.0), "jitter": 0.1}
-    restored = dip.inpaint(clean, mask, preset="fast", iters=250, **own)
-    assert (restored - clean).square().mean() < 0.9 * (first - clean).square().mean()
+    first = guides.inpainted(clean, torch.from_numpy(mask)[None, None].float())
+    restored = dip.inpaint(clean, mask, preset="fast", iters=400)
+    assert (restored - clean).square().mean() < 0.97 * (first - clean).square().mean()
 
 
 # ---------------------------------------------------------------------- results that come down to what was given

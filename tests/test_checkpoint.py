@@ -31,6 +31,10 @@ MASK = np.random.default_rng(0).random((9, 14)) < 0.7
 TASKS = {
     "denoise": (lambda: dip.Denoise(picture((9, 14, 3), "uint8")), {}),
     "inpaint": (lambda: dip.Inpaint(picture((9, 14)), MASK), {}),
+    "inpaint, filtered": (
+        lambda: dip.Inpaint(picture((9, 14)), MASK),
+        {"code": dip.codes.Autoencoding(noise=0, renewed=4), "consistent": True},
+    ),
     "super-resolve": (lambda: dip.SuperResolve(picture((5, 6, 3)), 2), {}),
     "deblur": (
         lambda: dip.Deblur(picture((9, 14, 3)), dip.operators.gaussian_psf(0.8)),

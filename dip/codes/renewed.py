@@ -137,17 +137,18 @@ class Autoencoding(_Renewed):
     """The average of the fit's own outputs, made consistent with what was observed, and uniform noise.
 
     At first it is the observation turned into a whole picture: a small one enlarged, or one with its missing pixels
-    filled in from those about them. Every `renewed` iterations it is the average of the outputs (in a fit in crops,
-    which has none, the output), corrected so that A x comes to y: what the network has found of detail stays, and what
-    it got wrong of the rest does not go round. (A code that is itself optimised is left alone.)
+    filled in by a Wiener filter in turns (`dip.guides.inpainted`). Every `renewed` iterations it is the average of the
+    outputs (in a fit in crops, which has none, the output), corrected so that A x comes to y: what the network has
+    found of detail stays, and what it got wrong of the rest does not go round. (A code that is itself optimised is left
+    alone.)
 
     Parameters
     ----------
     scale : float, optional
         Factor of the picture, whose mean is taken off; what the jitter adds is to be compared with it. By default it is
         (4 / factor)^0.75: the more is unknown, the more of the picture the jitter hides. (The factor is that of
-        super-resolution, 1 elsewhere.) Of a JPEG it is 0.067 / σ, with the error σ that the JPEG is found to have: an
-        error comes to two thirds of the jitter of 0.1 that the preset has.
+        super-resolution, 1 elsewhere.) Of a JPEG and of missing pixels it is 0.067 / σ, with the error σ that the
+        first picture is found to have: an error comes to two thirds of the jitter of 0.1 that the preset has.
     noise : int, default 8
         Channels of uniform noise beside it, U(0, 0.1).
     renewed : int, default 25
@@ -163,8 +164,8 @@ class Autoencoding(_Renewed):
     Notes
     -----
     For tasks that say what is consistent with their observation: `dip.SuperResolve`, where what was observed is brought
-    back by iterative back-projection, `dip.Inpaint`, where the known pixels are put back, `dip.Deblur`, by a
-    regularised deconvolution, `dip.Dejpeg`, into the intervals of the coefficients, and `dip.Reconstruct`, where A is
+    back by iterative back-projection, `dip.Inpaint`, by a light filter and the known pixels in turns, `dip.Deblur`, by
+    a regularised deconvolution, `dip.Dejpeg`, into the intervals of the coefficients, and `dip.Reconstruct`, where A is
     linear, by least squares.
 
     References

@@ -1,0 +1,99 @@
+"""Fits of missing pixels that begin with what the filter makes of them, and what is returned of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from small import QUICK, picture
+
+import dip
+from dip import guides
+from dip.codes import Autoencoding
+
+OWN = {**QUICK, "code": Autoencoding(noise=0, renewed=3)}
+
+
+def photograph(name="coffee", size=96, share=0.5):
+    """The clean picture (1, C, H, W), what is known of it, and the task."""
+    clean = getattr(skimage.data, name)()[100 : 100 + size, 200 : 200 + size] / np.float32(255)
+    mask = dip.degradations.random_mask(clean.shape[:2], share, seed=0)
+    x = torch.from_numpy(np.ascontiguousarray(np.atleast_3d(clean).transpose(2, 0, 1)))[None]
+    return x, mask, dip.Inpaint(np.where(mask if clean.ndim == 2 else mask[..., None], clean, np.nan), mask)
+
+
+def weight_of(mask):
+    return torch.from_numpy(np.asarray(mask, np.float32))[None, None]
+
+
+@pytest.mark.parametrize(("name", "share"), [("coffee", 0.5), ("coffee", 0.2), ("camera", 0.7), ("brick", 0.5)])
+def test_held_out_pixels_tell_the_error_of_what_is_filled_in(name, share):
+    clean, mask, task = photograph(name, share=share)
+    fit = dip.Fit(task, **OWN)
+    true = (guides.inpainted(fit.y, weight_of(mask)) - clean).square().mean().sqrt()
+    assert task.error == pytest.approx(float(true), rel=0.35)
+    first = guides.inpainted(fit.y, weight_of(mask))
+    shown = fit.settings.frame.extend(first - first.mean((2, 3), keepdim=True))
+    torch.testing.assert_close(fit.code, 0.067 / task.error * shown)
+
+
+def test_it_is_looked_for_only_where_the_scale_is_not_given(monkeypatch):
+    calls, inpainted = [], guides.inpainted
+    monkeypatch.setattr(guides, "inpainted", lambda y, weight: calls.append(weight) or inpainted(y, weight))
+    mask = np.random.default_rng(0).random((19, 14)) < 0.5
+    dip.Fit(dip.Inpaint(picture((19, 14)), mask), **{**OWN, "code": Autoencoding(scale=0.5, noise=0)})
+    assert len(calls) == 1
+    dip.Fit(dip.Inpaint(picture((19, 14)), mask), **OWN)
+    assert len(calls) == 3
+    held = weight_of(mask).bool() & (calls[-1] == 0)
+    assert 0 < held.sum() < 0.25 * mask.sum()
+    assert torch.equal(calls[-1].bool() | held, weight_of(mask).bool())
+
+
+@pytest.mark.parametrize("known", [1, 2, 9, 80])
+def test_of_hardly_any_known_pixels_too_a_fit_begins(known):
+    mask = np.zeros((16, 16), bool)
+    mask.flat[np.random.default_rng(0).permutation(256)[:known]] = True
+    fit = dip.fit(dip.Inpaint(picture(), mask), iters=4, **OWN)
+    assert fit.task.error > 0
+    assert torch.isfinite(fit.picture).all()
+
+
+def test_where_nothing_is_missing_there_is_no_error():
+    with pytest.warns(RuntimeWarning, match="every pixel as known"):
+        fit = dip.fit(dip.Inpaint(picture(), np.ones((16, 16), bool)), iters=4, consistent=True, **OWN)
+    assert fit.task.error == 0
+    np.testing.assert_array_equal(fit.image, picture())
+
+
+def test_what_is_returned_went_through_the_filter_in_turns():
+    _, mask, task = photograph(size=48)
+    weight = weight_of(mask)
+    fit = dip.fit(task, iters=30, consistent=True, **OWN)
+    whole = pilot = fit.current
+    for turn, sigma in enumerate(np.geomspace(0.02, 0.005, 10)):
+        pilot = guides.wiener(whole, pilot, sigma, step=4, offset=divmod(7 * turn % 16, 4))[0]
+        whole = torch.lerp(pilot, fit.y, weight)
+    torch.testing.assert_close(torch.from_numpy(fit.image).permute(2, 0, 1)[None], whole.clamp(0, 1))
+    plain = dip.fit(task, iters=30, consistent=False, **OWN)
+    assert torch.equal(plain.current, fit.current)
+    assert torch.equal(plain.compose(plain.current), torch.lerp(fit.current, fit.y, weight))
+
+
+def test_without_the_known_pixels_the_networks_own_are_returned_there():
+    _, mask, task = photograph(size=48)
+    task.keep_known = False
+    fit = dip.fit(task, iters=10, consistent=True, **OWN)
+    made, known = fit.compose(fit.current), torch.from_numpy(mask)
+    torch.testing.assert_close(made[..., known], fit.current[..., known].clamp(0, 1))
+    task.keep_known = True
+    assert torch.equal(fit.compose(fit.current)[..., ~known], made[..., ~known])
+
+
+def test_a_correction_that_takes_long_is_compared_with_the_reference_at_times():
+    clean, _, task = photograph(size=48)
+    reference = clean[0].permute(1, 2, 0).numpy()
+    fit = dip.fit(task, iters=20, consistent=True, reference=reference, **OWN)
+    assert fit.history.iterations("psnr").tolist() == [10, 20]
+    assert fit.history["psnr"][-1] == pytest.approx(dip.metrics.psnr(fit.image, reference), abs=1e-3)

@@ -80,12 +80,19 @@ def wiener(
     offset : tuple of int
         Row and column, below `step`, at which they do: another one each time where the filter is used in turns.
 
+    Raises
+    ------
+    ValueError
+        `step` is not from 1 to 8.
+
     References
     ----------
     Ghael, Sayeed, Baraniuk, "Improved wavelet denoising via empirical Wiener filtering", SPIE 1997; the weights, and a
     second step of that kind: Dabov, Foi, Katkovnik, Egiazarian, "Image denoising by sparse 3-D transform-domain
     collaborative filtering", IEEE Transactions on Image Processing 2007.
     """
+    if not 1 <= step <= _PATCH:
+        raise ValueError(f"step={step}: pixels between patches would be in none; allowed: 1 to {_PATCH}")
     colours = _opponent(picture.shape[1]).to(picture)
     transform = torch.kron(_cosines(), _cosines()).to(picture)  # (64, 64): a patch's coefficients from its pixels
     rim = _PATCH - 1

@@ -100,6 +100,13 @@ def test_patches_apart_leave_what_their_pilot_explains(size):
         torch.testing.assert_close(made, small, rtol=0, atol=1e-5)
 
 
+def test_patches_that_would_leave_pixels_out_are_refused():
+    x = torch.rand(1, 1, 20, 20)
+    for step in (0, 9):
+        with pytest.raises(ValueError, match=f"step={step}: .*allowed: 1 to 8"):
+            guides.wiener(x, x, 0.1, step=step)
+
+
 def test_in_turns_patches_begin_everywhere(monkeypatch):
     offsets = []
     monkeypatch.setattr(guides, "wiener", lambda x, pilot, sigma, **where: offsets.append(where["offset"]) or [x])

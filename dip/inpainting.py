@@ -93,15 +93,20 @@ class Inpaint(ImageTask):
         """The error that y has once it is filled in (root mean square of all pixels), found by holding out known ones.
 
         A tenth of them, drawn at random, are missing, too; that of these is taken for that of all that are missing.
-        (In a hole it is larger.)
+        (In a hole it is larger.) Of a large picture the middle 512 x 512 pixels tell, which saves time.
         """
         y, weight = self._observation.y, self._weight
+        share = 1 - weight.mean()
+        top, left = (max(0, n - _ENOUGH) // 2 for n in weight.shape[2:])
+        middle = weight[..., top : top + _ENOUGH, left : left + _ENOUGH]
+        if middle.any():
+            y, weight = y[..., top : top + _ENOUGH, left : left + _ENOUGH], middle
         drawn = torch.rand(weight.shape, generator=torch.Generator().manual_seed(0)).to(weight.device) < _HELD
         held, rest = weight * drawn, weight * ~drawn
         if not (held.any() and rest.any()):
             return _NO_IDEA
         squares = (guides.inpainted(y, rest) - y).square().mean(1, keepdim=True)
-        return float(((squares * held).sum() / held.sum() * (1 - weight.mean())).sqrt())
+        return float(((squares * held).sum() / held.sum() * share).sqrt())
 
     @property
     def _weight(self) -> Tensor:
@@ -124,3 +129,4 @@ class Inpaint(ImageTask):
 # Standard deviations, and the share of known pixels that are held out: by trials (docs/performance.md).
 _LIGHT = tuple(0.02 * 0.25 ** (turn / 9) for turn in range(10))
 _HELD, _NO_IDEA = 0.1, 0.1
+_ENOUGH = 512

@@ -51,6 +51,22 @@ def test_it_is_looked_for_only_where_the_scale_is_not_given(monkeypatch):
     assert torch.equal(calls[-1].bool() | held, weight_of(mask).bool())
 
 
+def test_of_a_large_picture_the_middle_tells_the_error(monkeypatch):
+    sizes, inpainted = [], guides.inpainted
+    monkeypatch.setattr(guides, "inpainted", lambda y, weight: sizes.append(y.shape[2:]) or inpainted(y, weight))
+    monkeypatch.setattr("dip.inpainting._ENOUGH", 40)
+    clean, mask, task = photograph(size=96)
+    fit = dip.Fit(task, **OWN)
+    assert [tuple(size) for size in sizes] == [(96, 96), (40, 40)]
+    inside = np.s_[..., 28:68, 28:68]
+    whole = inpainted(fit.y, weight_of(mask))[inside] - clean[inside]
+    assert task.error == pytest.approx(float(whole.square().mean().sqrt()), rel=0.35)
+    mask = mask.copy()
+    mask[inside] = False  # it tells nothing
+    dip.Fit(dip.Inpaint(clean[0].permute(1, 2, 0).numpy(), mask), **OWN)
+    assert tuple(sizes[-1]) == (96, 96)
+
+
 @pytest.mark.parametrize("known", [1, 2, 9, 80])
 def test_of_hardly_any_known_pixels_too_a_fit_begins(known):
     mask = np.zeros((16, 16), bool)

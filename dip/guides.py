@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -103,7 +104,7 @@ def wiener(
     # Strips of rows that fit a CPU's cache; on another device larger ones, since each is some launches.
     rows = max(1, (2**13 if on_cpu else 2**15) * step // width)
     rows += -rows % step
-    (down, right), join = offset, _joined if on_cpu and step == 1 else _joined_at_once
+    (down, right), join = offset, _joined if on_cpu and step == 1 else partial(_joined_at_once, step=step)
     sums = pair.new_zeros(len(gains), 2, *pair.shape[1:])
     for channel in range(pair.shape[1]):
         for top in range(down, height - rim, rows):
@@ -115,7 +116,7 @@ def wiener(
                 kept = power / (power + max(gain * sigma, _LEAST) ** 2)
                 kept[0] = 1
                 weight = 1 / kept.square().sum(0)
-                join(kept.mul_(noisy).mul_(weight).reshape(-1, high, wide), transform, total, step)
+                join(kept.mul_(noisy).mul_(weight).reshape(-1, high, wide), transform, total)
                 weight = weight.reshape(1, high, wide)
                 if step == 1:
                     weights += _PATCH**2 * F.avg_pool2d(F.pad(weight, (rim,) * 4), _PATCH, stride=1)[0]
@@ -222,8 +223,8 @@ def _halved(x: Tensor) -> Tensor:
 _PATCH, _LEAST = 8, 1e-6
 
 
-def _joined(coefficients: Tensor, transform: Tensor, total: Tensor, step: int = 1) -> None:
-    """Add the patches of coefficients (64, h, w) to total (h + 7, w + 7), each where it belongs, for a step of 1."""
+def _joined(coefficients: Tensor, transform: Tensor, total: Tensor) -> None:
+    """Add the patches of coefficients (64, h, w) to total (h + 7, w + 7), each where it belongs."""
     high, wide = coefficients.shape[1:]
     pixels = transform.T @ coefficients.flatten(1)
     for place, values in enumerate(pixels.reshape(-1, high, wide)):

@@ -70,8 +70,7 @@ class Inpaint(ImageTask):
 
     def compose(self, x: Tensor) -> Tensor:
         """Return m y + (1 - m) x, or x itself without `keep_known`."""
-        weight = self._observation.weight
-        return torch.lerp(x, self._observation.y, weight) if self.keep_known and weight is not None else x
+        return torch.lerp(x, self._observation.y, self._weight) if self.keep_known else x
 
     def consistent(self, x: Tensor | None, y: Tensor, times: int = 10) -> Tensor:
         """Return x after ten turns of a light filter and the known pixels; of None y filled in.
@@ -98,9 +97,9 @@ class Inpaint(ImageTask):
         y, weight = self._observation.y, self._weight
         share = 1 - weight.mean()
         top, left = (max(0, n - _ENOUGH) // 2 for n in weight.shape[2:])
-        middle = weight[..., top : top + _ENOUGH, left : left + _ENOUGH]
-        if middle.any():
-            y, weight = y[..., top : top + _ENOUGH, left : left + _ENOUGH], middle
+        middle = np.s_[..., top : top + _ENOUGH, left : left + _ENOUGH]
+        if weight[middle].any():
+            y, weight = y[middle], weight[middle]
         drawn = torch.rand(weight.shape, generator=torch.Generator().manual_seed(0)).to(weight.device) < _HELD
         held, rest = weight * drawn, weight * ~drawn
         if not (held.any() and rest.any()):
@@ -116,17 +115,16 @@ class Inpaint(ImageTask):
 
     def output(self, x: Tensor) -> Any:
         """Return x in the image's kind, dtype and range; known pixels bit by bit, which float32 cannot always hold."""
-        restored, weight = super().output(x), self._observation.weight
-        if not self.keep_known or weight is None:
+        restored = super().output(x)
+        if not self.keep_known:
             return restored
-        known = masks.over((weight[0, 0] == 1).numpy(force=True), self.layout)
+        known = masks.over((self._weight[0, 0] == 1).numpy(force=True), self.layout)
         if isinstance(restored, Tensor):
             return torch.where(torch.from_numpy(known).to(restored.device), self._image, restored)
         np.copyto(restored, self._image, where=known)
         return restored
 
 
-# Standard deviations, and the share of known pixels that are held out: by trials (docs/performance.md).
-_LIGHT = tuple(0.02 * 0.25 ** (turn / 9) for turn in range(10))
-_HELD, _NO_IDEA = 0.1, 0.1
-_ENOUGH = 512
+_LIGHT = tuple(0.02 * 0.25 ** (turn / 9) for turn in range(10))  # standard deviations, by trials (docs/performance.md)
+_HELD, _ENOUGH = 0.1, 512  # share of the known pixels that is held out, and the side of what tells the error, in pixels
+_NO_IDEA = 0.1  # an error where no known pixel can be spared

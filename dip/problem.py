@@ -74,7 +74,7 @@ class Correcting(Protocol):
 
 @runtime_checkable
 class Finishing(Protocol):
-    """A task whose correction of what is returned is another than that of pictures on the way."""
+    """A task whose correction of what is returned is one of its own, and takes as long as some iterations."""
 
     def finished(self, x: Tensor, y: Tensor) -> Tensor:
         """Return x, corrected."""

@@ -7,7 +7,7 @@ import pytest
 import scipy.ndimage
 import skimage.data
 import torch
-from small import NET, QUICK, picture, quick_fit
+from small import NET, QUICK, in_light_turns, picture, quick_fit
 
 import dip
 from dip import guides
@@ -101,16 +101,6 @@ def holes(shape=(19, 14, 3), *, weights=(0.0, 0.5, 1.0), **options):
     return dip.Inpaint(picture(shape), mask, **options), torch.from_numpy(mask)[None, None]
 
 
-def filtered(fit, weight):
-    """The average after a light filter, with the known pixels put back."""
-    whole = pilot = fit.current
-    for turn in range(10):
-        offset = divmod(7 * turn % 16, 4)
-        pilot = guides.wiener(whole, pilot, 0.02 * 4 ** (-turn / 9), step=4, offset=offset)[0]
-        whole = weight * fit.y + (1 - weight) * pilot
-    return whole
-
-
 @pytest.mark.parametrize("shape", [(19, 14), (16, 16, 3)])
 def test_of_missing_pixels_it_is_the_average_with_the_known_ones_put_back(shape):
     task, weight = holes(shape)
@@ -120,7 +110,7 @@ def test_of_missing_pixels_it_is_the_average_with_the_known_ones_put_back(shape)
     torch.testing.assert_close(fit.code[:, :channels], 0.5 * frame.extend(about_zero(first)))
     noise = fit.code[:, channels:].clone()
     fit.run(3)
-    mixed = filtered(fit, weight)
+    mixed = in_light_turns(fit.current, fit.y, weight)
     fit.run(1)
     torch.testing.assert_close(fit.code[:, :channels], 0.5 * frame.extend(about_zero(mixed)))
     assert torch.equal(fit.code[:, channels:], noise)
@@ -137,7 +127,7 @@ def test_a_picture_that_grows_has_its_scale_after_so_many_iterations(tile):
     for scale in (0.25, 0.5, 0.5):  # it stops growing
         while fit.iteration % (2 * tiles) or not fit.iteration:
             fit.step()
-        mixed = filtered(fit, weight)
+        mixed = in_light_turns(fit.current, fit.y, weight)
         fit.step()
         torch.testing.assert_close(fit.code[:, :channels], scale * frame.extend(about_zero(mixed)))
 

@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -193,6 +193,11 @@ def shows_progress(wanted: bool | None = None) -> bool:
     That is in a terminal or a notebook, rather than in a pipe, a log or a test.
     """
     return wanted if wanted is not None else _in_notebook() or bool(getattr(sys.stderr, "isatty", lambda: False)())
+
+
+def counted(things: Sequence[Any], description: str, wanted: bool | None = None) -> Iterable[Any]:
+    """Yield things behind a progress bar, where progress is shown (see `shows_progress`)."""
+    return bar_class()(things, desc=description, dynamic_ncols=True) if shows_progress(wanted) else things
 
 
 def duration(seconds: float) -> str:

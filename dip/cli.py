@@ -342,8 +342,6 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
             arguments.add_backend(one)
         if one in (denoise, inpaint):
             arguments.add_mask(group, noisy=one is denoise)
-        if one is inpaint:
-            arguments.add_consistent(group, "for an IN that is noisy where it is known")
         if one is enlarge:
             arguments.add_factor(group)
         if one is sharpen:

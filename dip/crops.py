@@ -44,6 +44,7 @@ class Whole:
     """
 
     settled = False
+    in_parts = False  # whether an iteration sees a part of the picture, or of what is known of it
 
     def __init__(self, frame: Frame) -> None:
         self._frame = frame
@@ -54,6 +55,16 @@ class Whole:
 
     def picture(self, made: Tensor) -> Tensor:
         """Return x in what the network has made of that."""
+        return self._frame.crop(made)
+
+    @torch.no_grad()
+    def made(self, network: Any, code: Tensor, dtype: torch.dtype, iteration: int) -> Tensor:
+        """Return what the network makes of a whole code."""
+        made: Tensor = network(code.to(dtype))
+        return made
+
+    def cut(self, made: Tensor) -> Tensor:
+        """Return the picture in that."""
         return self._frame.crop(made)
 
     def compared(self, prediction: Any, y: Any, weight: Any) -> tuple[Any, Any, Any]:
@@ -107,6 +118,8 @@ class Crops:
     support : int
         How many pixels of y around one A looks at: so near to where a crop was cut, A x cannot be compared with y.
     """
+
+    in_parts = True
 
     def __init__(self, frame: Frame, tile: int, step: int, seed: int, *, factor: int = 1, support: int = 0) -> None:
         self._frame, self._tile = frame, tile
@@ -162,9 +175,17 @@ class Crops:
 
     def look(self, network: Any, code: Tensor, dtype: torch.dtype, iteration: int) -> Tensor:
         """Return x of the whole, by the frozen statistics, or before that by those of crops drawn for the iteration."""
+        return self.cut(self.made(network, code, dtype, iteration))
+
+    def made(self, network: Any, code: Tensor, dtype: torch.dtype, iteration: int) -> Tensor:
+        """Return what the network makes of the whole code."""
         if self.frozen_at is None:
             self._measure(network, code, dtype, iteration)
-        return self._frame.crop(whole(network, code, self._tile, dtype))
+        return whole(network, code, self._tile, dtype)
+
+    def cut(self, made: Tensor) -> Tensor:
+        """Return the picture in that."""
+        return self._frame.crop(made)
 
     def _measure(self, network: Any, code: Tensor, dtype: torch.dtype, iteration: int) -> None:
         count = max(tiles_in(self._tile, self._frame), _SAMPLED)

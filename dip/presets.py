@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
 
-from dip.codes import RENEWED, Autoencoding, Denoised, Meshgrid, Uniform
+from dip.codes import RENEWED, Autoencoding, Denoised, HeldOut, Meshgrid, Uniform
 from dip.errors import unknown
 
 
@@ -154,11 +154,21 @@ _PRESETS = (
         "inpaint",
         "fast",
         "single pixels missing at random, thin letters and scratches, in a small part of the time",
+        500,
+        {**_THIN, "sigmoid": False},
+        code=HeldOut(),
+        jitter=0.0,
+        flips=1,
+        lr=0.005,
+    ),
+    Preset(
+        "inpaint",
+        "fast-sparse",
+        "the same, with few thousand known pixels or fewer: small pictures, or nine tenths missing",
         1000,
-        {**_THIN, "upsampling": "nearest"},
+        _THIN,
         code=Autoencoding(noise=0),
         jitter=0.1,
-        consistent=True,
     ),
     Preset(
         "inpaint",

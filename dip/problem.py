@@ -73,11 +73,11 @@ class Correcting(Protocol):
 
 
 @runtime_checkable
-class Finishing(Protocol):
-    """A task whose correction of what is returned is one of its own, and takes as long as some iterations."""
+class Holding(Protocol):
+    """A task that can do without some of what is known."""
 
-    def finished(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return x, corrected."""
+    def held_out(self, folds: int, progress: bool | None = None) -> tuple[Tensor, Tensor]:
+        """Return pictures (folds + 1, C, H, W) without one fold each, the last with all, and their weights."""
 
 
 @runtime_checkable
@@ -93,6 +93,4 @@ class Particular(Protocol):
 
 def corrected(task: Any, x: Tensor, y: Tensor) -> Tensor:
     """Return a corrected x, in [0, 1], as a task that can correct pictures returns it."""
-    if isinstance(task, Finishing):
-        return task.finished(x, y).clamp(0, 1)
     return task.consistent(x, y, times=1).clamp(0, 1)  # more often, noise of y would come back with the rest

@@ -239,7 +239,7 @@ def _called(callback: Any) -> Any:
 def _suits(fit: Fit) -> bool:
     """Tell whether a fit's iteration can be recorded, and may be."""
     s = fit.settings
-    if s.engine == "plain" or s.optimizer != "adam" or s.tile is not None or torch.is_autocast_enabled():
+    if s.engine == "plain" or s.optimizer != "adam" or fit._view.in_parts or torch.is_autocast_enabled():
         return False
     if not (fit._average.count and fit._optimizer.state and (fit._jitter._noise is not None or not s.jitter)):
         return False  # they have no tensors yet

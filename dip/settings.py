@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from dip import checkpoint as checkpoints
-from dip import codes, crops, devices, flips, likeness, losses, networks, optimizers, presets, replay, sizes
+from dip import codes, crops, devices, flips, folds, likeness, losses, networks, optimizers, presets, replay, sizes
 from dip.averaging import ExponentialAverage
 from dip.callbacks import Callback
 from dip.errors import callables, non_negative_int, positive_float, shown, unknown, yes_or_no
-from dip.problem import Correcting, Particular, Problem
+from dip.problem import Correcting, Holding, Particular, Problem
 from dip.stopping import Rule
 
 if TYPE_CHECKING:
@@ -68,8 +68,7 @@ class Options(TypedDict, total=False):
         Correct the picture that is returned so that A x comes nearer to y than it does after a fit, by one step of
         `dip.operators.Downsample.consistent`: for `dip.SuperResolve`, and small pictures that have little noise. Of
         `dip.Deblur` by a regularised deconvolution of what is left of y, of `dip.Reconstruct` by a step of least
-        squares, of `dip.Dejpeg` by bringing it together with what the file says, of `dip.Inpaint` by ten turns of a
-        light Wiener filter, after each of which the known pixels are put back (`dip.guides.in_turns`).
+        squares, of `dip.Dejpeg` by bringing it together with what the file says.
     stop : Rule
         When to stop before the count of iterations is reached (`dip.stopping`).
     tile : int
@@ -263,15 +262,16 @@ def resolve(task: Problem, options: Options) -> Settings:
     if isinstance(code, codes.Denoised) and task.task != "denoise":
         raise ValueError(f"code={code!r} is made from a noisy picture: it is for dip.Denoise, not for {task.task}")
     consistent = yes_or_no(given.get("consistent", preset.consistent), "consistent")
-    if consistent and not isinstance(task, Correcting):
+    if consistent and (not isinstance(task, Correcting) or isinstance(task, Holding)):
         raise ValueError(f"consistent=True is for tasks that can correct a picture, all but {task.task}")
     if isinstance(code, codes.Autoencoding) and not isinstance(task, Correcting):
         raise ValueError(f"code={code!r} is for tasks that can correct a picture, all but {task.task}")
+    folds.check(given, task, code)
     if isinstance(task, Particular):
         task.check_options(loss, stop, corrected=consistent or isinstance(code, codes.Autoencoding))
     usual = preset.jitter
-    if isinstance(preset.code, codes.Autoencoding) and not isinstance(code, codes.Autoencoding):
-        usual = min(usual, 0.03)  # which is for a picture as the code, and would drown another
+    if isinstance(preset.code, codes.Autoencoding | codes.HeldOut) and type(code) is not type(preset.code):
+        usual = 0.03  # the preset's is for a picture as the code, and would drown another, or leave it bare
     jitter = positive_float(given.get("jitter", usual), "jitter", zero_ok=True)
     mirrored = flips.check(given.get("flips"), preset.flips, task.task, code)
     network = _network(given.get("network"), preset, code.channels, channels, weights_seed)
@@ -303,7 +303,7 @@ def resolve(task: Problem, options: Options) -> Settings:
     found = sizes.dry_run(network, code.channels, seen, device, dtype, optimizer, optimize_code=optimize_code)
     needed = None
     if found is not None:  # else it is a module that needs real data: its first iteration will tell
-        needed = sizes.needed(found, network, code.channels, channels, frame, tile)
+        needed = sizes.needed(found, network, code, channels, frame, tile)
         _check_shape(found.shape, (1, channels, *sizes.seen(frame, tile)), (1, code.channels, *seen))
         in_crops = tile is None and task.support is not None and crops.joins(network)
         way_out = crops.needed(crops.USUAL, frame) if in_crops else None
@@ -355,16 +355,16 @@ def memory(
     (`tile`) where the preset's network is not fitted in them.
     """
     # a picture as the code has the image's channels
-    inputs = shape[0] if preset.code is None else codes.of_image(preset.code, shape[0]).channels
-    network = _network(None, preset, inputs, shape[0], seed=0)
+    code = codes.Uniform(shape[0]) if preset.code is None else codes.of_image(preset.code, shape[0])
+    network = _network(None, preset, code.channels, shape[0], seed=0)
     if tile is not None and not crops.joins(network):
         return None
     frame = sizes.framed(network, *shape[1:])
     tile = crops.needed(tile, frame)
     seen = sizes.seen(frame.reduced(sizes.magnification(network)), tile)
-    found = sizes.dry_run(network, inputs, seen, device, devices.precision("auto", device), preset.optimizer)
+    found = sizes.dry_run(network, code.channels, seen, device, devices.precision("auto", device), preset.optimizer)
     assert found is not None, "a preset's network runs on the meta device"
-    return sizes.needed(found, network, inputs, shape[0], frame, tile)
+    return sizes.needed(found, network, code, shape[0], frame, tile)
 
 
 def _check_small_code(

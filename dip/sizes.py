@@ -57,7 +57,7 @@ def framed(network: nn.Module, height: int, width: int) -> codes.Frame:
     return codes.Frame.around((height, width), padded)
 
 
-def needed(found: Foretold, network: Any, inputs: int, channels: int, frame: codes.Frame, tile: int | None) -> int:
+def needed(found: Foretold, network: Any, code: codes.Code, channels: int, frame: codes.Frame, tile: int | None) -> int:
     """Return the bytes that a fit takes; in crops with the codes and images of the whole, and the pass over it.
 
     Parameters
@@ -66,22 +66,25 @@ def needed(found: Foretold, network: Any, inputs: int, channels: int, frame: cod
         What `dry_run` tells of an iteration.
     network : Module
         What is fitted.
-    inputs, channels : int
-        Channels of the code and of the image.
+    code : Code
+        The code.
+    channels : int
+        Channels of the image.
     frame : Frame
         The whole.
     tile : int or None
         The side of a crop; None = the network sees the whole.
     """
+    versions = codes.versions(code)
     if tile is None:
-        return found.bytes
+        return found.bytes + 4 * frame.height * frame.width * code.channels * (versions - 1)
     height, width = seen(frame, tile)
     side = crops.pass_tile(network, tile) + 2 * network.reach
     larger = min(side, frame.height) * min(side, frame.width) / (height * width)
     in_pass = round(5 * found.largest * larger)  # what a layer takes and gives, joined, normalised and padded
     # Of the memory that the iterations have had a pass finds about half in pieces that suit it (benchmarks/memory.py).
     most, least = max(found.bytes, in_pass), min(found.bytes, in_pass)
-    return most + least // 2 + 4 * frame.height * frame.width * (2 * inputs + 6 * channels)
+    return most + least // 2 + 4 * frame.height * frame.width * (2 * code.channels * versions + 6 * channels)
 
 
 def dry_run(

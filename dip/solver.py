@@ -11,18 +11,18 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
-from dip import ahead, codes, devices, losses, optimizers, storage
+from dip import ahead, codes, devices, folds, losses, optimizers, storage
 from dip import checkpoint as checkpoints
 from dip._version import __version__
 from dip.averaging import ExponentialAverage
 from dip.callbacks import Reference, interrupts, progress_bar
-from dip.crops import Crops, Whole
+from dip.crops import Whole
 from dip.errors import positive_int, shown, warn
 from dip.flips import planned
 from dip.guard import Guard, Watch
 from dip.history import History
 from dip.jitter import Jitter
-from dip.problem import Correcting, Finishing, Observation, Problem, corrected
+from dip.problem import Correcting, Observation, Problem, corrected
 from dip.replay import Replays
 from dip.settings import Options, resolve
 
@@ -85,9 +85,9 @@ class Fit(checkpoints.Saved):
         self.weight = None if observation.weight is None else observation.weight.to(self.device)
         task.place(Observation(self.y, self.weight))
         self._code, first = s.code, observation.y
-        if isinstance(self._code, codes.RENEWED):
-            self._code, first = self._code.begun(task, observation.y)
-        elif s.consistent and isinstance(task, Correcting) and not isinstance(task, Finishing):
+        if isinstance(self._code, codes.OBSERVED):
+            self._code, first = self._code.begun(task, observation.y, s.progress)
+        elif s.consistent and isinstance(task, Correcting):
             task.consistent(None, self.y, times=1)  # whether it can is told now, as it is by such a code
         z = codes.draw(self._code, s.code_frame, s.code_seed, first)
 
@@ -100,7 +100,7 @@ class Fit(checkpoints.Saved):
         self.code.requires_grad_(s.optimize_code)
         self._jitter = Jitter(s.jitter, s.jitter_seed, self.device, s.dtype)
         self._flips = planned(s.flips, task, self._code, observation.y, s.tiles, self.device, ends=s.stop is None)
-        self._view = Whole(s.frame) if s.tile is None else self._crops(s.tile)
+        self._view = folds.way(s, task, self.network, first, self.weight)
         self._part = self.code
         self._gain = losses.gain(self.y)
         self._fitted = [p for p in self.network.parameters() if p.requires_grad] + [self.code] * s.optimize_code
@@ -116,8 +116,8 @@ class Fit(checkpoints.Saved):
 
         self.callbacks = list(s.callbacks)
         if clean is not None:
-            costly = s.tile is not None or (s.consistent and isinstance(task, Finishing))
-            self.callbacks.insert(0, Reference(clean.to(self.device), every=10 * s.tiles if costly else 1))
+            every = 10 * s.tiles if self._view.in_parts else 1  # a look takes a pass of its own
+            self.callbacks.insert(0, Reference(clean.to(self.device), every=every))
         self.history = History(() if clean is None else Reference.SERIES)
         self.iteration, self.seconds = 0, 0.0
         self._goal: int | None = None
@@ -178,7 +178,7 @@ class Fit(checkpoints.Saved):
         self.history.record(self.iteration, loss=loss)
         if self.settings.penalties:
             self.history.record(self.iteration, data_loss=data_loss)
-        self._output = None if self._in_crops else output
+        self._output = None if self._view.in_parts else output
         if not self._watch.check(self, loss):
             return
         pace = self._view.pace(self.iteration - 1, self._goal)
@@ -203,7 +203,7 @@ class Fit(checkpoints.Saved):
             return value if self._gain is None else value * self._gain
 
         self._optimizer.step(again)
-        if not self._in_crops:
+        if not self._view.in_parts:
             self._average.update(output)
 
     def _evaluate_anew(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -226,22 +226,14 @@ class Fit(checkpoints.Saved):
         loss.backward(self._gain, inputs=self._fitted)  # and of nothing else: an operator may have weights of its own
         return loss.detach(), data_loss.detach(), x.detach()
 
-    def _crops(self, tile: int) -> Crops:
-        s, step = self.settings, int(self.network.multiple)
-        return Crops(s.frame, tile, step, s.crop_seed, factor=self.task.factor, support=self.task.support or 0)
-
     def _look(self) -> None:
         """Look at the last losses, make the whole of a fit in crops, and count the time: a GPU is waited for here."""
         started = time.perf_counter()
         self._watch.settle(self)
-        if self._in_crops:
+        if self._view.in_parts:
             with torch.inference_mode(False):
                 _ = self.output
         self.seconds += time.perf_counter() - started
-
-    @property
-    def _in_crops(self) -> bool:
-        return self.settings.tile is not None
 
     def run(self, iters: int | None = None) -> Fit:
         """Do `iters` iterations, or until a rule, flips, a callback or Ctrl-C end the run.
@@ -295,9 +287,9 @@ class Fit(checkpoints.Saved):
 
     @property
     def output(self) -> Tensor:
-        """f_θ(z) of the last iteration, (1, C, H, W) in [0, 1]; in a fit in crops it takes a pass over the whole."""
+        """f_θ(z) of the last iteration, (1, C, H, W) in [0, 1]; in a fit in parts it takes a pass over the whole."""
         if self._output is None:
-            if not isinstance(self._view, Crops) or not self.iteration:
+            if isinstance(self._view, Whole) or not self.iteration:
                 raise RuntimeError("the fit has not been run yet; call run()")
             self._output = self._view.look(self.network, self.code, self.settings.dtype, self.iteration)
         return self._output
@@ -306,7 +298,7 @@ class Fit(checkpoints.Saved):
     def current(self) -> Tensor:
         """The average of the outputs so far (the last output if averaging is off), (1, C, H, W) in [0, 1].
 
-        A fit in crops sees no whole outputs on its way: of it this is `output`.
+        A fit in crops, or to known pixels held out, sees no whole outputs on its way: of it this is `output`.
         """
         return self.output if self._average.value is None else self._average.value
 

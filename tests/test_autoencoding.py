@@ -7,7 +7,7 @@ import pytest
 import scipy.ndimage
 import skimage.data
 import torch
-from small import NET, QUICK, in_light_turns, picture, quick_fit
+from small import NET, QUICK, lightly_filtered, picture, quick_fit
 
 import dip
 from dip import guides
@@ -110,7 +110,7 @@ def test_of_missing_pixels_it_is_the_average_with_the_known_ones_put_back(shape)
     torch.testing.assert_close(fit.code[:, :channels], 0.5 * frame.extend(about_zero(first)))
     noise = fit.code[:, channels:].clone()
     fit.run(3)
-    mixed = in_light_turns(fit.current, fit.y, weight)
+    mixed = lightly_filtered(fit.current, fit.y, weight)
     fit.run(1)
     torch.testing.assert_close(fit.code[:, :channels], 0.5 * frame.extend(about_zero(mixed)))
     assert torch.equal(fit.code[:, channels:], noise)
@@ -127,7 +127,7 @@ def test_a_picture_that_grows_has_its_scale_after_so_many_iterations(tile):
     for scale in (0.25, 0.5, 0.5):  # it stops growing
         while fit.iteration % (2 * tiles) or not fit.iteration:
             fit.step()
-        mixed = in_light_turns(fit.current, fit.y, weight)
+        mixed = lightly_filtered(fit.current, fit.y, weight)
         fit.step()
         torch.testing.assert_close(fit.code[:, :channels], scale * frame.extend(about_zero(mixed)))
 

@@ -187,19 +187,6 @@ def test_super_resolution_is_corrected_or_not(word):
     np.testing.assert_array_equal(files.read("out.png").pixels, fit.image)
 
 
-@pytest.mark.parametrize("word", ["--consistent", "--no-consistent"])
-def test_missing_pixels_are_corrected_or_not(word):
-    make("in.png", (20, 18, 3))
-    mask = np.random.default_rng(0).random((20, 18)) < 0.5
-    files.write("mask.png", mask.astype(np.uint8) * 255)
-    words = ("inpaint", "in.png", "--mask", "mask.png", word, "-o", "out.png", "--json", "r.json", *QUICK)
-    assert dip_command(*words) == 0
-    assert json.loads(Path("r.json").read_text())["settings"]["consistent"] is (word == "--consistent")
-    task = dip.Inpaint(files.read("in.png").pixels, mask)
-    fit = dip.fit(task, iters=3, network=NET, precision="float32", consistent=word == "--consistent")
-    np.testing.assert_array_equal(files.read("out.png").pixels, fit.image)
-
-
 def test_reference_gives_psnr_and_ssim_of_what_was_written(capsys):
     noisy, clean = make("in.png"), make("clean.png", seed=1)
     assert (

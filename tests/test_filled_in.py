@@ -1,4 +1,4 @@
-"""Fits of missing pixels that begin with what the filter makes of them, and what is returned of them."""
+"""Fits of missing pixels that begin with what the filter makes of them, and how far they trust it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
-from small import QUICK, in_light_turns, picture
+from small import QUICK, picture
 
 import dip
 from dip import guides
@@ -78,35 +78,6 @@ def test_of_hardly_any_known_pixels_too_a_fit_begins(known):
 
 def test_where_nothing_is_missing_there_is_no_error():
     with pytest.warns(RuntimeWarning, match="every pixel as known"):
-        fit = dip.fit(dip.Inpaint(picture(), np.ones((16, 16), bool)), iters=4, consistent=True, **OWN)
+        fit = dip.fit(dip.Inpaint(picture(), np.ones((16, 16), bool)), iters=4, **OWN)
     assert fit.task.error == 0
     np.testing.assert_array_equal(fit.image, picture())
-
-
-def test_what_is_returned_went_through_the_filter_in_turns():
-    _, mask, task = photograph(size=48)
-    weight = weight_of(mask)
-    fit = dip.fit(task, iters=30, consistent=True, **OWN)
-    whole = in_light_turns(fit.current, fit.y, weight)
-    torch.testing.assert_close(torch.from_numpy(fit.image).permute(2, 0, 1)[None], whole.clamp(0, 1))
-    plain = dip.fit(task, iters=30, consistent=False, **OWN)
-    assert torch.equal(plain.current, fit.current)
-    assert torch.equal(plain.compose(plain.current), torch.lerp(fit.current, fit.y, weight))
-
-
-def test_without_the_known_pixels_the_networks_own_are_returned_there():
-    _, mask, task = photograph(size=48)
-    task.keep_known = False
-    fit = dip.fit(task, iters=10, consistent=True, **OWN)
-    made, known = fit.compose(fit.current), torch.from_numpy(mask)
-    torch.testing.assert_close(made[..., known], fit.current[..., known].clamp(0, 1))
-    task.keep_known = True
-    assert torch.equal(fit.compose(fit.current)[..., ~known], made[..., ~known])
-
-
-def test_a_correction_that_takes_long_is_compared_with_the_reference_at_times():
-    clean, _, task = photograph(size=48)
-    reference = clean[0].permute(1, 2, 0).numpy()
-    fit = dip.fit(task, iters=20, consistent=True, reference=reference, **OWN)
-    assert fit.history.iterations("psnr").tolist() == [10, 20]
-    assert fit.history["psnr"][-1] == pytest.approx(dip.metrics.psnr(fit.image, reference), abs=1e-3)

@@ -14,10 +14,12 @@ from torch import Tensor
 
 from dip.codes.drawn import FourierFeatures, Image, Meshgrid, Normal, Uniform
 from dip.codes.frame import Code, Frame
+from dip.codes.held_out import HeldOut
 from dip.codes.renewed import Autoencoding, Denoised
 from dip.errors import shown, unknown
 
 __all__ = [
+    "OBSERVED",
     "OF_PICTURES",
     "RENEWED",
     "Autoencoding",
@@ -25,6 +27,7 @@ __all__ = [
     "Denoised",
     "FourierFeatures",
     "Frame",
+    "HeldOut",
     "Image",
     "Meshgrid",
     "Normal",
@@ -34,11 +37,14 @@ __all__ = [
     "of_image",
 ]
 
-OF_PICTURES = (Image, Denoised, Autoencoding)
+OF_PICTURES = (Image, Denoised, Autoencoding, HeldOut)
 """Codes that show the network what is where; they belong to one picture."""
 
 RENEWED = (Denoised, Autoencoding)
 """Codes that are made from the observation, and anew on the way."""
+
+OBSERVED = (*RENEWED, HeldOut)
+"""Codes that are made from the observation."""
 
 
 def draw(code: Code, frame: Frame, seed: int, picture: Tensor | None = None) -> Tensor:
@@ -50,13 +56,18 @@ def draw(code: Code, frame: Frame, seed: int, picture: Tensor | None = None) -> 
         A code of one's own returned another shape than (1, channels, frame.height, frame.width), or NaN.
     """
     generator = torch.Generator().manual_seed(seed)
-    z = code.draw(frame, generator, picture) if isinstance(code, RENEWED) else code.draw(frame, generator)
-    expected = (1, code.channels, frame.height, frame.width)
+    z = code.draw(frame, generator, picture) if isinstance(code, OBSERVED) else code.draw(frame, generator)
+    expected = (versions(code), code.channels, frame.height, frame.width)
     if tuple(z.shape) != expected or not torch.isfinite(z).all():
         raise ValueError(
             f"code={shown(code)} drew a tensor of shape {tuple(z.shape)}; {expected} is needed, without NaN"
         )
     return z.float()
+
+
+def versions(code: Code) -> int:
+    """Return how many codes a code has, of which the network sees one at a time."""
+    return code.versions if isinstance(code, HeldOut) else 1
 
 
 def create(code: Any) -> Code:
@@ -65,7 +76,8 @@ def create(code: Any) -> Code:
     Parameters
     ----------
     code : str or Code
-        A name ("uniform", "normal", "meshgrid", "fourier", "denoised", "autoencoding"), a code of this module, or any
+        A name ("uniform", "normal", "meshgrid", "fourier", "denoised", "autoencoding", "held-out"), a
+        code of this module, or any
         object with `channels` and `draw`.
 
     Raises
@@ -91,7 +103,7 @@ def of_image(code: Code, channels: int, factor: int = 1) -> Code:
     """Return the code for an image of so many channels, so many times larger than what was observed."""
     if isinstance(code, Autoencoding):
         return replace(code, image_channels=channels, factor=factor)
-    return replace(code, image_channels=channels) if isinstance(code, Denoised) else code
+    return replace(code, image_channels=channels) if isinstance(code, Denoised | HeldOut) else code
 
 
 _CODES: dict[str, type] = {
@@ -101,6 +113,7 @@ _CODES: dict[str, type] = {
     "fourier": FourierFeatures,
     "denoised": Denoised,
     "autoencoding": Autoencoding,
+    "held-out": HeldOut,
 }
 
 

@@ -1,0 +1,151 @@
+"""Fits to known pixels that the network is not shown, a part of them at a time (`dip.codes.HeldOut`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from dip.codes.held_out import GRAY, HeldOut
+from dip.crops import Crops, Whole
+from dip.problem import Holding, Problem
+
+if TYPE_CHECKING:
+    from dip.settings import Settings
+
+STEP = 0.03  # what a network's output is of a correction, where white is 1: a fit begins near to the filter's picture
+_BOUNDED = 0.3  # the same of a network that ends in a sigmoid
+_FALLS = 0.5  # from this share of a run on the learning rate falls, in a line
+_LAST = 0.02  # its end, as a factor
+
+
+class Folds:
+    """The way of a fit that sees the picture without one fold of the known pixels at a time; methods as of `Whole`.
+
+    Parameters
+    ----------
+    inner : Whole or Crops
+        What of the picture it sees.
+    shown : Tensor
+        (K, 1, inner_height, inner_width): weights of the pixels that are shown in each fold.
+    weight : Tensor
+        (1, 1, inner_height, inner_width): of all known pixels.
+    seed : int
+        Of the generator that draws the folds.
+    bounded : bool
+        Whether the network's output is in [0, 1], and stands for a correction from -0.15 to 0.15.
+    mirrored : bool
+        Whether the network is fitted in mirrors, too: what is returned is then the mean of what it makes in all four.
+    """
+
+    in_parts = True
+
+    def __init__(
+        self, inner: Whole | Crops, shown: Tensor, weight: Tensor, seed: int, *, bounded: bool, mirrored: bool
+    ) -> None:
+        self._inner, self._bounded, self._mirrored = inner, bounded, mirrored
+        self._held = weight - shown
+        self._generator = torch.Generator().manual_seed(seed)
+        self._fold = 0
+        self._seen: Tensor | None = None
+
+    def part(self, code: Tensor) -> Tensor:
+        """Return the code of the next fold."""
+        self._fold = int(torch.randint(len(self._held), (), generator=self._generator))
+        self._seen = self._inner.part(code[self._fold, None])
+        return self._seen
+
+    def picture(self, made: Tensor) -> Tensor:
+        """Return the corrected picture."""
+        assert self._seen is not None
+        return self._inner.picture(self._corrected(self._seen, made))
+
+    def compared(self, prediction: Any, y: Any, weight: Any) -> tuple[Any, Any, Any]:
+        """Return A x, y, and the weight of the known pixels that were not shown."""
+        return self._inner.compared(prediction, y, self._held[self._fold, None])
+
+    @property
+    def settled(self) -> bool:
+        """Whether the network has become another function."""
+        return self._inner.settled
+
+    def settles(self, iteration: int, goal: int | None) -> bool:
+        """Tell whether it is to become one."""
+        return self._inner.settles(iteration, goal)
+
+    def settle(self, network: Any, code: Tensor, dtype: torch.dtype, iteration: int) -> None:
+        """Make it that."""
+        self._inner.settle(network, code[-1:], dtype, iteration)
+
+    def pace(self, iteration: int, goal: int | None) -> float:
+        """Return the factor of the learning rate: 1, and in the second half of a run down to 0.02."""
+        if self._inner.in_parts:
+            return self._inner.pace(iteration, goal)
+        left = 1.0 if goal is None else (goal - iteration) / (goal * (1 - _FALLS))
+        return max(_LAST, min(1.0, left))
+
+    @torch.no_grad()
+    def look(self, network: Any, code: Tensor, dtype: torch.dtype, iteration: int) -> Tensor:
+        """Return x of all known pixels, (1, C, inner_height, inner_width) in [0, 1]."""
+        whole = code[-1:]
+        mirrors: list[list[int]] = [[], [3], [2], [2, 3]] if self._mirrored else [[]]
+        made = [self._inner.made(network, whole.flip(m), dtype, iteration).flip(m) for m in mirrors]
+        return self._inner.cut(self._corrected(whole, torch.stack(made).mean(0))).clamp(0, 1)
+
+    def _corrected(self, seen: Tensor, made: Tensor) -> Tensor:
+        correction = _BOUNDED * (made - 0.5) if self._bounded else STEP * made
+        return seen[:, : made.shape[1]] + GRAY + correction
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of the generator and of what is seen."""
+        return {"folds": self._generator.get_state(), "inner": self._inner.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any], network: nn.Module) -> None:
+        """Go on from `state`, with a network that has its own state already."""
+        self._generator.set_state(state["folds"])
+        self._inner.load_state_dict(state["inner"], network)
+
+
+def way(settings: Settings, task: Problem, network: Any, first: Tensor, weight: Tensor | None) -> Whole | Crops | Folds:
+    """Return the way of a fit to a picture whose code was drawn from `first`."""
+    s, seen = settings, Whole(settings.frame) if settings.tile is None else None
+    inner = seen or Crops(
+        s.frame, s.tile or 0, int(network.multiple), s.crop_seed, factor=task.factor, support=task.support or 0
+    )
+    if not isinstance(s.code, HeldOut):
+        return inner
+    assert weight is not None  # of missing pixels
+    return Folds(
+        inner,
+        first[:-1, -1:].to(weight),
+        weight,
+        s.crop_seed + 1,
+        bounded=getattr(network, "sigmoid", False),
+        mirrored=bool(s.flips),
+    )
+
+
+def check(options: dict[str, Any], task: Any, code: Any) -> None:
+    """Refuse what does not go with a code of folds.
+
+    Raises
+    ------
+    ValueError
+        The task, or an option, is one of that kind.
+    """
+    if not isinstance(code, HeldOut):
+        return
+    if not isinstance(task, Holding):
+        raise ValueError(f"code={code!r} is made of known pixels: it is for dip.Inpaint, not for {task.task}")
+    for name, refused, why in (
+        ("stop", options.get("stop") is not None, "looks at the picture of each iteration"),
+        ("optimize_code", bool(options.get("optimize_code")), "changes the one code that there is"),
+        ("optimizer", options.get("optimizer") == "lbfgs", "with lbfgs is for a loss that stays the same"),
+        ("engine", options.get("engine") == "graph", 'with "graph" repeats an iteration as it is'),
+    ):
+        if refused:
+            raise ValueError(
+                f'the option {name} {why}, and with code={code!r}, which the preset "fast" has, each iteration is '
+                'shown other known pixels; leave it out, or take preset="fast-sparse" or another code'
+            )

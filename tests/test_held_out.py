@@ -1,0 +1,229 @@
+"""Fits of missing pixels to known ones that the network is not shown."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from small import NET, QUICK, assert_equal_states, picture, trained_state
+
+import dip
+from dip import guides
+from dip.codes import HeldOut
+
+OWN = {**QUICK, "code": HeldOut(folds=3), "network": {**NET, "sigmoid": False}, "jitter": 0.0, "flips": 1}
+
+
+def holes(size=(24, 20), share=0.5, channels=(3,), **options):
+    """A task with missing pixels, and the weights of what is known."""
+    mask = np.random.default_rng(1).random(size) < share
+    return dip.Inpaint(picture((*size, *channels)), mask, **options), torch.from_numpy(mask).float()[None, None]
+
+
+def photograph(size=96, share=0.5):
+    """The clean picture (1, C, H, W) and what is known of it."""
+    clean = skimage.data.coffee()[100 : 100 + size, 200 : 200 + size] / np.float32(255)
+    mask = dip.degradations.random_mask(clean.shape[:2], share, seed=0)
+    return torch.from_numpy(clean.transpose(2, 0, 1))[None], mask
+
+
+def test_each_known_pixel_is_held_out_once_and_the_pictures_do_not_know_it():
+    task, weight = holes()
+    dip.Fit(task, **OWN)
+    pictures, shown = task.held_out(3)
+    held = weight - shown
+    assert pictures.shape == (4, 3, 24, 20)
+    assert torch.equal(held.sum(0, keepdim=True), weight)
+    assert not held[-1].any()
+    counts = held[:-1].sum((1, 2, 3))
+    assert counts.max() - counts.min() <= 1
+    for one, known in zip(pictures, shown, strict=True):
+        other = torch.where(known > 0, task.load().y, 0.7)  # whatever the held out pixels hold
+        torch.testing.assert_close(one[None], guides.inpainted(other, known[None], 80))
+
+
+def test_the_code_has_every_fold_and_the_network_sees_one_at_a_time():
+    task, _ = holes((21, 18))
+    fit = dip.Fit(task, **OWN)
+    pictures, shown = task.held_out(3)
+    frame, seen = fit.settings.frame, []
+    expected = frame.extend(torch.cat([pictures - 0.5, 0.2 * (shown - 0.5)], dim=1))
+    torch.testing.assert_close(fit.code, expected)
+    fit.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
+    mirrors = ([], [2], [3], [2, 3])
+    for _ in range(40):
+        fit.step()
+    found = [
+        next((k, tuple(m)) for k in range(4) for m in mirrors if torch.equal(one.flip(m), fit.code[k, None]))
+        for one in seen
+    ]
+    assert {k for k, _ in found} == {0, 1, 2}  # that of all known pixels is for the end
+    assert len({m for _, m in found}) == 4
+    assert found[0][1] == ()  # they begin after an iteration
+
+
+@pytest.mark.parametrize("sigmoid", [False, True])
+def test_the_loss_is_of_the_held_out_pixels_and_the_network_corrects_the_filter(sigmoid):
+    task, weight = holes()
+    fit = dip.Fit(task, **{**OWN, "network": {**NET, "sigmoid": sigmoid}, "flips": 0})
+    pictures, shown = task.held_out(3)
+    made = []
+    fit.network.register_forward_hook(lambda *all: made.append(all[-1].detach().clone()))
+    for _ in range(5):
+        fit.step()
+        output = made[-1]
+        correction = 0.3 * (output - 0.5) if sigmoid else 0.03 * output
+        losses = []
+        for k in range(3):
+            held = weight - shown[k, None]
+            x = pictures[k, None] + fit.settings.frame.crop(correction)
+            losses.append(float((held * (x - fit.y).square()).sum() / held.sum() / 3))
+        assert min(abs(loss - fit.history["loss"][-1]) for loss in losses) < 1e-6
+
+
+@pytest.mark.parametrize("flips", [0, 1])
+def test_what_is_returned_is_made_of_all_known_pixels_in_mirrors(flips):
+    task, weight = holes()
+    fit = dip.fit(task, iters=6, **{**OWN, "flips": flips})
+    mirrors = ([], [2], [3], [2, 3]) if flips else ([],)
+    with torch.no_grad():
+        made = sum(fit.network(fit.code[-1:].flip(m)).flip(m) for m in mirrors) / len(mirrors)
+    expected = (task.held_out(3)[0][-1:] + 0.03 * fit.settings.frame.crop(made)).clamp(0, 1)
+    torch.testing.assert_close(fit.current, expected)
+    assert torch.equal(fit.output, fit.current)
+    whole = torch.lerp(expected, fit.y, weight)
+    torch.testing.assert_close(torch.from_numpy(fit.image).permute(2, 0, 1)[None], whole)
+
+
+def test_looking_changes_nothing():
+    clean = picture((24, 20, 3), seed=1)
+    plain = dip.fit(holes()[0], iters=12, **OWN)
+    watched = dip.fit(holes()[0], iters=12, reference=clean, callbacks=[lambda fit: fit.current], **OWN)
+    assert torch.equal(plain.current, watched.current)
+    assert watched.history.iterations("psnr").tolist() == [10]
+    error = np.square(dip.fit(holes()[0], iters=20, reference=clean, **OWN).image - clean).mean()
+    last = dip.fit(holes()[0], iters=20, reference=clean, **OWN).history["psnr"][-1]
+    assert last == pytest.approx(-10 * np.log10(error), abs=1e-3)
+
+
+def test_the_learning_rate_falls_in_the_second_half():
+    rates = []
+    fit = dip.Fit(
+        holes()[0], lr=0.01, callbacks=[lambda fit: rates.append(fit._optimizer.param_groups[0]["lr"])], **OWN
+    )
+    fit.run(20)
+    np.testing.assert_allclose(rates[:11], 0.01)
+    np.testing.assert_allclose(rates[11:], 0.01 * np.arange(9, 0, -1) / 10)
+
+
+@pytest.mark.parametrize("tile", [None, 16])
+def test_a_resumed_fit_goes_on_bit_for_bit(tmp_path, tile):
+    size, path = (40, 36), tmp_path / "a.ckpt"
+    options = {**OWN, "tile": tile}
+    whole = dip.fit(holes(size)[0], iters=60, **options)
+    stopped = dip.Fit(holes(size)[0], checkpoint=path, callbacks=[lambda f: f.iteration == 23 and f.stop()], **options)
+    stopped.run(60)
+    resumed = dip.fit(holes(size)[0], iters=60, resume=path, **options)
+    assert torch.equal(whole.picture, resumed.picture)
+    states = [
+        {k: v for k, v in trained_state(fit).items() if not k.startswith("network") or k.endswith(("weight", "bias"))}
+        for fit in (whole, resumed)
+    ]
+    assert_equal_states(*states)
+
+
+def test_in_crops_the_whole_is_of_all_known_pixels_too():
+    task, _ = holes((40, 36))
+    fit = dip.fit(task, iters=60, tile=16, **{**OWN, "flips": 0})
+    assert fit._view.settled
+    fit.network.eval()
+    with torch.no_grad():
+        made = fit.settings.frame.crop(fit.network(fit.code[-1:]))
+    torch.testing.assert_close(fit.current, (task.held_out(3)[0][-1:] + 0.03 * made).clamp(0, 1), rtol=0, atol=1e-5)
+    assert fit.code.shape[1] == 4
+
+
+def test_weights_between_none_and_one_are_dealt_out_whole():
+    weight = np.random.default_rng(0).random((16, 16)).astype(np.float32)
+    task = dip.Inpaint(picture(), weight)
+    dip.fit(task, iters=2, **OWN)
+    _, shown = task.held_out(3)
+    held = torch.from_numpy(weight) - shown[:-1]
+    assert torch.equal(held.sum(0)[0], torch.from_numpy(weight))
+    assert ((held == 0) | (held == torch.from_numpy(weight))).all()
+
+
+def test_the_preset_is_ahead_of_the_filter_and_does_not_pass_its_best():
+    clean, mask = photograph()
+    filtered = guides.inpainted(clean, torch.from_numpy(mask)[None, None].float())
+    fit = dip.fit(dip.Inpaint(clean, mask), preset="fast", iters=200, reference=clean)
+    error = float((fit.image - clean).square().mean())
+    assert error < 0.95 * float((filtered - clean).square().mean())
+    assert fit.history["psnr"][-1] > max(fit.history["psnr"]) - 0.1
+
+
+def test_where_the_filter_is_right_the_fit_leaves_it_so():
+    """With a code that has all known pixels a fit would have to learn the whole picture first."""
+    rows, columns = np.mgrid[:64, :64]
+    stripes = (0.5 + 0.3 * np.sin(0.9 * rows + 0.5 * columns)).astype(np.float32)
+    mask = dip.degradations.random_mask(stripes.shape, 0.5, seed=0)
+    filtered = guides.inpainted(torch.from_numpy(stripes)[None, None], torch.from_numpy(mask)[None, None].float())
+    error = np.square(dip.inpaint(stripes, mask, preset="fast", iters=60) - stripes).mean()
+    assert error < 1.1 * float((filtered[0, 0] - torch.from_numpy(stripes)).square().mean())
+
+
+def test_progress_of_the_filter_is_shown_where_it_is_asked_for(monkeypatch):
+    for wanted in (True, False):
+        written = io.StringIO()
+        monkeypatch.setattr("sys.stderr", written)
+        dip.Fit(holes()[0], progress=wanted, **OWN)
+        assert ("filling in" in written.getvalue()) is wanted
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"stop": dip.stopping.WindowedVariance()}, "the option stop looks at the picture of each iteration"),
+        ({"optimize_code": True}, "the option optimize_code changes the one code"),
+        ({"optimizer": "lbfgs"}, "the option optimizer with lbfgs"),
+    ],
+)
+def test_what_looks_at_each_iteration_is_refused(options, words):
+    with pytest.raises(ValueError, match=rf"{words}.*folds=3.*other known pixels.*fast-sparse"):
+        dip.Fit(holes()[0], **{**OWN, **options})
+
+
+def test_other_tasks_and_too_few_known_pixels_are_refused():
+    with pytest.raises(
+        ValueError, match=r"HeldOut\(folds=3\) is made of known pixels: it is for dip.Inpaint, not for d"
+    ):
+        dip.Fit(dip.Denoise(picture()), **OWN)
+    with pytest.raises(ValueError, match="consistent=True is for tasks that can correct a picture, all but inpaint"):
+        dip.Fit(holes()[0], consistent=True, **OWN)
+    mask = np.zeros((16, 16), bool)
+    mask[3, :2] = True
+    with pytest.raises(ValueError, match=r"2 known pixels cannot be dealt out to 3 folds.*fast-sparse.*fewer"):
+        dip.Fit(dip.Inpaint(picture(), mask), **OWN)
+    mask[3, 2] = True
+    assert np.isfinite(dip.inpaint(picture(), mask, iters=3, **OWN)).all()
+    with pytest.raises(ValueError, match=r"folds=1: .*2 or more"):
+        HeldOut(1)
+    with pytest.raises(ValueError, match="folds must be"):
+        HeldOut(0)
+    with pytest.raises(ValueError, match="drawn from filled-in pictures"):
+        HeldOut().draw(dip.codes.Frame.around((8, 8), (8, 8)), torch.Generator())
+
+
+def test_with_another_code_the_preset_neither_mirrors_nor_does_without_jitter():
+    fit = dip.Fit(holes()[0], preset="fast", code="uniform", network=NET)
+    assert (fit.settings.flips, fit.settings.jitter) == (0, 0.03)
+    fit = dip.Fit(holes()[0], preset="fast", code=HeldOut(2), network=NET)
+    assert (fit.settings.flips, fit.settings.jitter) == (1, 0.0)
+
+
+def test_memory_counts_the_codes_of_all_folds():
+    few, many = (dip.Fit(holes()[0], **{**OWN, "code": HeldOut(k)}).settings.memory for k in (2, 12))
+    assert many - few == 10 * 4 * 24 * 20 * 4

@@ -131,6 +131,8 @@ GROWING = {
     "jitter": 0.01,
 }
 
+NEVER_RENEWED = dip.codes.Autoencoding(renewed=0)
+
 INPAINT: Variants = {
     "paper-half": {"preset": "paper-half"},
     **missing("thin: 16, 32, 64, 64, 64 channels", THIN, 0.003, 0.01, "nearest"),
@@ -145,17 +147,20 @@ INPAINT: Variants = {
     **missing("64 channels everywhere", HALF, 0.01, 0.003),
     **missing("64 channels everywhere", HALF, 0.003, 0.01),
     "fast before, from noise and its own average": GROWING,
-    "fast, upsampling bilinear": {"preset": "fast", "network": {"upsampling": "bilinear"}},
-    "fast, 64 channels everywhere": {"preset": "fast", **net(*[64] * 5)},
-    "fast, noise beside the picture": {"preset": "fast", "code": dip.codes.Autoencoding()},
-    "fast, jitter 0.2": {"preset": "fast", "jitter": 0.2},
-    "fast, picture never renewed": {"preset": "fast", "code": dip.codes.Autoencoding(noise=0, renewed=0)},
-    "fast, mirrored after 300 iterations": {"preset": "fast", "flips": 300},
-    "fast, not corrected at the end": {"preset": "fast", "consistent": False},
+    "fast-sparse": {"preset": "fast-sparse"},
+    "fast-sparse, 64 channels everywhere": {"preset": "fast-sparse", **net(*[64] * 5)},
+    "fast-sparse, noise beside the picture": {"preset": "fast-sparse", "code": dip.codes.Autoencoding()},
+    "fast-sparse, picture never renewed": {"preset": "fast-sparse", "code": NEVER_RENEWED},
+    "fast, 3 folds": {"preset": "fast", "code": dip.codes.HeldOut(3)},
+    "fast, 10 folds": {"preset": "fast", "code": dip.codes.HeldOut(10)},
+    "fast, never mirrored": {"preset": "fast", "flips": 0},
+    "fast, jitter 0.03": {"preset": "fast", "jitter": 0.03},
+    "fast, learning rate 0.01": {"preset": "fast", "lr": 0.01},
+    "fast, a sigmoid at the end": {"preset": "fast", "network": {"sigmoid": True}},
+    "fast, upsampling nearest": {"preset": "fast", "network": {"upsampling": "nearest"}},
+    "fast, 64 channels everywhere": {"preset": "fast", "network": {**HALF["network"], "skip": WIDE}},
     "fast": {"preset": "fast"},
 }
-
-NEVER_RENEWED = dip.codes.Autoencoding(renewed=0)
 
 SUPER_RESOLVE: Variants = {
     "paper": {"preset": "paper"},

@@ -63,10 +63,6 @@ class Whole:
         made: Tensor = network(code.to(dtype))
         return made
 
-    def cut(self, made: Tensor) -> Tensor:
-        """Return the picture in that."""
-        return self._frame.crop(made)
-
     def compared(self, prediction: Any, y: Any, weight: Any) -> tuple[Any, Any, Any]:
         """Return what of A x, y and the weight belongs together."""
         return prediction, y, weight
@@ -175,17 +171,13 @@ class Crops:
 
     def look(self, network: Any, code: Tensor, dtype: torch.dtype, iteration: int) -> Tensor:
         """Return x of the whole, by the frozen statistics, or before that by those of crops drawn for the iteration."""
-        return self.cut(self.made(network, code, dtype, iteration))
+        return self._frame.crop(self.made(network, code, dtype, iteration))
 
     def made(self, network: Any, code: Tensor, dtype: torch.dtype, iteration: int) -> Tensor:
         """Return what the network makes of the whole code."""
         if self.frozen_at is None:
             self._measure(network, code, dtype, iteration)
         return whole(network, code, self._tile, dtype)
-
-    def cut(self, made: Tensor) -> Tensor:
-        """Return the picture in that."""
-        return self._frame.crop(made)
 
     def _measure(self, network: Any, code: Tensor, dtype: torch.dtype, iteration: int) -> None:
         count = max(tiles_in(self._tile, self._frame), _SAMPLED)

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from dip.codes.held_out import GRAY, HeldOut
+from dip.codes import Frame, HeldOut
+from dip.codes.held_out import GRAY
 from dip.crops import Crops, Whole
 from dip.problem import Holding, Problem
 
 if TYPE_CHECKING:
     from dip.settings import Settings
 
-STEP = 0.03  # what a network's output is of a correction, where white is 1: a fit begins near to the filter's picture
+_STEP = 0.03  # what a network's output is of a correction, where white is 1: a fit begins near to the filter's picture
 _BOUNDED = 0.3  # the same of a network that ends in a sigmoid
 _FALLS = 0.5  # from this share of a run on the learning rate falls, in a line
 _LAST = 0.02  # its end, as a factor
@@ -27,6 +28,8 @@ class Folds:
     ----------
     inner : Whole or Crops
         What of the picture it sees.
+    frame : Frame
+        Where the picture lies in the code.
     shown : Tensor
         (K, 1, inner_height, inner_width): weights of the pixels that are shown in each fold.
     weight : Tensor
@@ -42,9 +45,17 @@ class Folds:
     in_parts = True
 
     def __init__(
-        self, inner: Whole | Crops, shown: Tensor, weight: Tensor, seed: int, *, bounded: bool, mirrored: bool
+        self,
+        inner: Whole | Crops,
+        frame: Frame,
+        shown: Tensor,
+        weight: Tensor,
+        seed: int,
+        *,
+        bounded: bool,
+        mirrored: bool,
     ) -> None:
-        self._inner, self._bounded, self._mirrored = inner, bounded, mirrored
+        self._inner, self._frame, self._bounded, self._mirrored = inner, frame, bounded, mirrored
         self._held = weight - shown
         self._generator = torch.Generator().manual_seed(seed)
         self._fold = 0
@@ -91,10 +102,10 @@ class Folds:
         whole = code[-1:]
         mirrors: list[list[int]] = [[], [3], [2], [2, 3]] if self._mirrored else [[]]
         made = [self._inner.made(network, whole.flip(m), dtype, iteration).flip(m) for m in mirrors]
-        return self._inner.cut(self._corrected(whole, torch.stack(made).mean(0))).clamp(0, 1)
+        return self._frame.crop(self._corrected(whole, torch.stack(made).mean(0))).clamp(0, 1)
 
     def _corrected(self, seen: Tensor, made: Tensor) -> Tensor:
-        correction = _BOUNDED * (made - 0.5) if self._bounded else STEP * made
+        correction = _BOUNDED * (made - 0.5) if self._bounded else _STEP * made
         return seen[:, : made.shape[1]] + GRAY + correction
 
     def state_dict(self) -> dict[str, Any]:
@@ -109,21 +120,16 @@ class Folds:
 
 def way(settings: Settings, task: Problem, network: Any, first: Tensor, weight: Tensor | None) -> Whole | Crops | Folds:
     """Return the way of a fit to a picture whose code was drawn from `first`."""
-    s, seen = settings, Whole(settings.frame) if settings.tile is None else None
-    inner = seen or Crops(
-        s.frame, s.tile or 0, int(network.multiple), s.crop_seed, factor=task.factor, support=task.support or 0
-    )
+    s = settings
+    inner: Whole | Crops = Whole(s.frame)
+    if s.tile is not None:
+        step, support = int(network.multiple), task.support or 0
+        inner = Crops(s.frame, s.tile, step, s.crop_seed, factor=task.factor, support=support)
     if not isinstance(s.code, HeldOut):
         return inner
     assert weight is not None  # of missing pixels
-    return Folds(
-        inner,
-        first[:-1, -1:].to(weight),
-        weight,
-        s.crop_seed + 1,
-        bounded=getattr(network, "sigmoid", False),
-        mirrored=bool(s.flips),
-    )
+    shown, bounded = first[:-1, -1:].to(weight), getattr(network, "sigmoid", False)
+    return Folds(inner, s.frame, shown, weight, s.crop_seed + 1, bounded=bounded, mirrored=bool(s.flips))
 
 
 def check(options: dict[str, Any], task: Any, code: Any) -> None:
@@ -146,6 +152,6 @@ def check(options: dict[str, Any], task: Any, code: Any) -> None:
     ):
         if refused:
             raise ValueError(
-                f'the option {name} {why}, and with code={code!r}, which the preset "fast" has, each iteration is '
+                f'the option {name} {why}, and with the code {code!r}, which the preset "fast" has, each iteration is '
                 'shown other known pixels; leave it out, or take preset="fast-sparse" or another code'
             )

@@ -164,7 +164,7 @@ _PRESETS = (
     Preset(
         "inpaint",
         "fast-sparse",
-        "the same, with few thousand known pixels or fewer: small pictures, or nine tenths missing",
+        "the same, of a few thousand known pixels or fewer: small pictures, or nine tenths missing",
         1000,
         _THIN,
         code=Autoencoding(noise=0),

@@ -262,6 +262,7 @@ def resolve(task: Problem, options: Options) -> Settings:
     if isinstance(code, codes.Denoised) and task.task != "denoise":
         raise ValueError(f"code={code!r} is made from a noisy picture: it is for dip.Denoise, not for {task.task}")
     consistent = yes_or_no(given.get("consistent", preset.consistent), "consistent")
+    # (what is known of missing pixels comes back as it is anyway)
     if consistent and (not isinstance(task, Correcting) or isinstance(task, Holding)):
         raise ValueError(f"consistent=True is for tasks that can correct a picture, all but {task.task}")
     if isinstance(code, codes.Autoencoding) and not isinstance(task, Correcting):

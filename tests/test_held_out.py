@@ -146,6 +146,17 @@ def test_in_crops_the_whole_is_of_all_known_pixels_too():
     assert fit.code.shape[1] == 4
 
 
+@pytest.mark.parametrize("code", [HeldOut(folds=3), dip.codes.Uniform(8)])
+def test_of_a_crop_in_which_nothing_is_known_nothing_is_learnt(code):
+    mask = np.zeros((64, 64), bool)
+    mask[4:28, 4:28] = np.random.default_rng(0).random((24, 24)) < 0.5
+    fit = dip.fit(dip.Inpaint(picture((64, 64, 3)), mask), iters=30, tile=16, **{**OWN, "code": code, "flips": 0})
+    assert fit.recoveries == []
+    assert 0 in fit.history["loss"]
+    assert fit.history["loss"].max() > 0
+    assert np.isfinite(fit.image).all()
+
+
 def test_weights_between_none_and_one_are_dealt_out_whole():
     weight = np.random.default_rng(0).random((16, 16)).astype(np.float32)
     task = dip.Inpaint(picture(), weight)
@@ -171,7 +182,7 @@ def test_where_the_filter_is_right_the_fit_leaves_it_so():
     stripes = (0.5 + 0.3 * np.sin(0.9 * rows + 0.5 * columns)).astype(np.float32)
     mask = dip.degradations.random_mask(stripes.shape, 0.5, seed=0)
     filtered = guides.inpainted(torch.from_numpy(stripes)[None, None], torch.from_numpy(mask)[None, None].float())
-    error = np.square(dip.inpaint(stripes, mask, preset="fast", iters=60) - stripes).mean()
+    error = np.square(dip.inpaint(stripes, mask, preset="fast", iters=150) - stripes).mean()
     assert error < 1.1 * float((filtered[0, 0] - torch.from_numpy(stripes)).square().mean())
 
 

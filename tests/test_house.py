@@ -93,6 +93,7 @@ FLOORS = [
         "compared",
         "company",
         "crops",
+        "folds",
         "trained",
     },
     {"tasks", "light", "denoising", "deblurring", "reconstruction", "decompression", "inpainting"},

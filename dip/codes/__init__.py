@@ -76,9 +76,8 @@ def create(code: Any) -> Code:
     Parameters
     ----------
     code : str or Code
-        A name ("uniform", "normal", "meshgrid", "fourier", "denoised", "autoencoding", "held-out"), a
-        code of this module, or any
-        object with `channels` and `draw`.
+        A name ("uniform", "normal", "meshgrid", "fourier", "denoised", "autoencoding", "held-out"), a code of
+        this module, or any object with `channels` and `draw`.
 
     Raises
     ------

@@ -209,8 +209,9 @@ def _mean(rho: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
         return rho.mean()
     _check_broadcast(weight, tuple(rho.shape))
     weight = weight.to(rho.dtype)
-    # Each weight is used rho.numel() / weight.numel() times.
-    return (weight * rho).sum() / (weight.sum() * (rho.numel() / weight.numel()))
+    # Each weight is used rho.numel() / weight.numel() times. (A crop may have none above 0: there is nothing to learn.)
+    total = weight.sum() * (rho.numel() / weight.numel())
+    return (weight * rho).sum() / torch.where(total > 0, total, 1)
 
 
 def _check_broadcast(weight: torch.Tensor, shape: tuple[int, ...]) -> None:

@@ -307,6 +307,7 @@ def follow(task: Any, clean: np.ndarray, variant: dict[str, Any], options: argpa
     if "damping" in given:
         task.damping = given.pop("damping")
     fit = dip.Fit(task, **given)
+    fit._goal = options.iters  # towards which some fits take smaller steps
     target = as_tensor(clean, fit.device)[None]
     found: dict[str, Any] = {"iteration": [], "average": [], "output": [], "loss": []}
     ended: dict[str, Any] = {}

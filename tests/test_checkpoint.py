@@ -33,7 +33,7 @@ TASKS = {
     "inpaint": (lambda: dip.Inpaint(picture((9, 14)), MASK), {}),
     "inpaint, filtered": (
         lambda: dip.Inpaint(picture((9, 14)), MASK),
-        {"code": dip.codes.Autoencoding(noise=0, renewed=4), "consistent": True},
+        {"code": dip.codes.Autoencoding(noise=0, renewed=4)},
     ),
     "super-resolve": (lambda: dip.SuperResolve(picture((5, 6, 3)), 2), {}),
     "deblur": (

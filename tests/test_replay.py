@@ -579,8 +579,9 @@ def own_network():
         {"task": dip.Reconstruct(np.zeros((16, 16), "float32"), lambda x: x[0, 0], (1, 16, 16))},
         {"optimizer": "lbfgs", "jitter": 0.0},
         {"tile": 16, "task": dip.Denoise(picture((32, 32, 3)))},
+        {"code": dip.codes.HeldOut(2), "task": dip.Inpaint(picture((16, 16, 3)), np.eye(16) < 0.5)},
     ],
-    ids=["asked for", "loss", "penalty", "hook", "network", "operator", "lbfgs", "crops"],
+    ids=["asked for", "loss", "penalty", "hook", "network", "operator", "lbfgs", "crops", "held out"],
 )
 def test_what_may_change_or_cannot_be_recorded_is_plain(tape, options):
     not_recorded(tape, **options)
@@ -649,6 +650,12 @@ def test_an_engine_that_is_not_to_be_had_is_refused(options, error):
 def test_a_graph_of_what_cannot_be_recorded_is_refused(options, error):
     with pytest.raises(ValueError, match=error):
         new_fit(dip.Denoise(picture((32, 32, 3))), engine="graph", **options)
+
+
+@pytest.mark.usefixtures("tape")
+def test_a_graph_of_other_known_pixels_each_time_is_refused():
+    with pytest.raises(ValueError, match=r"the option engine with .graph. repeats an iteration.*other known pixels"):
+        new_fit(dip.Inpaint(picture(), np.eye(16) < 0.5), engine="graph", code=dip.codes.HeldOut(2))
 
 
 def test_on_a_cpu_nothing_is_recorded():
@@ -722,7 +729,9 @@ def preset_task(name):
 @pytest.mark.usefixtures("as_on_cuda")
 @pytest.mark.parametrize(
     ("name", "precision"),
-    [(name, "float32") for name in dip.presets.names()] + [("denoise/paper", "bfloat16"), ("denoise/fast", "bfloat16")],
+    # that for missing pixels shows other ones at each iteration
+    [(name, "float32") for name in dip.presets.names() if name != "inpaint/fast"]
+    + [("denoise/paper", "bfloat16"), ("denoise/fast", "bfloat16")],
 )
 def test_no_iteration_of_a_preset_waits(tape, name, precision):
     task, preset = preset_task(name)

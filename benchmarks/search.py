@@ -131,8 +131,6 @@ GROWING = {
     "jitter": 0.01,
 }
 
-NEVER_RENEWED = dip.codes.Autoencoding(renewed=0)
-
 INPAINT: Variants = {
     "paper-half": {"preset": "paper-half"},
     **missing("thin: 16, 32, 64, 64, 64 channels", THIN, 0.003, 0.01, "nearest"),
@@ -150,7 +148,7 @@ INPAINT: Variants = {
     "fast-sparse": {"preset": "fast-sparse"},
     "fast-sparse, 64 channels everywhere": {"preset": "fast-sparse", **net(*[64] * 5)},
     "fast-sparse, noise beside the picture": {"preset": "fast-sparse", "code": dip.codes.Autoencoding()},
-    "fast-sparse, picture never renewed": {"preset": "fast-sparse", "code": NEVER_RENEWED},
+    "fast-sparse, picture never renewed": {"preset": "fast-sparse", "code": dip.codes.Autoencoding(noise=0, renewed=0)},
     "fast, 3 folds": {"preset": "fast", "code": dip.codes.HeldOut(3)},
     "fast, 10 folds": {"preset": "fast", "code": dip.codes.HeldOut(10)},
     "fast, never mirrored": {"preset": "fast", "flips": 0},
@@ -161,6 +159,8 @@ INPAINT: Variants = {
     "fast, 64 channels everywhere": {"preset": "fast", "network": {**HALF["network"], "skip": WIDE}},
     "fast": {"preset": "fast"},
 }
+
+NEVER_RENEWED = dip.codes.Autoencoding(renewed=0)
 
 SUPER_RESOLVE: Variants = {
     "paper": {"preset": "paper"},
@@ -312,7 +312,7 @@ def follow(task: Any, clean: np.ndarray, variant: dict[str, Any], options: argpa
     found: dict[str, Any] = {"iteration": [], "average": [], "output": [], "loss": []}
     ended: dict[str, Any] = {}
     seconds = 0.0
-    with dip.devices.reused_memory(fit.device):
+    with dip.devices.reused_memory(fit.device), fit._replays:
         for iteration in range(1, options.iters + 1):
             started = time.perf_counter()
             if falling:

@@ -42,17 +42,18 @@ def check(given: Any, preset: int | str, task: str, code: codes.Code) -> int | s
     """Return the option `flips`, the preset's where none is given (None).
 
     "auto" is for fits of a noisy picture whose code is made of pictures. Of one of noise nothing that a network has
-    learned holds for its mirror image, so with another code than its own a preset's flips come to never.
+    learned holds for its mirror image, so with such a code a preset's flips come to never.
 
     Raises
     ------
     TypeError, ValueError
         It is neither a count nor "auto", or "auto" was given where that means nothing.
     """
+    if given is None and not isinstance(code, codes.OF_PICTURES):
+        return 0
     flips = preset if given is None else given
     if not isinstance(flips, str):
-        suits = given is not None or isinstance(code, codes.OF_PICTURES)
-        return non_negative_int(flips, "flips") if suits else 0
+        return non_negative_int(flips, "flips")
     suits = task == "denoise" and isinstance(code, codes.OF_PICTURES)
     if flips == AUTO and (suits or given is None):
         return flips if suits else 0

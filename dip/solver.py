@@ -227,7 +227,7 @@ class Fit(checkpoints.Saved):
         return loss.detach(), data_loss.detach(), x.detach()
 
     def _look(self) -> None:
-        """Look at the last losses, make the whole of a fit in crops, and count the time: a GPU is waited for here."""
+        """Look at the last losses, make the whole of a fit in parts, and count the time: a GPU is waited for here."""
         started = time.perf_counter()
         self._watch.settle(self)
         if self._view.in_parts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import skimage.data
 import torch
 
 import dip
@@ -24,6 +25,20 @@ def picture(shape=(16, 16, 3), dtype="float32", seed=0, white=None):
         white = np.iinfo(dtype).max if np.issubdtype(dtype, np.integer) else 1
     scaled = clean * white
     return (np.rint(scaled) if np.issubdtype(dtype, np.integer) else scaled).astype(dtype)
+
+
+def with_holes(shape=(19, 14, 3), *, weights=(0.0, 0.5, 1.0), **options):
+    """A task with missing pixels, and the weights (1, 1, H, W) of what is known."""
+    mask = np.random.default_rng(0).choice(np.float32(weights), size=shape[:2])
+    return dip.Inpaint(picture(shape), mask, **options), torch.from_numpy(mask)[None, None]
+
+
+def photograph(name="coffee", size=96, share=0.5):
+    """The clean picture (1, C, H, W), what is known of it, and the task."""
+    clean = getattr(skimage.data, name)()[100 : 100 + size, 200 : 200 + size] / np.float32(255)
+    mask = dip.degradations.random_mask(clean.shape[:2], share, seed=0)
+    x = torch.from_numpy(np.ascontiguousarray(np.atleast_3d(clean).transpose(2, 0, 1)))[None]
+    return x, mask, dip.Inpaint(np.where(mask if clean.ndim == 2 else mask[..., None], clean, np.nan), mask)
 
 
 def quick_fit(task=None, iters=5, **options):

@@ -7,7 +7,7 @@ import pytest
 import scipy.ndimage
 import skimage.data
 import torch
-from small import NET, QUICK, lightly_filtered, picture, quick_fit
+from small import NET, QUICK, lightly_filtered, picture, quick_fit, with_holes
 
 import dip
 from dip import guides
@@ -96,14 +96,9 @@ def test_in_crops_it_is_renewed_once_for_all_tiles():
 # ---------------------------------------------------------------------- missing pixels
 
 
-def holes(shape=(19, 14, 3), *, weights=(0.0, 0.5, 1.0), **options):
-    mask = np.random.default_rng(0).choice(np.float32(weights), size=shape[:2])
-    return dip.Inpaint(picture(shape), mask, **options), torch.from_numpy(mask)[None, None]
-
-
 @pytest.mark.parametrize("shape", [(19, 14), (16, 16, 3)])
 def test_of_missing_pixels_it_is_the_average_with_the_known_ones_put_back(shape):
-    task, weight = holes(shape)
+    task, weight = with_holes(shape)
     fit = dip.Fit(task, **{**SMALL, "code": Autoencoding(scale=0.5, noise=2, renewed=3)})
     frame, channels = fit.settings.frame, fit.y.shape[1]
     first = guides.inpainted(fit.y, weight)
@@ -118,7 +113,7 @@ def test_of_missing_pixels_it_is_the_average_with_the_known_ones_put_back(shape)
 
 @pytest.mark.parametrize("tile", [None, 32])
 def test_a_picture_that_grows_has_its_scale_after_so_many_iterations(tile):
-    task, weight = holes((40, 36))
+    task, weight = with_holes((40, 36))
     code = Autoencoding(scale=0.5, noise=2, renewed=2, grown=4)
     fit = dip.Fit(task, **{**SMALL, "code": code, "tile": tile})
     frame, channels, tiles = fit.settings.frame, fit.y.shape[1], fit.settings.tiles
@@ -133,15 +128,15 @@ def test_a_picture_that_grows_has_its_scale_after_so_many_iterations(tile):
 
 
 def test_the_code_has_the_known_pixels_also_where_the_result_has_not():
-    codes = [dip.fit(holes(keep_known=keep)[0], iters=4, **SMALL).code for keep in (True, False)]
+    codes = [dip.fit(with_holes(keep_known=keep)[0], iters=4, **SMALL).code for keep in (True, False)]
     assert torch.equal(*codes)
 
 
 def test_a_resumed_fit_of_missing_pixels_goes_on_bit_for_bit(tmp_path):
     options = {**SMALL, "code": Autoencoding(noise=2, renewed=2, grown=6)}
-    whole = dip.fit(holes()[0], iters=9, **options)
-    dip.fit(holes()[0], iters=3, checkpoint=tmp_path / "a.ckpt", **options)
-    resumed = dip.fit(holes()[0], iters=9, resume=tmp_path / "a.ckpt", **options)
+    whole = dip.fit(with_holes()[0], iters=9, **options)
+    dip.fit(with_holes()[0], iters=3, checkpoint=tmp_path / "a.ckpt", **options)
+    resumed = dip.fit(with_holes()[0], iters=9, resume=tmp_path / "a.ckpt", **options)
     assert torch.equal(whole.picture, resumed.picture)
 
 

@@ -4,23 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import skimage.data
 import torch
-from small import QUICK, picture
+from small import QUICK, photograph, picture
 
 import dip
 from dip import guides
 from dip.codes import Autoencoding
 
 OWN = {**QUICK, "code": Autoencoding(noise=0, renewed=3)}
-
-
-def photograph(name="coffee", size=96, share=0.5):
-    """The clean picture (1, C, H, W), what is known of it, and the task."""
-    clean = getattr(skimage.data, name)()[100 : 100 + size, 200 : 200 + size] / np.float32(255)
-    mask = dip.degradations.random_mask(clean.shape[:2], share, seed=0)
-    x = torch.from_numpy(np.ascontiguousarray(np.atleast_3d(clean).transpose(2, 0, 1)))[None]
-    return x, mask, dip.Inpaint(np.where(mask if clean.ndim == 2 else mask[..., None], clean, np.nan), mask)
 
 
 def weight_of(mask):

@@ -6,9 +6,8 @@ import io
 
 import numpy as np
 import pytest
-import skimage.data
 import torch
-from small import NET, QUICK, assert_equal_states, picture, trained_state
+from small import NET, QUICK, assert_equal_states, photograph, picture, trained_state, with_holes
 
 import dip
 from dip import guides
@@ -17,17 +16,9 @@ from dip.codes import HeldOut
 OWN = {**QUICK, "code": HeldOut(folds=3), "network": {**NET, "sigmoid": False}, "jitter": 0.0, "flips": 1}
 
 
-def holes(size=(24, 20), share=0.5, channels=(3,), **options):
-    """A task with missing pixels, and the weights of what is known."""
-    mask = np.random.default_rng(1).random(size) < share
-    return dip.Inpaint(picture((*size, *channels)), mask, **options), torch.from_numpy(mask).float()[None, None]
-
-
-def photograph(size=96, share=0.5):
-    """The clean picture (1, C, H, W) and what is known of it."""
-    clean = skimage.data.coffee()[100 : 100 + size, 200 : 200 + size] / np.float32(255)
-    mask = dip.degradations.random_mask(clean.shape[:2], share, seed=0)
-    return torch.from_numpy(clean.transpose(2, 0, 1))[None], mask
+def holes(size=(24, 20)):
+    """A task of which some half of the pixels is missing, and the weights of what is known."""
+    return with_holes((*size, 3), weights=(0.0, 1.0))
 
 
 def test_each_known_pixel_is_held_out_once_and_the_pictures_do_not_know_it():
@@ -168,7 +159,7 @@ def test_weights_between_none_and_one_are_dealt_out_whole():
 
 
 def test_the_preset_is_ahead_of_the_filter_and_does_not_pass_its_best():
-    clean, mask = photograph()
+    clean, mask, _ = photograph()
     filtered = guides.inpainted(clean, torch.from_numpy(mask)[None, None].float())
     fit = dip.fit(dip.Inpaint(clean, mask), preset="fast", iters=200, reference=clean)
     error = float((fit.image - clean).square().mean())

@@ -21,7 +21,7 @@ class HeldOut:
     the picture, and is compared with the known pixels that it was not shown:
 
     .. math:: θ^* = \arg\min_θ \sum_k \| h_k \odot (x_k - y) \|^2, \quad
-        x_k = p_k + s f_θ(p_k, m_k).
+        x_k = p_k + s f_θ(p_k, m_k),
 
     with s = 0.03 (of a network that ends in a sigmoid, 0.3 (f_θ - 1/2) is the correction). So it cannot be right by
     handing on what it sees, as with a code that has all of the known pixels: it has to learn what the filter gets

@@ -30,10 +30,13 @@ class Folds:
         What of the picture it sees.
     frame : Frame
         Where the picture lies in the code.
+    folds : int
+        K.
     shown : Tensor
-        (K, 1, inner_height, inner_width): weights of the pixels that are shown in each fold.
-    weight : Tensor
-        (1, 1, inner_height, inner_width): of all known pixels.
+        (K or K + 1, 1, inner_height, inner_width): weights of the pixels that are shown in each fold, and where those
+        for validation are not.
+    y, weight : Tensor
+        (1, C, inner_height, inner_width) and (1, 1, inner_height, inner_width): all known pixels.
     seed : int
         Of the generator that draws the folds.
     bounded : bool
@@ -48,7 +51,9 @@ class Folds:
         self,
         inner: Whole | Crops,
         frame: Frame,
+        folds: int,
         shown: Tensor,
+        y: Tensor,
         weight: Tensor,
         seed: int,
         *,
@@ -56,14 +61,14 @@ class Folds:
         mirrored: bool,
     ) -> None:
         self._inner, self._frame, self._bounded, self._mirrored = inner, frame, bounded, mirrored
-        self._held = weight - shown
+        self._folds, self._held, self._y = folds, weight - shown, y
         self._generator = torch.Generator().manual_seed(seed)
         self._fold = 0
         self._seen: Tensor | None = None
 
     def part(self, code: Tensor) -> Tensor:
         """Return the code of the next fold."""
-        self._fold = int(torch.randint(len(self._held), (), generator=self._generator))
+        self._fold = int(torch.randint(self._folds, (), generator=self._generator))
         self._seen = self._inner.part(code[self._fold, None])
         return self._seen
 
@@ -99,14 +104,29 @@ class Folds:
     @torch.no_grad()
     def look(self, network: Any, code: Tensor, dtype: torch.dtype, iteration: int) -> Tensor:
         """Return x of all known pixels, (1, C, inner_height, inner_width) in [0, 1]."""
-        whole = code[-1:]
+        picture, correction = self._both(network, code[-1:], dtype, iteration)
+        kept = 1.0
+        if len(self._held) > self._folds:
+            without, change = self._both(network, code[-2:-1], dtype, iteration)
+            kept = _share(self._y - without, change, self._held[-1:])
+        return (picture + kept * correction).clamp(0, 1)
+
+    def _both(self, network: Any, code: Tensor, dtype: torch.dtype, iteration: int) -> tuple[Tensor, Tensor]:
+        """Return the picture that is in a code, and its correction."""
         mirrors: list[list[int]] = [[], [3], [2], [2, 3]] if self._mirrored else [[]]
-        made = [self._inner.made(network, whole.flip(m), dtype, iteration).flip(m) for m in mirrors]
-        return self._frame.crop(self._corrected(whole, torch.stack(made).mean(0))).clamp(0, 1)
+        made = [self._inner.made(network, code.flip(m), dtype, iteration).flip(m) for m in mirrors]
+        correction = self._correction(torch.stack(made).mean(0))
+        return self._frame.crop(self._shown(code, correction)), self._frame.crop(correction)
 
     def _corrected(self, seen: Tensor, made: Tensor) -> Tensor:
-        correction = _BOUNDED * (made - 0.5) if self._bounded else _STEP * made
-        return seen[:, : made.shape[1]] + GRAY + correction
+        correction = self._correction(made)
+        return self._shown(seen, correction) + correction
+
+    def _shown(self, code: Tensor, like: Tensor) -> Tensor:
+        return code[:, : like.shape[1]] + GRAY
+
+    def _correction(self, made: Tensor) -> Tensor:
+        return _BOUNDED * (made - 0.5) if self._bounded else _STEP * made
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of the generator and of what is seen."""
@@ -118,7 +138,15 @@ class Folds:
         self._inner.load_state_dict(state["inner"], network)
 
 
-def way(settings: Settings, task: Problem, network: Any, first: Tensor, weight: Tensor | None) -> Whole | Crops | Folds:
+def _share(error: Tensor, change: Tensor, weight: Tensor) -> float:
+    """Return how much of a change to keep, from 0 to 1, so that it is nearest to an error in the weighted squares."""
+    power = float((weight * change.square()).sum())
+    return min(1.0, max(0.0, float((weight * change * error).sum()) / power)) if power else 1.0
+
+
+def way(
+    settings: Settings, task: Problem, network: Any, first: Tensor, y: Tensor, weight: Tensor | None
+) -> Whole | Crops | Folds:
     """Return the way of a fit to a picture whose code was drawn from `first`."""
     s = settings
     inner: Whole | Crops = Whole(s.frame)
@@ -129,7 +157,8 @@ def way(settings: Settings, task: Problem, network: Any, first: Tensor, weight: 
         return inner
     assert weight is not None  # of missing pixels
     shown, bounded = first[:-1, -1:].to(weight), getattr(network, "sigmoid", False)
-    return Folds(inner, s.frame, shown, weight, s.crop_seed + 1, bounded=bounded, mirrored=bool(s.flips))
+    folds, seed = s.code.folds, s.crop_seed + 1
+    return Folds(inner, s.frame, folds, shown, y, weight, seed, bounded=bounded, mirrored=bool(s.flips))
 
 
 def check(options: dict[str, Any], task: Any, code: Any) -> None:

@@ -83,16 +83,18 @@ class Inpaint(ImageTask):
             return guides.inpainted(known, weight).to(y.device)
         return torch.lerp(guides.wiener(x, x, _LIGHT, step=guides.APART)[0], known, weight)
 
-    def held_out(self, folds: int, progress: bool | None = None) -> tuple[Tensor, Tensor]:
+    def held_out(self, folds: int, validation: int = 0, progress: bool | None = None) -> tuple[Tensor, Tensor]:
         """Return what `guides.inpainted` makes of the known pixels but one fold, of each in turn, and of all.
 
-        Folds are of pixels drawn at random, and as large as each other. `progress` is the option of the fit.
+        Before the last is that without the pixels for validation, which are in no fold; without a number of them there
+        is none. All are of pixels drawn at random, and folds are as large as each other. `progress` is the option of
+        the fit.
 
         Returns
         -------
         tuple of Tensor
-            The pictures (folds + 1, C, H, W), and the weights of the pixels that they were made of
-            (folds + 1, 1, H, W).
+            The pictures (n, C, H, W), n = folds + 1 or + 2, and the weights of the pixels that they were made of
+            (n, 1, H, W).
 
         Raises
         ------
@@ -108,8 +110,10 @@ class Inpaint(ImageTask):
             )
         drawn = torch.randperm(len(places), generator=torch.Generator().manual_seed(0)).to(places.device)
         dealt = torch.zeros(weight.shape, dtype=torch.long, device=weight.device)
-        dealt.view(-1)[places[drawn]] = torch.arange(len(places), device=places.device) % folds
-        shown = [weight * (dealt != k) for k in range(folds)] + [weight]
+        number = torch.arange(len(places), device=places.device)
+        kept = min(validation, int(_VALIDATION * len(places)))
+        dealt.view(-1)[places[drawn]] = torch.where(number < kept, folds, number % folds)
+        shown = [weight * (dealt != k) for k in range(folds + bool(validation))] + [weight]
         pictures = [guides.inpainted(known, one, _TURNS) for one in counted(shown, "filling in", progress)]
         return torch.cat(pictures), torch.cat(shown)
 
@@ -153,5 +157,6 @@ class Inpaint(ImageTask):
 
 _LIGHT = 0.005  # standard deviation, by trials (docs/performance.md)
 _TURNS = 80  # of the filter for each fold: as good as twice as many
+_VALIDATION = 0.1  # of the known pixels at most this share is for validation
 _HELD, _ENOUGH = 0.1, 512  # share of the known pixels that is held out, and the side of what tells the error, in pixels
 _NO_IDEA = 0.1  # an error where no known pixel can be spared

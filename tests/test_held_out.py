@@ -21,15 +21,18 @@ def holes(size=(24, 20)):
     return with_holes((*size, 3), weights=(0.0, 1.0))
 
 
-def test_each_known_pixel_is_held_out_once_and_the_pictures_do_not_know_it():
+@pytest.mark.parametrize(("validation", "taken"), [(0, 0), (7, 7), (1000, 26)])
+def test_each_known_pixel_is_held_out_once_and_the_pictures_do_not_know_it(validation, taken):
     task, weight = holes()
+    assert weight.sum() == 262  # of which a tenth is for validation, at most
     dip.Fit(task, **OWN)
-    pictures, shown = task.held_out(3)
+    pictures, shown = task.held_out(3, validation)
     held = weight - shown
-    assert pictures.shape == (4, 3, 24, 20)
+    assert pictures.shape == (4 + (taken > 0), 3, 24, 20)
     assert torch.equal(held.sum(0, keepdim=True), weight)
     assert not held[-1].any()
-    counts = held[:-1].sum((1, 2, 3))
+    assert held[3].sum() == taken
+    counts = held[:3].sum((1, 2, 3))
     assert counts.max() - counts.min() <= 1
     for one, known in zip(pictures, shown, strict=True):
         other = torch.where(known > 0, task.load().y, 0.7)  # whatever the held out pixels hold
@@ -39,7 +42,7 @@ def test_each_known_pixel_is_held_out_once_and_the_pictures_do_not_know_it():
 def test_the_code_has_every_fold_and_the_network_sees_one_at_a_time():
     task, _ = holes((21, 18))
     fit = dip.Fit(task, **OWN)
-    pictures, shown = task.held_out(3)
+    pictures, shown = task.held_out(3, 1000)
     frame, seen = fit.settings.frame, []
     expected = frame.extend(torch.cat([pictures - 0.5, 0.2 * (shown - 0.5)], dim=1))
     torch.testing.assert_close(fit.code, expected)
@@ -48,10 +51,10 @@ def test_the_code_has_every_fold_and_the_network_sees_one_at_a_time():
     for _ in range(40):
         fit.step()
     found = [
-        next((k, tuple(m)) for k in range(4) for m in mirrors if torch.equal(one.flip(m), fit.code[k, None]))
+        next((k, tuple(m)) for k in range(5) for m in mirrors if torch.equal(one.flip(m), fit.code[k, None]))
         for one in seen
     ]
-    assert {k for k, _ in found} == {0, 1, 2}  # that of all known pixels is for the end
+    assert {k for k, _ in found} == {0, 1, 2}  # those of all known pixels, and for validation, are for the end
     assert len({m for _, m in found}) == 4
     assert found[0][1] == ()  # they begin after an iteration
 
@@ -60,7 +63,7 @@ def test_the_code_has_every_fold_and_the_network_sees_one_at_a_time():
 def test_the_loss_is_of_the_held_out_pixels_and_the_network_corrects_the_filter(sigmoid):
     task, weight = holes()
     fit = dip.Fit(task, **{**OWN, "network": {**NET, "sigmoid": sigmoid}, "flips": 0})
-    pictures, shown = task.held_out(3)
+    pictures, shown = task.held_out(3, 1000)
     made = []
     fit.network.register_forward_hook(lambda *all: made.append(all[-1].detach().clone()))
     for _ in range(5):
@@ -75,18 +78,33 @@ def test_the_loss_is_of_the_held_out_pixels_and_the_network_corrects_the_filter(
         assert min(abs(loss - fit.history["loss"][-1]) for loss in losses) < 1e-6
 
 
-@pytest.mark.parametrize("flips", [0, 1])
-def test_what_is_returned_is_made_of_all_known_pixels_in_mirrors(flips):
-    task, weight = holes()
-    fit = dip.fit(task, iters=6, **{**OWN, "flips": flips})
+@pytest.mark.parametrize(
+    ("flips", "validation", "least", "most"), [(1, 1000, 0.1, 0.9), (1, 0, 1, 1), (0, 1000, -1, -0.1)]
+)
+def test_what_is_returned_is_made_of_all_known_pixels_in_mirrors(flips, validation, least, most):
+    """And of a correction as much is kept as is of use where it is not shown: none, if it makes things worse."""
+    clean, mask, _ = photograph()
+    clean, mask = clean[..., :40, :36], torch.from_numpy(mask[:40, :36])
+    task, weight = dip.Inpaint(clean, mask), mask[None, None].float()
+    fit = dip.fit(task, iters=20, lr=0.001, **{**OWN, "flips": flips, "code": HeldOut(3, validation)})
+    pictures, shown = task.held_out(3, validation)
     mirrors = ([], [2], [3], [2, 3]) if flips else ([],)
-    with torch.no_grad():
-        made = sum(fit.network(fit.code[-1:].flip(m)).flip(m) for m in mirrors) / len(mirrors)
-    expected = (task.held_out(3)[0][-1:] + 0.03 * fit.settings.frame.crop(made)).clamp(0, 1)
+
+    def correction(code):
+        with torch.no_grad():
+            made = sum(fit.network(code.flip(m)).flip(m) for m in mirrors) / len(mirrors)
+        return 0.03 * fit.settings.frame.crop(made)
+
+    kept = 1.0
+    if validation:
+        apart = (weight - shown[3]).expand(1, 3, -1, -1) > 0
+        change, error = correction(fit.code[3:4])[apart], (fit.y - pictures[3])[apart]
+        kept = float(torch.linalg.lstsq(change[:, None], error[:, None]).solution)
+    assert least <= kept <= most
+    expected = (pictures[-1:] + max(kept, 0) * correction(fit.code[-1:])).clamp(0, 1)
     torch.testing.assert_close(fit.current, expected)
     assert torch.equal(fit.output, fit.current)
-    whole = torch.lerp(expected, fit.y, weight)
-    torch.testing.assert_close(torch.from_numpy(fit.image).permute(2, 0, 1)[None], whole)
+    torch.testing.assert_close(fit.image, torch.lerp(expected, fit.y, weight))
 
 
 def test_looking_changes_nothing():
@@ -128,12 +146,13 @@ def test_a_resumed_fit_goes_on_bit_for_bit(tmp_path, tile):
 
 def test_in_crops_the_whole_is_of_all_known_pixels_too():
     task, _ = holes((40, 36))
-    fit = dip.fit(task, iters=60, tile=16, **{**OWN, "flips": 0})
+    fit = dip.fit(task, iters=60, tile=16, **{**OWN, "flips": 0, "code": HeldOut(3, 0)})
     assert fit._view.settled
     fit.network.eval()
     with torch.no_grad():
         made = fit.settings.frame.crop(fit.network(fit.code[-1:]))
-    torch.testing.assert_close(fit.current, (task.held_out(3)[0][-1:] + 0.03 * made).clamp(0, 1), rtol=0, atol=1e-5)
+    expected = task.held_out(3)[0][-1:] + 0.03 * made
+    torch.testing.assert_close(fit.current, expected.clamp(0, 1), rtol=0, atol=1e-5)
     assert fit.code.shape[1] == 4
 
 
@@ -199,9 +218,7 @@ def test_what_looks_at_each_iteration_is_refused(options, words):
 
 
 def test_other_tasks_and_too_few_known_pixels_are_refused():
-    with pytest.raises(
-        ValueError, match=r"HeldOut\(folds=3\) is made of known pixels: it is for dip.Inpaint, not for d"
-    ):
+    with pytest.raises(ValueError, match=r"HeldOut\(.*\) is made of known pixels: it is for dip.Inpaint, not for den"):
         dip.Fit(dip.Denoise(picture()), **OWN)
     with pytest.raises(ValueError, match="consistent=True is for tasks that can correct a picture, all but inpaint"):
         dip.Fit(holes()[0], consistent=True, **OWN)
@@ -215,6 +232,8 @@ def test_other_tasks_and_too_few_known_pixels_are_refused():
         HeldOut(1)
     with pytest.raises(ValueError, match="folds must be"):
         HeldOut(0)
+    with pytest.raises(ValueError, match="validation must be"):
+        HeldOut(validation=-1)
     with pytest.raises(ValueError, match="drawn from filled-in pictures"):
         HeldOut().draw(dip.codes.Frame.around((8, 8), (8, 8)), torch.Generator())
 
@@ -227,5 +246,5 @@ def test_with_another_code_the_preset_neither_mirrors_nor_does_without_jitter():
 
 
 def test_memory_counts_the_codes_of_all_folds():
-    few, many = (dip.Fit(holes()[0], **{**OWN, "code": HeldOut(k)}).settings.memory for k in (2, 12))
+    few, many = (dip.Fit(holes()[0], **{**OWN, "code": code}).settings.memory for code in (HeldOut(2, 0), HeldOut(11)))
     assert many - few == 10 * 4 * 24 * 20 * 4

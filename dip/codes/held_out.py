@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dip.codes.frame import Frame
-from dip.errors import positive_int
+from dip.errors import non_negative_int, positive_int
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,23 @@ class HeldOut:
 
     with s = 0.03 (of a network that ends in a sigmoid, 0.3 (f_θ - 1/2) is the correction). So it cannot be right by
     handing on what it sees, as with a code that has all of the known pixels: it has to learn what the filter gets
-    wrong, as it would from pictures of which the missing pixels are known. What is returned is what it makes of all
-    known pixels, which no iteration has seen: the mean of that in four mirrors, if the fit has flips.
+    wrong, as it would from pictures of which the missing pixels are known.
+
+    What is returned is made of all known pixels, p, which no iteration has seen, and keeps as much of the correction d
+    as known pixels v advise with which no iteration was compared. Of the picture p_v without them, corrected by d_v,
+
+    .. math:: x = p + α d, \quad α = \frac{\langle y - p_v, d_v \rangle_v}{\| d_v \|_v^2}, 0 \le α \le 1,
+
+    with d the mean of what the network makes in four mirrors, if the fit has flips. The fewer pixels there are to learn
+    from, the more of a correction is learnt by heart, and the less of it is kept.
 
     Parameters
     ----------
     folds : int, default 5
         K, two at least: the more, the nearer are the pictures of the fit to that of all known pixels, and the fewer
-        pixels tell in an iteration. The filter takes its time K + 1 times.
+        pixels tell in an iteration. The filter takes its time K + 2 times.
+    validation : int, default 1000
+        How many pixels v has, at most; nor are they more than a tenth of those that are known. 0 = none, α = 1.
     image_channels : int, optional
         Channels of the picture; a fit fills them in.
 
@@ -45,16 +54,19 @@ class HeldOut:
     ----------
     To fit a network to pixels that were taken out of what it sees: Krull, Buchholz, Jug, "Noise2Void: learning
     denoising from single noisy images", CVPR 2019; Quan, Chen, Pang, Ji, "Self2Self with dropout: learning
-    self-supervised denoising from single image", CVPR 2020. Folds: Stone, "Cross-validatory choice and assessment of
-    statistical predictions", Journal of the Royal Statistical Society B 1974.
+    self-supervised denoising from single image", CVPR 2020. Folds, and
+    how much of a prediction to keep: Stone, "Cross-validatory choice and assessment of statistical predictions",
+    Journal of the Royal Statistical Society B 1974.
     """
 
     folds: int = 5
+    validation: int = 1000
     image_channels: int = field(default=0, repr=False)
 
     def __post_init__(self) -> None:
         if positive_int(self.folds, "folds") < 2:
             raise ValueError(f"folds={self.folds}: of one fold nothing is left to be shown; give 2 or more")
+        non_negative_int(self.validation, "validation")
 
     @property
     def channels(self) -> int:
@@ -63,8 +75,8 @@ class HeldOut:
 
     @property
     def versions(self) -> int:
-        """How many codes there are: one for each fold, and that of all known pixels."""
-        return self.folds + 1
+        """How many codes there are: one for each fold, that without the pixels v, and that of all known pixels."""
+        return self.folds + bool(self.validation) + 1
 
     def draw(self, frame: Frame, generator: torch.Generator, picture: Tensor | None = None) -> Tensor:
         """Return z (versions, channels, H, W) of pictures and masks (versions, channels, inner_height, inner_width)."""
@@ -74,7 +86,7 @@ class HeldOut:
 
     def begun(self, task: Any, y: Tensor, progress: bool | None = None) -> tuple[Self, Tensor]:
         """Return the code itself, and the pictures that the task makes of the folds, with their masks behind them."""
-        return self, torch.cat(task.held_out(self.folds, progress), dim=1).to(y.device)
+        return self, torch.cat(task.held_out(self.folds, self.validation, progress), dim=1).to(y.device)
 
 
 GRAY = 0.5  # what of a picture is 0 in the code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +20,9 @@ _STEP = 0.03  # what a network's output is of a correction, where white is 1: a 
 _BOUNDED = 0.3  # the same of a network that ends in a sigmoid
 _FALLS = 0.5  # from this share of a run on the learning rate falls, in a line
 _LAST = 0.02  # its end, as a factor
+
+SERIES = ("kept", "psnr_held_out", "psnr_held_out_filter")
+"""What the pixels for validation tell: which share of the correction is kept, and the PSNR with and without."""
 
 
 class Folds:
@@ -62,6 +66,7 @@ class Folds:
     ) -> None:
         self._inner, self._frame, self._bounded, self._mirrored = inner, frame, bounded, mirrored
         self._folds, self._held, self._y = folds, weight - shown, y
+        self.series = SERIES if len(shown) > folds else ()
         self._generator = torch.Generator().manual_seed(seed)
         self._fold = 0
         self._seen: Tensor | None = None
@@ -102,14 +107,15 @@ class Folds:
         return max(_LAST, min(1.0, left))
 
     @torch.no_grad()
-    def look(self, network: Any, code: Tensor, dtype: torch.dtype, iteration: int) -> Tensor:
-        """Return x of all known pixels, (1, C, inner_height, inner_width) in [0, 1]."""
+    def look(self, network: Any, code: Tensor, dtype: torch.dtype, iteration: int) -> tuple[Tensor, dict[str, float]]:
+        """Return x of all known pixels, (1, C, inner_height, inner_width) in [0, 1], and values of the `series`."""
         picture, correction = self._both(network, code[-1:], dtype, iteration)
-        kept = 1.0
-        if len(self._held) > self._folds:
-            without, change = self._both(network, code[-2:-1], dtype, iteration)
-            kept = _share(self._y - without, change, self._held[-1:])
-        return (picture + kept * correction).clamp(0, 1)
+        if not (self.series and self._held[-1].any()):
+            return (picture + correction).clamp(0, 1), {}
+        without, change = self._both(network, code[-2:-1], dtype, iteration)
+        kept, *errors = _share(self._y - without, change, self._held[-1:])
+        found = dict(zip(self.series, (kept, *map(_psnr, errors)), strict=True))
+        return (picture + kept * correction).clamp(0, 1), found
 
     def _both(self, network: Any, code: Tensor, dtype: torch.dtype, iteration: int) -> tuple[Tensor, Tensor]:
         """Return the picture that is in a code, and its correction."""
@@ -138,10 +144,19 @@ class Folds:
         self._inner.load_state_dict(state["inner"], network)
 
 
-def _share(error: Tensor, change: Tensor, weight: Tensor) -> float:
-    """Return how much of a change to keep, from 0 to 1, so that it is nearest to an error in the weighted squares."""
-    power = float((weight * change.square()).sum())
-    return min(1.0, max(0.0, float((weight * change * error).sum()) / power)) if power else 1.0
+def _share(error: Tensor, change: Tensor, weight: Tensor) -> tuple[float, float, float]:
+    """Return which share of a change, 0 to 1, takes off most of an error, and its mean square then and before."""
+
+    def mean(x: Tensor) -> float:
+        return float((weight * x).sum() / (weight.sum() * x.shape[1]))
+
+    power = mean(change.square())
+    kept = min(1.0, max(0.0, mean(change * error) / power)) if power else 1.0
+    return kept, mean((error - kept * change).square()), mean(error.square())
+
+
+def _psnr(square: float) -> float:
+    return -10 * math.log10(max(square, 1e-12))
 
 
 def way(

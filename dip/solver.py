@@ -118,7 +118,7 @@ class Fit(checkpoints.Saved):
         if clean is not None:
             every = 10 * s.tiles if self._view.in_parts else 1  # a look takes a pass of its own
             self.callbacks.insert(0, Reference(clean.to(self.device), every=every))
-        self.history = History(() if clean is None else Reference.SERIES)
+        self.history = History((*(() if clean is None else Reference.SERIES), *self._view.series))
         self.iteration, self.seconds = 0, 0.0
         self._goal: int | None = None
         self.recoveries: list[dict[str, Any]] = []
@@ -291,7 +291,8 @@ class Fit(checkpoints.Saved):
         if self._output is None:
             if isinstance(self._view, Whole) or not self.iteration:
                 raise RuntimeError("the fit has not been run yet; call run()")
-            self._output = self._view.look(self.network, self.code, self.settings.dtype, self.iteration)
+            self._output, found = self._view.look(self.network, self.code, self.settings.dtype, self.iteration)
+            self.history.record(self.iteration, **found)
         return self._output
 
     @property

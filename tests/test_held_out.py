@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import torch
 from small import NET, QUICK, assert_equal_states, photograph, picture, trained_state, with_holes
 
 import dip
-from dip import guides
+from dip import cli, guides
 from dip.codes import HeldOut
 
 OWN = {**QUICK, "code": HeldOut(folds=3), "network": {**NET, "sigmoid": False}, "jitter": 0.0, "flips": 1}
@@ -100,11 +102,37 @@ def test_what_is_returned_is_made_of_all_known_pixels_in_mirrors(flips, validati
         apart = (weight - shown[3]).expand(1, 3, -1, -1) > 0
         change, error = correction(fit.code[3:4])[apart], (fit.y - pictures[3])[apart]
         kept = float(torch.linalg.lstsq(change[:, None], error[:, None]).solution)
+        for name, share in (("psnr_held_out", max(kept, 0)), ("psnr_held_out_filter", 0)):
+            square = float((error - share * change).square().mean())
+            assert fit.history[name] == pytest.approx([-10 * np.log10(square)], abs=1e-3)
+        assert fit.history["kept"] == pytest.approx([max(kept, 0)], abs=1e-4)
     assert least <= kept <= most
     expected = (pictures[-1:] + max(kept, 0) * correction(fit.code[-1:])).clamp(0, 1)
     torch.testing.assert_close(fit.current, expected)
     assert torch.equal(fit.output, fit.current)
     torch.testing.assert_close(fit.image, torch.lerp(expected, fit.y, weight))
+
+
+def test_what_held_out_pixels_tell_is_said_and_in_the_report(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    clean, mask, _ = photograph()
+    dip.files.write("a.png", np.uint8(clean[0].permute(1, 2, 0).numpy() * 255))
+    dip.files.write("m.png", np.uint8(mask * 255))
+    words = "inpaint a.png -o b.png --mask m.png --preset fast --iters 10 --json r.json"
+    assert cli.main(words.split()) == 0
+    figures = json.loads(Path("r.json").read_text())["figures"]
+    assert set(figures) == {"kept", "psnr_held_out", "psnr_held_out_filter"}
+    words = "PSNR {psnr_held_out:.2f} dB on known pixels that were held out (the filter {psnr_held_out_filter:.2f} dB)"
+    assert words.format(**figures) in capsys.readouterr().out
+
+
+def test_a_series_of_the_fit_is_not_mixed_with_others():
+    fit = dip.fit(holes()[0], iters=3, **OWN)
+    assert set(fit.history) == {"loss", "kept", "psnr_held_out", "psnr_held_out_filter"}
+    with pytest.raises(ValueError, match="records kept itself"):
+        fit.record(kept=1.0)
+    plain = dip.fit(holes()[0], iters=3, **{**OWN, "code": HeldOut(3, 0)})
+    assert set(plain.history) == {"loss"}
 
 
 def test_looking_changes_nothing():

@@ -148,7 +148,7 @@ INPAINT: Variants = {
     "fast-sparse, 64 channels everywhere": {"preset": "fast-sparse", **net(*[64] * 5)},
     "fast-sparse, noise beside the picture": {"preset": "fast-sparse", "code": dip.codes.Autoencoding()},
     "fast-sparse, picture never renewed": {"preset": "fast-sparse", "code": dip.codes.Autoencoding(noise=0, renewed=0)},
-    "fast, all of the correction": {"preset": "fast", "code": dip.codes.HeldOut(validation=0)},
+    "fast, all of the correction": {"preset": "fast", "code": dip.codes.HeldOut(kept=1.0)},
     "fast, 3 folds": {"preset": "fast", "code": dip.codes.HeldOut(3)},
     "fast, 10 folds": {"preset": "fast", "code": dip.codes.HeldOut(10)},
     "fast, never mirrored": {"preset": "fast", "flips": 0},

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dip.codes import Frame, HeldOut
@@ -20,6 +21,7 @@ _STEP = 0.03  # what a network's output is of a correction, where white is 1: a 
 _BOUNDED = 0.3  # the same of a network that ends in a sigmoid
 _FALLS = 0.5  # from this share of a run on the learning rate falls, in a line
 _LAST = 0.02  # its end, as a factor
+_NEAR = 3  # pixels to each side
 
 SERIES = ("kept", "psnr_held_out", "psnr_held_out_filter")
 """What the pixels for validation tell: which share of the correction is kept, and the PSNR with and without."""
@@ -43,6 +45,8 @@ class Folds:
         (1, C, inner_height, inner_width) and (1, 1, inner_height, inner_width): all known pixels.
     seed : int
         Of the generator that draws the folds.
+    kept : float
+        Share of a correction that is kept, where no pixels for validation tell it.
     bounded : bool
         Whether the network's output is in [0, 1], and stands for a correction from -0.15 to 0.15.
     mirrored : bool
@@ -61,11 +65,15 @@ class Folds:
         weight: Tensor,
         seed: int,
         *,
+        kept: float,
         bounded: bool,
         mirrored: bool,
     ) -> None:
         self._inner, self._frame, self._bounded, self._mirrored = inner, frame, bounded, mirrored
-        self._folds, self._held, self._y = folds, weight - shown, y
+        self._folds, self._kept, self._held, self._y = folds, kept, weight - shown, y
+        near = [_near(one) for one in (*shown[:, None], weight)]
+        least = min(float(n[h[None] > 0].min()) for n, h in zip(near, self._held[:folds], strict=False))
+        self._trust = [(n / least).clamp(max=1) if least else torch.ones_like(n) for n in near[folds:]]
         self.series = SERIES if len(shown) > folds else ()
         self._generator = torch.Generator().manual_seed(seed)
         self._fold = 0
@@ -110,11 +118,12 @@ class Folds:
     def look(self, network: Any, code: Tensor, dtype: torch.dtype, iteration: int) -> tuple[Tensor, dict[str, float]]:
         """Return x of all known pixels, (1, C, inner_height, inner_width) in [0, 1], and values of the `series`."""
         picture, correction = self._both(network, code[-1:], dtype, iteration)
-        if not (self.series and self._held[-1].any()):
-            return (picture + correction).clamp(0, 1), {}
-        without, change = self._both(network, code[-2:-1], dtype, iteration)
-        kept, *errors = _share(self._y - without, change, self._held[-1:])
-        found = dict(zip(self.series, (kept, *map(_psnr, errors)), strict=True))
+        correction = self._trust[-1] * correction
+        kept, found = self._kept, {}
+        if self.series:
+            without, change = self._both(network, code[-2:-1], dtype, iteration)
+            kept, *errors = _share(self._y - without, self._trust[0] * change, self._held[-1:])
+            found = dict(zip(self.series, (kept, *map(_psnr, errors)), strict=True))
         return (picture + kept * correction).clamp(0, 1), found
 
     def _both(self, network: Any, code: Tensor, dtype: torch.dtype, iteration: int) -> tuple[Tensor, Tensor]:
@@ -142,6 +151,11 @@ class Folds:
         """Go on from `state`, with a network that has its own state already."""
         self._generator.set_state(state["folds"])
         self._inner.load_state_dict(state["inner"], network)
+
+
+def _near(shown: Tensor) -> Tensor:
+    """Return how much is shown of the pixels about each, (1, 1, H, W)."""
+    return F.avg_pool2d(F.pad(shown, (_NEAR,) * 4, mode="replicate"), 2 * _NEAR + 1, stride=1)
 
 
 def _share(error: Tensor, change: Tensor, weight: Tensor) -> tuple[float, float, float]:
@@ -173,7 +187,8 @@ def way(
     assert weight is not None  # of missing pixels
     shown, bounded = first[:-1, -1:].to(weight), getattr(network, "sigmoid", False)
     folds, seed = s.code.folds, s.crop_seed + 1
-    return Folds(inner, s.frame, folds, shown, y, weight, seed, bounded=bounded, mirrored=bool(s.flips))
+    mirrored = bool(s.flips)
+    return Folds(inner, s.frame, folds, shown, y, weight, seed, kept=s.code.kept, bounded=bounded, mirrored=mirrored)
 
 
 def check(options: dict[str, Any], task: Any, code: Any) -> None:

@@ -83,12 +83,12 @@ class Inpaint(ImageTask):
             return guides.inpainted(known, weight).to(y.device)
         return torch.lerp(guides.wiener(x, x, _LIGHT, step=guides.APART)[0], known, weight)
 
-    def held_out(self, folds: int, validation: int = 0, progress: bool | None = None) -> tuple[Tensor, Tensor]:
+    def held_out(self, folds: int, validation: bool = False, progress: bool | None = None) -> tuple[Tensor, Tensor]:
         """Return what `guides.inpainted` makes of the known pixels but one fold, of each in turn, and of all.
 
-        Before the last is that without the pixels for validation, which are in no fold; without a number of them there
-        is none. All are of pixels drawn at random, and folds are as large as each other. `progress` is the option of
-        the fit.
+        Folds are drawn at random. With `validation`, where pixels are missing in holes and lines, some that lie like
+        these (`masks.moved`) are in no fold, and before the last picture there is one without them. `progress` is the
+        option of the fit.
 
         Returns
         -------
@@ -110,10 +110,11 @@ class Inpaint(ImageTask):
             )
         drawn = torch.randperm(len(places), generator=torch.Generator().manual_seed(0)).to(places.device)
         dealt = torch.zeros(weight.shape, dtype=torch.long, device=weight.device)
-        number = torch.arange(len(places), device=places.device)
-        kept = min(validation, int(_VALIDATION * len(places)))
-        dealt.view(-1)[places[drawn]] = torch.where(number < kept, folds, number % folds)
-        shown = [weight * (dealt != k) for k in range(folds + bool(validation))] + [weight]
+        dealt.view(-1)[places[drawn]] = torch.arange(len(places), device=places.device) % folds
+        apart = masks.moved(weight, int(_VALIDATION * len(places))) if validation else None
+        if apart is not None:
+            dealt[apart] = folds
+        shown = [weight * (dealt != k) for k in range(folds + (apart is not None))] + [weight]
         pictures = [guides.inpainted(known, one, _TURNS) for one in counted(shown, "filling in", progress)]
         return torch.cat(pictures), torch.cat(shown)
 

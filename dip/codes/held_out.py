@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from dip.codes.frame import Frame
-from dip.errors import non_negative_int, positive_int
+from dip.errors import positive_float, positive_int
 
 
 @dataclass(frozen=True)
@@ -27,21 +27,26 @@ class HeldOut:
     handing on what it sees, as with a code that has all of the known pixels: it has to learn what the filter gets
     wrong, as it would from pictures of which the missing pixels are known.
 
-    What is returned is made of all known pixels, p, which no iteration has seen, and keeps as much of the correction d
-    as known pixels v advise with which no iteration was compared. Of the picture p_v without them, corrected by d_v,
+    What is returned is made of all known pixels, p, which no iteration has seen, and of the correction d, a part of
+    which is learnt by heart: x = p + α d, with d the mean of what the network makes in four mirrors, if the fit has
+    flips. Where pixels are missing at random, three quarters of it are kept. Where they are missing in holes and lines,
+    unlike the pixels of the folds, known pixels v advise how much to keep, which lie as the missing ones do, and with
+    which no iteration was compared. Of the picture p_v without them, corrected by d_v,
 
-    .. math:: x = p + α d, \quad α = \frac{\langle y - p_v, d_v \rangle_v}{\| d_v \|_v^2}, 0 \le α \le 1,
+    .. math:: α = \frac{\langle y - p_v, d_v \rangle_v}{\| d_v \|_v^2}, 0 \le α \le 1.
 
-    with d the mean of what the network makes in four mirrors, if the fit has flips. The fewer pixels there are to learn
-    from, the more of a correction is learnt by heart, and the less of it is kept.
+    Where less is known about a missing pixel than there was about any of the folds, as inside of a hole, d fades away.
 
     Parameters
     ----------
     folds : int, default 5
         K, two at least: the more, the nearer are the pictures of the fit to that of all known pixels, and the fewer
-        pixels tell in an iteration. The filter takes its time K + 2 times.
-    validation : int, default 1000
-        How many pixels v has, at most; nor are they more than a tenth of those that are known. 0 = none, α = 1.
+        pixels tell in an iteration. The filter takes its time K + 1 times, or K + 2.
+    kept : float, default 0.75
+        α, where no pixels v tell it: above 0, at most 1.
+    validation : bool, default True
+        Whether there are such pixels, a tenth of the known ones at most; a fit takes it back where pixels are missing
+        at random.
     image_channels : int, optional
         Channels of the picture; a fit fills them in.
 
@@ -60,13 +65,15 @@ class HeldOut:
     """
 
     folds: int = 5
-    validation: int = 1000
+    kept: float = 0.75
+    validation: bool = True
     image_channels: int = field(default=0, repr=False)
 
     def __post_init__(self) -> None:
         if positive_int(self.folds, "folds") < 2:
             raise ValueError(f"folds={self.folds}: of one fold nothing is left to be shown; give 2 or more")
-        non_negative_int(self.validation, "validation")
+        if positive_float(self.kept, "kept") > 1:
+            raise ValueError(f"kept={self.kept:g} is more than the whole correction; allowed: above 0, at most 1")
 
     @property
     def channels(self) -> int:
@@ -76,7 +83,7 @@ class HeldOut:
     @property
     def versions(self) -> int:
         """How many codes there are: one for each fold, that without the pixels v, and that of all known pixels."""
-        return self.folds + bool(self.validation) + 1
+        return self.folds + self.validation + 1
 
     def draw(self, frame: Frame, generator: torch.Generator, picture: Tensor | None = None) -> Tensor:
         """Return z (versions, channels, H, W) of pictures and masks (versions, channels, inner_height, inner_width)."""
@@ -85,8 +92,9 @@ class HeldOut:
         return frame.extend(torch.cat([picture[:, :-1] - GRAY, _MASK * (picture[:, -1:] - 0.5)], dim=1))
 
     def begun(self, task: Any, y: Tensor, progress: bool | None = None) -> tuple[Self, Tensor]:
-        """Return the code itself, and the pictures that the task makes of the folds, with their masks behind them."""
-        return self, torch.cat(task.held_out(self.folds, self.validation, progress), dim=1).to(y.device)
+        """Return the code, and the pictures that the task makes of the folds, with their masks behind them."""
+        pictures = torch.cat(task.held_out(self.folds, self.validation, progress), dim=1).to(y.device)
+        return replace(self, validation=len(pictures) > self.folds + 1), pictures
 
 
 GRAY = 0.5  # what of a picture is 0 in the code

@@ -21,7 +21,7 @@ _STEP = 0.03  # what a network's output is of a correction, where white is 1: a 
 _BOUNDED = 0.3  # the same of a network that ends in a sigmoid
 _FALLS = 0.5  # from this share of a run on the learning rate falls, in a line
 _LAST = 0.02  # its end, as a factor
-_NEAR = 3  # pixels to each side
+_NEAR = 3  # pixels to each side that count as near
 
 SERIES = ("kept", "psnr_held_out", "psnr_held_out_filter")
 """What the pixels for validation tell: which share of the correction is kept, and the PSNR with and without."""
@@ -71,9 +71,10 @@ class Folds:
     ) -> None:
         self._inner, self._frame, self._bounded, self._mirrored = inner, frame, bounded, mirrored
         self._folds, self._kept, self._held, self._y = folds, kept, weight - shown, y
-        near = [_near(one) for one in (*shown[:, None], weight)]
-        least = min(float(n[h[None] > 0].min()) for n, h in zip(near, self._held[:folds], strict=False))
-        self._trust = [(n / least).clamp(max=1) if least else torch.ones_like(n) for n in near[folds:]]
+        # A correction fades where less is known nearby than was shown about any pixel that it was learnt at.
+        near = _near(torch.cat([shown, weight]))
+        least = near[:folds][self._held[:folds] > 0].min()
+        self._trust = (near[folds:] / least).nan_to_num(1).clamp(max=1)
         self.series = SERIES if len(shown) > folds else ()
         self._generator = torch.Generator().manual_seed(seed)
         self._fold = 0
@@ -118,11 +119,11 @@ class Folds:
     def look(self, network: Any, code: Tensor, dtype: torch.dtype, iteration: int) -> tuple[Tensor, dict[str, float]]:
         """Return x of all known pixels, (1, C, inner_height, inner_width) in [0, 1], and values of the `series`."""
         picture, correction = self._both(network, code[-1:], dtype, iteration)
-        correction = self._trust[-1] * correction
+        correction = self._trust[-1:] * correction
         kept, found = self._kept, {}
         if self.series:
             without, change = self._both(network, code[-2:-1], dtype, iteration)
-            kept, *errors = _share(self._y - without, self._trust[0] * change, self._held[-1:])
+            kept, *errors = _share(self._y - without, self._trust[:1] * change, self._held[-1:])
             found = dict(zip(self.series, (kept, *map(_psnr, errors)), strict=True))
         return (picture + kept * correction).clamp(0, 1), found
 
@@ -154,7 +155,7 @@ class Folds:
 
 
 def _near(shown: Tensor) -> Tensor:
-    """Return how much is shown of the pixels about each, (1, 1, H, W)."""
+    """Return how much is shown of the pixels about each, (n, 1, H, W)."""
     return F.avg_pool2d(F.pad(shown, (_NEAR,) * 4, mode="replicate"), 2 * _NEAR + 1, stride=1)
 
 

@@ -59,9 +59,9 @@ class HeldOut:
     ----------
     To fit a network to pixels that were taken out of what it sees: Krull, Buchholz, Jug, "Noise2Void: learning
     denoising from single noisy images", CVPR 2019; Quan, Chen, Pang, Ji, "Self2Self with dropout: learning
-    self-supervised denoising from single image", CVPR 2020. Folds, and
-    how much of a prediction to keep: Stone, "Cross-validatory choice and assessment of statistical predictions",
-    Journal of the Royal Statistical Society B 1974.
+    self-supervised denoising from single image", CVPR 2020. Folds, and how much of a prediction to keep: Stone,
+    "Cross-validatory choice and assessment of statistical predictions", Journal of the Royal Statistical Society B
+    1974.
     """
 
     folds: int = 5

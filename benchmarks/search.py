@@ -10,8 +10,8 @@ The middle --size pixels: with noise of --sigma (25), clipped; in gray, with pix
 --factor; in gray, blurred by a Gaussian of 1.6 pixels, with noise of --blurred-sigma (2); or as a JPEG of --quality
 (10). A variant is the paper's preset with some of its values changed; the last is the preset. OUT has the PSNR of the
 averaged and of the single output (as it is returned: where pixels are missing, with the known ones in their place) and
-the loss at every 50th iteration, what held out pixels told then, after how many iterations flips began, after how many
-the fit would have ended (with its average then), and the seconds of an iteration, which compare within one run.
+the loss at every 50th iteration, after how many iterations flips began, after how many the fit would have ended (with
+its average then), and the seconds of an iteration, which compare within one run.
 """
 
 from __future__ import annotations
@@ -332,9 +332,8 @@ def follow(task: Any, clean: np.ndarray, variant: dict[str, Any], options: argpa
                 for kind, picture in (("average", fit.current), ("output", fit.output)):
                     found[kind].append(round(dip.metrics.psnr(fit.compose(picture), target), 3))
                 found["loss"].append(round(float(fit.history["loss"][-1]), 7))
-    told = {name: np.round(fit.history[name], 3).tolist() for name in dip.folds.SERIES if name in fit.history}
     began = {"flips began": fit._flips.began} if fit._flips.began else {}
-    return {**found, **told, **began, **ended, "seconds_an_iteration": round(seconds / options.iters, 4)}
+    return {**found, **began, **ended, "seconds_an_iteration": round(seconds / options.iters, 4)}
 
 
 if __name__ == "__main__":

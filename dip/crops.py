@@ -44,7 +44,6 @@ class Whole:
     """
 
     settled = False
-    series: tuple[str, ...] = ()  # names of what a look finds beside the picture
     in_parts = False  # whether an iteration sees a part of the picture, or of what is known of it
 
     def __init__(self, frame: Frame) -> None:
@@ -116,7 +115,6 @@ class Crops:
         How many pixels of y around one A looks at: so near to where a crop was cut, A x cannot be compared with y.
     """
 
-    series: tuple[str, ...] = ()
     in_parts = True
 
     def __init__(self, frame: Frame, tile: int, step: int, seed: int, *, factor: int = 1, support: int = 0) -> None:
@@ -171,12 +169,9 @@ class Crops:
         done = 0.0 if goal is None else min(1.0, since / max(goal - self.frozen_at, 1))
         return _PEAK * min(1.0, (since + 1) / _RISE) * (_LAST + (1 - _LAST) * (1 + math.cos(math.pi * done)) / 2)
 
-    def look(self, network: Any, code: Tensor, dtype: torch.dtype, iteration: int) -> tuple[Tensor, dict[str, float]]:
-        """Return x of the whole, by the frozen statistics, or before that by those of crops drawn for the iteration.
-
-        With it, values of the `series`.
-        """
-        return self._frame.crop(self.made(network, code, dtype, iteration)), {}
+    def look(self, network: Any, code: Tensor, dtype: torch.dtype, iteration: int) -> Tensor:
+        """Return x of the whole, by the frozen statistics, or before that by those of crops drawn for the iteration."""
+        return self._frame.crop(self.made(network, code, dtype, iteration))
 
     def made(self, network: Any, code: Tensor, dtype: torch.dtype, iteration: int) -> Tensor:
         """Return what the network makes of the whole code."""

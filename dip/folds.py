@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,9 +22,6 @@ _FALLS = 0.5  # from this share of a run on the learning rate falls, in a line
 _LAST = 0.02  # its end, as a factor
 _NEAR = 3  # pixels to each side that count as near
 
-SERIES = ("kept", "psnr_held_out", "psnr_held_out_filter")
-"""What the pixels for validation tell: which share of the correction is kept, and the PSNR with and without."""
-
 
 class Folds:
     """The way of a fit that sees the picture without one fold of the known pixels at a time; methods as of `Whole`.
@@ -36,17 +32,14 @@ class Folds:
         What of the picture it sees.
     frame : Frame
         Where the picture lies in the code.
-    folds : int
-        K.
     shown : Tensor
-        (K or K + 1, 1, inner_height, inner_width): weights of the pixels that are shown in each fold, and where those
-        for validation are not.
-    y, weight : Tensor
-        (1, C, inner_height, inner_width) and (1, 1, inner_height, inner_width): all known pixels.
+        (K, 1, inner_height, inner_width): weights of the pixels that are shown in each fold.
+    weight : Tensor
+        (1, 1, inner_height, inner_width): of all known pixels.
     seed : int
         Of the generator that draws the folds.
     kept : float
-        Share of a correction that is kept, where no pixels for validation tell it.
+        Share of a correction that what is returned has.
     bounded : bool
         Whether the network's output is in [0, 1], and stands for a correction from -0.15 to 0.15.
     mirrored : bool
@@ -59,9 +52,7 @@ class Folds:
         self,
         inner: Whole | Crops,
         frame: Frame,
-        folds: int,
         shown: Tensor,
-        y: Tensor,
         weight: Tensor,
         seed: int,
         *,
@@ -70,26 +61,25 @@ class Folds:
         mirrored: bool,
     ) -> None:
         self._inner, self._frame, self._bounded, self._mirrored = inner, frame, bounded, mirrored
-        self._folds, self._kept, self._held, self._y = folds, kept, weight - shown, y
+        self._held = weight - shown
         # A correction fades where less is known nearby than was shown about any pixel that it was learnt at.
         near = _near(torch.cat([shown, weight]))
-        least = near[:folds][self._held[:folds] > 0].min()
-        self._trust = (near[folds:] / least).nan_to_num(1).clamp(max=1)
-        self.series = SERIES if len(shown) > folds else ()
+        self._kept = kept * (near[-1:] / near[:-1][self._held > 0].min()).nan_to_num(1).clamp(max=1)
         self._generator = torch.Generator().manual_seed(seed)
         self._fold = 0
         self._seen: Tensor | None = None
 
     def part(self, code: Tensor) -> Tensor:
         """Return the code of the next fold."""
-        self._fold = int(torch.randint(self._folds, (), generator=self._generator))
+        self._fold = int(torch.randint(len(self._held), (), generator=self._generator))
         self._seen = self._inner.part(code[self._fold, None])
         return self._seen
 
     def picture(self, made: Tensor) -> Tensor:
         """Return the corrected picture."""
         assert self._seen is not None
-        return self._inner.picture(self._corrected(self._seen, made))
+        picture, correction = self._parts(self._seen, made)
+        return self._inner.picture(picture + correction)
 
     def compared(self, prediction: Any, y: Any, weight: Any) -> tuple[Any, Any, Any]:
         """Return A x, y, and the weight of the known pixels that were not shown."""
@@ -116,33 +106,17 @@ class Folds:
         return max(_LAST, min(1.0, left))
 
     @torch.no_grad()
-    def look(self, network: Any, code: Tensor, dtype: torch.dtype, iteration: int) -> tuple[Tensor, dict[str, float]]:
-        """Return x of all known pixels, (1, C, inner_height, inner_width) in [0, 1], and values of the `series`."""
-        picture, correction = self._both(network, code[-1:], dtype, iteration)
-        correction = self._trust[-1:] * correction
-        kept, found = self._kept, {}
-        if self.series:
-            without, change = self._both(network, code[-2:-1], dtype, iteration)
-            kept, *errors = _share(self._y - without, self._trust[:1] * change, self._held[-1:])
-            found = dict(zip(self.series, (kept, *map(_psnr, errors)), strict=True))
-        return (picture + kept * correction).clamp(0, 1), found
-
-    def _both(self, network: Any, code: Tensor, dtype: torch.dtype, iteration: int) -> tuple[Tensor, Tensor]:
-        """Return the picture that is in a code, and its correction."""
+    def look(self, network: Any, code: Tensor, dtype: torch.dtype, iteration: int) -> Tensor:
+        """Return x of all known pixels, (1, C, inner_height, inner_width) in [0, 1]."""
+        whole = code[-1:]
         mirrors: list[list[int]] = [[], [3], [2], [2, 3]] if self._mirrored else [[]]
-        made = [self._inner.made(network, code.flip(m), dtype, iteration).flip(m) for m in mirrors]
-        correction = self._correction(torch.stack(made).mean(0))
-        return self._frame.crop(self._shown(code, correction)), self._frame.crop(correction)
+        made = [self._inner.made(network, whole.flip(m), dtype, iteration).flip(m) for m in mirrors]
+        picture, correction = map(self._frame.crop, self._parts(whole, torch.stack(made).mean(0)))
+        return (picture + self._kept * correction).clamp(0, 1)
 
-    def _corrected(self, seen: Tensor, made: Tensor) -> Tensor:
-        correction = self._correction(made)
-        return self._shown(seen, correction) + correction
-
-    def _shown(self, code: Tensor, like: Tensor) -> Tensor:
-        return code[:, : like.shape[1]] + GRAY
-
-    def _correction(self, made: Tensor) -> Tensor:
-        return _BOUNDED * (made - 0.5) if self._bounded else _STEP * made
+    def _parts(self, code: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the picture that is in a code, and the correction that was made of it."""
+        return code[:, : made.shape[1]] + GRAY, _BOUNDED * (made - 0.5) if self._bounded else _STEP * made
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of the generator and of what is seen."""
@@ -159,24 +133,7 @@ def _near(shown: Tensor) -> Tensor:
     return F.avg_pool2d(F.pad(shown, (_NEAR,) * 4, mode="replicate"), 2 * _NEAR + 1, stride=1)
 
 
-def _share(error: Tensor, change: Tensor, weight: Tensor) -> tuple[float, float, float]:
-    """Return which share of a change, 0 to 1, takes off most of an error, and its mean square then and before."""
-
-    def mean(x: Tensor) -> float:
-        return float((weight * x).sum() / (weight.sum() * x.shape[1]))
-
-    power = mean(change.square())
-    kept = min(1.0, max(0.0, mean(change * error) / power)) if power else 1.0
-    return kept, mean((error - kept * change).square()), mean(error.square())
-
-
-def _psnr(square: float) -> float:
-    return -10 * math.log10(max(square, 1e-12))
-
-
-def way(
-    settings: Settings, task: Problem, network: Any, first: Tensor, y: Tensor, weight: Tensor | None
-) -> Whole | Crops | Folds:
+def way(settings: Settings, task: Problem, network: Any, first: Tensor, weight: Tensor | None) -> Whole | Crops | Folds:
     """Return the way of a fit to a picture whose code was drawn from `first`."""
     s = settings
     inner: Whole | Crops = Whole(s.frame)
@@ -187,9 +144,8 @@ def way(
         return inner
     assert weight is not None  # of missing pixels
     shown, bounded = first[:-1, -1:].to(weight), getattr(network, "sigmoid", False)
-    folds, seed = s.code.folds, s.crop_seed + 1
-    mirrored = bool(s.flips)
-    return Folds(inner, s.frame, folds, shown, y, weight, seed, kept=s.code.kept, bounded=bounded, mirrored=mirrored)
+    kept, seed, mirrored = s.code.kept, s.crop_seed + 1, bool(s.flips)
+    return Folds(inner, s.frame, shown, weight, seed, kept=kept, bounded=bounded, mirrored=mirrored)
 
 
 def check(options: dict[str, Any], task: Any, code: Any) -> None:

@@ -83,18 +83,16 @@ class Inpaint(ImageTask):
             return guides.inpainted(known, weight).to(y.device)
         return torch.lerp(guides.wiener(x, x, _LIGHT, step=guides.APART)[0], known, weight)
 
-    def held_out(self, folds: int, validation: bool = False, progress: bool | None = None) -> tuple[Tensor, Tensor]:
+    def held_out(self, folds: int, progress: bool | None = None) -> tuple[Tensor, Tensor]:
         """Return what `guides.inpainted` makes of the known pixels but one fold, of each in turn, and of all.
 
-        Folds are drawn at random. With `validation`, where pixels are missing in holes and lines, some that lie like
-        these (`masks.moved`) are in no fold, and before the last picture there is one without them. `progress` is the
-        option of the fit.
+        Folds are of pixels drawn at random, and as large as each other. `progress` is the option of the fit.
 
         Returns
         -------
         tuple of Tensor
-            The pictures (n, C, H, W), n = folds + 1 or + 2, and the weights of the pixels that they were made of
-            (n, 1, H, W).
+            The pictures (folds + 1, C, H, W), and the weights of the pixels that they were made of
+            (folds + 1, 1, H, W).
 
         Raises
         ------
@@ -111,10 +109,7 @@ class Inpaint(ImageTask):
         drawn = torch.randperm(len(places), generator=torch.Generator().manual_seed(0)).to(places.device)
         dealt = torch.zeros(weight.shape, dtype=torch.long, device=weight.device)
         dealt.view(-1)[places[drawn]] = torch.arange(len(places), device=places.device) % folds
-        apart = masks.moved(weight, int(_VALIDATION * len(places))) if validation else None
-        if apart is not None:
-            dealt[apart] = folds
-        shown = [weight * (dealt != k) for k in range(folds + (apart is not None))] + [weight]
+        shown = [weight * (dealt != k) for k in range(folds)] + [weight]
         pictures = [guides.inpainted(known, one, _TURNS) for one in counted(shown, "filling in", progress)]
         return torch.cat(pictures), torch.cat(shown)
 
@@ -158,6 +153,5 @@ class Inpaint(ImageTask):
 
 _LIGHT = 0.005  # standard deviation, by trials (docs/performance.md)
 _TURNS = 80  # of the filter for each fold: as good as twice as many
-_VALIDATION = 0.1  # of the known pixels at most this share is for validation
 _HELD, _ENOUGH = 0.1, 512  # share of the known pixels that is held out, and the side of what tells the error, in pixels
 _NO_IDEA = 0.1  # an error where no known pixel can be spared

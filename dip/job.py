@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dip import files, folds, images, masks
+from dip import files, images, masks
 from dip.callbacks import Estimate, Every, shows_progress
 from dip.console import one_line
 from dip.errors import warn
@@ -155,11 +155,6 @@ class Restoration(Work):
                 )
         self.interrupted = cut_short or bool(late)
         return report
-
-    def _figures(self, restored: np.ndarray) -> dict[str, float]:
-        history = self.fit.history
-        found = {name: float(history[name][-1]) for name in folds.SERIES if name in history}
-        return {**super()._figures(restored), **found}
 
     def _restored(self) -> np.ndarray:
         try:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from dip import images
 from dip.images import Layout
 
-__all__ = ["check", "moved", "over", "surest", "to_tensor"]
+__all__ = ["check", "over", "surest", "to_tensor"]
 
 
 def check(mask: Any, layout: Layout) -> None:
@@ -103,46 +101,3 @@ def surest(weight: Tensor) -> Tensor:
     """Return (H, W), bool: of the known pixels those whose weight is the median, or more: all, where they are alike."""
     weight = weight[0, 0]
     return weight >= weight[weight > 0].median()
-
-
-def moved(weight: Tensor, most: int) -> Tensor | None:
-    """Find known pixels that lie as missing ones do in holes and lines: where these would be elsewhere in the picture.
-
-    A missing pixel counts as one of a hole or a line if of its eight neighbours more are missing than if that were by
-    chance: by 2.5 standard deviations more than the share q of the pixels that are, q + 2.5 sqrt(q (1 - q) / 8).
-
-    Parameters
-    ----------
-    weight : Tensor
-        (1, 1, H, W), 0 = the pixel is missing.
-    most : int
-        They are moved again and again until there are about so many; if there are more at once, those of some rows are
-        taken.
-
-    Returns
-    -------
-    Tensor or None
-        (1, 1, H, W), bool; None where less than a tenth of the missing pixels are of that kind, or none of them
-        comes to lie on a known one.
-    """
-    missing = (weight == 0).float()
-    share = float(missing.mean())
-    neighbours = (9 * F.avg_pool2d(F.pad(missing, (1,) * 4, mode="replicate"), 3, stride=1) - missing) / 8
-    joined = (missing > 0) & (neighbours > share + 2.5 * math.sqrt(share * (1 - share) / 8))
-    if joined.sum() <= 0.1 * missing.sum():
-        return None
-    shifts = torch.randint(max(weight.shape), (_MOVES, 2), generator=torch.Generator().manual_seed(0)).tolist()
-    found = torch.zeros_like(joined)
-    for shift in shifts:
-        more = found | (torch.roll(joined, shift, (2, 3)) & (weight > 0))
-        if not found.any() and more.sum() > most:
-            rows = more.sum((0, 1, 3))
-            above = rows.cumsum(0)
-            middle = (above - rows >= (above[-1] - most) / 2) & (above <= (above[-1] + most) / 2)
-            found = more & middle[:, None]
-            break
-        found = more if more.sum() <= most else found
-    return found if found.any() else None
-
-
-_MOVES = 32

@@ -76,8 +76,8 @@ class Correcting(Protocol):
 class Holding(Protocol):
     """A task that can do without some of what is known."""
 
-    def held_out(self, folds: int, validation: bool = False, progress: bool | None = None) -> tuple[Tensor, Tensor]:
-        """Return pictures (n, C, H, W) without each fold, without pixels to advise, and of all; and their weights."""
+    def held_out(self, folds: int, progress: bool | None = None) -> tuple[Tensor, Tensor]:
+        """Return pictures (folds + 1, C, H, W) without one fold each, the last with all, and their weights."""
 
 
 @runtime_checkable

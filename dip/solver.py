@@ -100,7 +100,7 @@ class Fit(checkpoints.Saved):
         self.code.requires_grad_(s.optimize_code)
         self._jitter = Jitter(s.jitter, s.jitter_seed, self.device, s.dtype)
         self._flips = planned(s.flips, task, self._code, observation.y, s.tiles, self.device, ends=s.stop is None)
-        self._view = folds.way(s, task, self.network, first, self.y, self.weight)
+        self._view = folds.way(s, task, self.network, first, self.weight)
         self._part = self.code
         self._gain = losses.gain(self.y)
         self._fitted = [p for p in self.network.parameters() if p.requires_grad] + [self.code] * s.optimize_code
@@ -118,7 +118,7 @@ class Fit(checkpoints.Saved):
         if clean is not None:
             every = 10 * s.tiles if self._view.in_parts else 1  # a look takes a pass of its own
             self.callbacks.insert(0, Reference(clean.to(self.device), every=every))
-        self.history = History((*(() if clean is None else Reference.SERIES), *self._view.series))
+        self.history = History(() if clean is None else Reference.SERIES)
         self.iteration, self.seconds = 0, 0.0
         self._goal: int | None = None
         self.recoveries: list[dict[str, Any]] = []
@@ -291,8 +291,7 @@ class Fit(checkpoints.Saved):
         if self._output is None:
             if isinstance(self._view, Whole) or not self.iteration:
                 raise RuntimeError("the fit has not been run yet; call run()")
-            self._output, found = self._view.look(self.network, self.code, self.settings.dtype, self.iteration)
-            self.history.record(self.iteration, **found)
+            self._output = self._view.look(self.network, self.code, self.settings.dtype, self.iteration)
         return self._output
 
     @property

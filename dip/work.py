@@ -113,7 +113,7 @@ class Work(ABC):
         files.write(path, pixels, like=self.picture, alpha=alpha, force=force)
 
     def _figures(self, restored: np.ndarray) -> dict[str, float]:
-        """Return the PSNR (dB) and SSIM of the picture as written, and of what there was before."""
+        """PSNR (dB) and SSIM of the picture as written, and of what there was before."""
         if self._clean is None:
             return {}
         x, y = self._as_x(restored), self._as_x(self.picture.pixels)
@@ -153,11 +153,6 @@ def summary(report: dict[str, Any]) -> str:
             parts[-1] += f" ({figures['psnr_missing']:.2f} dB on the missing pixels)"
         before = f"{figures['ssim_before']:.4f} -> " if "ssim_before" in figures else ""
         parts.append(f"SSIM {before}{figures['ssim']:.4f}")
-    if "psnr_held_out" in figures:
-        parts.append(
-            f"PSNR {figures['psnr_held_out']:.2f} dB on known pixels that were held out "
-            f"(the filter {figures['psnr_held_out_filter']:.2f} dB)"
-        )
     return f"{report['output']}: {', '.join(parts)}"
 
 

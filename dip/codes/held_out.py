@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import torch
@@ -27,26 +27,18 @@ class HeldOut:
     handing on what it sees, as with a code that has all of the known pixels: it has to learn what the filter gets
     wrong, as it would from pictures of which the missing pixels are known.
 
-    What is returned is made of all known pixels, p, which no iteration has seen, and of the correction d, a part of
-    which is learnt by heart: x = p + α d, with d the mean of what the network makes in four mirrors, if the fit has
-    flips. Where pixels are missing at random, three quarters of it are kept. Where they are missing in holes and lines,
-    unlike the pixels of the folds, known pixels v advise how much to keep, which lie as the missing ones do, and with
-    which no iteration was compared. Of the picture p_v without them, corrected by d_v,
-
-    .. math:: α = \frac{\langle y - p_v, d_v \rangle_v}{\| d_v \|_v^2}, 0 \le α \le 1.
-
-    Where less is known about a missing pixel than there was about any of the folds, as inside of a hole, d fades away.
+    What is returned is made of all known pixels, p, which no iteration has seen, and of a part α of the correction d
+    that the network makes of it (the mean of four mirrors, if the fit has flips): x = p + α d, for some of what it does
+    was learnt by heart. Where less is known about a pixel than about any that it learnt at, as inside of a hole, d
+    fades away.
 
     Parameters
     ----------
     folds : int, default 5
         K, two at least: the more, the nearer are the pictures of the fit to that of all known pixels, and the fewer
-        pixels tell in an iteration. The filter takes its time K + 1 times, or K + 2.
+        pixels tell in an iteration. The filter takes its time K + 1 times.
     kept : float, default 0.75
-        α, where no pixels v tell it: above 0, at most 1.
-    validation : bool, default True
-        Whether there are such pixels, a tenth of the known ones at most; a fit takes it back where pixels are missing
-        at random.
+        α, above 0, at most 1.
     image_channels : int, optional
         Channels of the picture; a fit fills them in.
 
@@ -59,14 +51,12 @@ class HeldOut:
     ----------
     To fit a network to pixels that were taken out of what it sees: Krull, Buchholz, Jug, "Noise2Void: learning
     denoising from single noisy images", CVPR 2019; Quan, Chen, Pang, Ji, "Self2Self with dropout: learning
-    self-supervised denoising from single image", CVPR 2020. Folds, and how much of a prediction to keep: Stone,
-    "Cross-validatory choice and assessment of statistical predictions", Journal of the Royal Statistical Society B
-    1974.
+    self-supervised denoising from single image", CVPR 2020. Folds: Stone, "Cross-validatory choice and assessment of
+    statistical predictions", Journal of the Royal Statistical Society B 1974.
     """
 
     folds: int = 5
     kept: float = 0.75
-    validation: bool = True
     image_channels: int = field(default=0, repr=False)
 
     def __post_init__(self) -> None:
@@ -82,8 +72,8 @@ class HeldOut:
 
     @property
     def versions(self) -> int:
-        """How many codes there are: one for each fold, that without the pixels v, and that of all known pixels."""
-        return self.folds + self.validation + 1
+        """How many codes there are: one for each fold, and that of all known pixels."""
+        return self.folds + 1
 
     def draw(self, frame: Frame, generator: torch.Generator, picture: Tensor | None = None) -> Tensor:
         """Return z (versions, channels, H, W) of pictures and masks (versions, channels, inner_height, inner_width)."""
@@ -92,9 +82,8 @@ class HeldOut:
         return frame.extend(torch.cat([picture[:, :-1] - GRAY, _MASK * (picture[:, -1:] - 0.5)], dim=1))
 
     def begun(self, task: Any, y: Tensor, progress: bool | None = None) -> tuple[Self, Tensor]:
-        """Return the code, and the pictures that the task makes of the folds, with their masks behind them."""
-        pictures = torch.cat(task.held_out(self.folds, self.validation, progress), dim=1).to(y.device)
-        return replace(self, validation=len(pictures) > self.folds + 1), pictures
+        """Return the code itself, and the pictures that the task makes of the folds, with their masks behind them."""
+        return self, torch.cat(task.held_out(self.folds, progress), dim=1).to(y.device)
 
 
 GRAY = 0.5  # what of a picture is 0 in the code

@@ -20,7 +20,6 @@ from typing import Any
 
 import noises
 import numpy as np
-import torch
 from records import RESULTS, Report
 from time_to_quality import now
 
@@ -30,7 +29,8 @@ from dip.benchmark.tasks import Case
 
 SHAPES = {"lines-2": 12, "lines-4": 8, "lines-8": 5, "letters": None, "hole": None}
 CODES = {"fast": dip.codes.HeldOut(), "fast, all of the correction": dip.codes.HeldOut(kept=1.0)}
-METHODS = ("biharmonic", "filter", *CODES)
+CLASSICAL = {"biharmonic": "biharmonic", "filter": "iterated-wiener"}  # as the benchmark of the library names them
+METHODS = (*CLASSICAL, *CODES)
 
 
 def known(shape: str, size: int, seed: int) -> np.ndarray:
@@ -53,11 +53,8 @@ def restored(name: str, shape: str, method: str, options: argparse.Namespace) ->
     """Return what a method comes to."""
     clean, there = noises.photograph(name, options.size), known(shape, options.size, options.seed)
     y = np.where(there, clean, 0).astype(np.float32)
-    if method == "biharmonic":
-        made = find("biharmonic").function(Case(y=y, clean=clean, problem=lambda case: case, mask=there))
-    elif method == "filter":
-        image, weight = (torch.from_numpy(one.astype(np.float32))[None, None] for one in (y, there))
-        made = dip.guides.inpainted(image, weight)[0, 0].numpy()
+    if method in CLASSICAL:
+        made = find(CLASSICAL[method]).function(Case(y=y, clean=clean, problem=lambda case: case, mask=there))
     else:
         given = {"preset": "fast", "seed": options.seed, "device": options.device, "progress": False}
         made = dip.fit(dip.Inpaint(y, there), code=CODES[method], **given).image

@@ -62,7 +62,8 @@ class Folds:
     ) -> None:
         self._inner, self._frame, self._bounded, self._mirrored = inner, frame, bounded, mirrored
         self._held = weight - shown
-        # A correction fades where less is known nearby than was shown about any pixel that it was learnt at.
+        # A correction fades where less is known nearby than was shown about any pixel that it was learnt at;
+        # nowhere, if nothing was shown about one of them (n / 0).
         near = _near(torch.cat([shown, weight]))
         self._kept = kept * (near[-1:] / near[:-1][self._held > 0].min()).nan_to_num(1).clamp(max=1)
         self._generator = torch.Generator().manual_seed(seed)

@@ -107,6 +107,16 @@ def test_far_from_what_is_known_the_filter_is_left_alone():
     torch.testing.assert_close(fit.current, expected)
 
 
+def test_where_every_known_pixel_is_alone_the_correction_does_not_fade():
+    mask = np.zeros((40, 48), bool)
+    mask[::8, ::8] = True  # of the 7 x 7 pixels about some that are missing none is known, either
+    task = dip.Inpaint(picture((40, 48, 3)), mask)
+    fit = dip.fit(task, iters=3, lr=0.1, **{**OWN, "flips": 0})
+    with torch.no_grad():
+        made = fit.settings.frame.crop(fit.network(fit.code[-1:]))
+    torch.testing.assert_close(fit.current, (task.held_out(3)[0][-1:] + 0.75 * 0.03 * made).clamp(0, 1))
+
+
 def test_looking_changes_nothing():
     clean = picture((24, 20, 3), seed=1)
     plain = dip.fit(holes()[0], iters=12, **OWN)
@@ -218,7 +228,8 @@ def test_what_looks_at_each_iteration_is_refused(options, words):
 
 
 def test_other_tasks_and_too_few_known_pixels_are_refused():
-    with pytest.raises(ValueError, match=r"HeldOut\(.*\) is made of known pixels: it is for dip.Inpaint, not for de"):
+    words = r"code=HeldOut\(folds=3, kept=0.75\) is made of known pixels: it is for dip.Inpaint, not for denoise"
+    with pytest.raises(ValueError, match=words):
         dip.Fit(dip.Denoise(picture()), **OWN)
     with pytest.raises(ValueError, match="consistent=True is for tasks that can correct a picture, all but inpaint"):
         dip.Fit(holes()[0], consistent=True, **OWN)

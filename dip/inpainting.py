@@ -110,7 +110,7 @@ class Inpaint(ImageTask):
         dealt = torch.zeros(weight.shape, dtype=torch.long, device=weight.device)
         dealt.view(-1)[places[drawn]] = torch.arange(len(places), device=places.device) % folds
         shown = [weight * (dealt != k) for k in range(folds)] + [weight]
-        pictures = [guides.inpainted(known, one, _TURNS) for one in counted(shown, "filling in", progress)]
+        pictures = [guides.inpainted(known, one) for one in counted(shown, "filling in", progress)]
         return torch.cat(pictures), torch.cat(shown)
 
     @property
@@ -152,6 +152,5 @@ class Inpaint(ImageTask):
 
 
 _LIGHT = 0.005  # standard deviation, by trials (docs/performance.md)
-_TURNS = 80  # of the filter for each fold: as good as twice as many
 _HELD, _ENOUGH = 0.1, 512  # share of the known pixels that is held out, and the side of what tells the error, in pixels
 _NO_IDEA = 0.1  # an error where no known pixel can be spared

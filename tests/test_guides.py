@@ -13,7 +13,7 @@ from small import NET, QUICK, picture, quick_fit
 from torch.overrides import TorchFunctionMode
 
 import dip
-from dip import guides
+from dip import guides, wiener
 from dip.codes import Denoised, Frame
 from dip.noise import noise_level
 
@@ -166,8 +166,8 @@ def test_patches_are_joined_on_other_devices_as_on_a_cpu():
     coefficients, transform = torch.randn(64, 5, 9, generator=generator), torch.randn(64, 64, generator=generator)
     one = torch.rand(12, 16, generator=generator)
     found, expected = one.clone(), one.clone()
-    guides._joined(coefficients, transform, expected)
-    guides._joined_at_once(coefficients, transform, found, 1)
+    wiener._joined(coefficients, transform, expected)
+    wiener._joined_at_once(coefficients, transform, found, 1)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
     assert not torch.allclose(found, one, atol=1)
 

@@ -34,7 +34,7 @@ def test_each_known_pixel_is_held_out_once_and_the_pictures_do_not_know_it():
     assert counts.max() - counts.min() <= 1
     for one, known in zip(pictures, shown, strict=True):
         other = torch.where(known > 0, task.load().y, 0.7)  # whatever the held out pixels hold
-        torch.testing.assert_close(one[None], guides.inpainted(other, known[None], 80))
+        torch.testing.assert_close(one[None], guides.inpainted(other, known[None]))
 
 
 def test_the_code_has_every_fold_and_the_network_sees_one_at_a_time():

@@ -74,6 +74,7 @@ FLOORS = [
         "datasets",
         "devices",
         "guides",
+        "wiener",
         "noise",
         "masks",
         "ranges",

@@ -1,0 +1,220 @@
+"""Wiener filters of patches, lone ones and groups of those that are alike, told by a pilot what is not noise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@torch.no_grad()
+def wiener(
+    picture: Tensor,
+    pilot: Tensor,
+    sigma: float,
+    gains: Sequence[float] = (1.0,),
+    *,
+    step: int = 1,
+    offset: tuple[int, int] = (0, 0),
+) -> list[Tensor]:
+    r"""Return a noisy picture after an empirical Wiener filter: a pilot tells what in it is not noise.
+
+    Each patch of 8 x 8 pixels, in each of the opponent colours, is weighed in the domain of its cosine transform D by
+    what the pilot p has there, but for its mean, which stays:
+
+    .. math:: \hat{x} = D^{-1} (w \odot D y), \quad w = \frac{(D p)^2}{(D p)^2 + (g σ)^2} .
+
+    Every pixel is the mean of the patches that it is in, 64 unless there is a `step`, each weighted by
+    :math:`1 / \sum w^2`, so that those in which least noise was left count most. Beyond the border the pixels there go
+    on.
+
+    Parameters
+    ----------
+    picture, pilot : Tensor
+        (1, C, H, W), float32, on one device.
+    sigma : float
+        Standard deviation of the noise. (g σ is at least 1e-6: with 0 only that is taken off of which the pilot has
+        nothing.)
+    gains : sequence of float
+        The g: a pilot is smoother than what it stands for, and a g below 1 makes up for that. A picture is returned for
+        each.
+    step : int, default 1
+        Patches begin at every so manyth pixel of a row and of a column, 8 at most, which takes 1 / step² of the time.
+    offset : tuple of int
+        Row and column, below `step`, at which they do: another one each time where the filter is used in turns.
+
+    Raises
+    ------
+    ValueError
+        `step` is not from 1 to 8.
+
+    References
+    ----------
+    Ghael, Sayeed, Baraniuk, "Improved wavelet denoising via empirical Wiener filtering", SPIE 1997; the weights, and a
+    second step of that kind: Dabov, Foi, Katkovnik, Egiazarian, "Image denoising by sparse 3-D transform-domain
+    collaborative filtering", IEEE Transactions on Image Processing 2007.
+    """
+    if not 1 <= step <= PATCH:
+        raise ValueError(f"step={step}: pixels between patches would be in none; allowed: 1 to {PATCH}")
+    colours = _opponent(picture.shape[1]).to(picture)
+    transform = torch.kron(_cosines(), _cosines()).to(picture)  # (64, 64): a patch's coefficients from its pixels
+    rim = PATCH - 1
+    pair = torch.einsum("ij,bjhw->bihw", colours, torch.cat([picture, pilot]))
+    pair = F.pad(pair, (rim,) * 4, mode="replicate")
+    height, width = pair.shape[2:]
+    on_cpu = picture.device.type == "cpu"
+    # Strips of rows that fit a CPU's cache; on another device larger ones, since each is some launches.
+    rows = max(1, (2**13 if on_cpu else 2**15) * step // width)
+    rows += -rows % step
+    (down, right), join = offset, _joined if on_cpu and step == 1 else partial(_joined_at_once, step=step)
+    sums = pair.new_zeros(len(gains), 2, *pair.shape[1:])
+    for channel in range(pair.shape[1]):
+        for top in range(down, height - rim, rows):
+            strip = pair[:, channel, None, top : top + rows + rim, right:]
+            coefficients = F.conv2d(strip, transform.reshape(-1, 1, PATCH, PATCH), stride=step)
+            (high, wide), (noisy, power) = coefficients.shape[2:], coefficients.flatten(2)
+            power = power.square()
+            for gain, (total, weights) in zip(gains, sums[:, :, channel, top : top + rows + rim, right:], strict=True):
+                kept = power / (power + max(gain * sigma, _LEAST) ** 2)
+                kept[0] = 1
+                weight = 1 / kept.square().sum(0)
+                join(kept.mul_(noisy).mul_(weight).reshape(-1, high, wide), transform, total)
+                weight = weight.reshape(1, high, wide)
+                if step == 1:
+                    weights += PATCH**2 * F.avg_pool2d(F.pad(weight, (rim,) * 4), PATCH, stride=1)[0]
+                else:
+                    _joined_at_once(weight, torch.ones_like(transform[:1]), weights, step)
+    filtered = (sums[:, 0] / sums[:, 1])[..., rim : height - rim, rim : width - rim]
+    return [torch.einsum("ji,jhw->ihw", colours, one)[None] for one in filtered]
+
+
+@torch.no_grad()
+def grouped(picture: Tensor, pilot: Tensor, sigma: float, *, offset: tuple[int, int] = (0, 0)) -> Tensor:
+    r"""Return a noisy picture after an empirical Wiener filter of patches with those that are like them.
+
+    As `wiener`, but a patch is filtered together with the 15 that are most like it in the pilot, among those that begin
+    at most 12 pixels from it in each direction: the transform is also one along these, of Hadamard, and it is the
+    group's mean that stays. What repeats becomes large there, so it is kept where lone patches have it taken for noise.
+    How alike two are is told by their ten lowest coefficients, in colour those of luminance.
+
+    Every eighth patch of a row and of a column has a group; a pixel is the mean of all patches that it is in, each
+    weighted by its group's :math:`1 / \sum w^2`.
+
+    Parameters
+    ----------
+    picture, pilot : Tensor
+        (1, C, H, W), float32, on the CPU: there sums come in one order, each time.
+    sigma : float
+        Standard deviation of the noise, at least 1e-6.
+    offset : tuple of int
+        Row and column, below 8, at which patches begin: another one each time where the filter is used in turns.
+
+    References
+    ----------
+    Dabov, Foi, Katkovnik, Egiazarian, "Image denoising by sparse 3-D transform-domain collaborative filtering", IEEE
+    Transactions on Image Processing 2007: the second step.
+    """
+    colours = _opponent(picture.shape[1]).to(picture)
+    transform = torch.kron(_cosines(), _cosines()).to(picture)
+    along = _hadamard(_GROUP).to(picture)
+    rim = PATCH - 1
+    pair = torch.einsum("ij,bjhw->bihw", colours, torch.cat([picture, pilot]))
+    pair = F.pad(pair, (rim,) * 4, mode="replicate")
+    height, width = pair.shape[2:]
+    seen = pair[1, : 1 if len(colours) == 3 else None, None]
+    table = F.conv2d(seen, transform[_lowest()].reshape(-1, 1, PATCH, PATCH)).flatten(0, 1)
+    table = F.pad(table, (_REACH,) * 4, value=_FAR).permute(1, 2, 0).contiguous()
+    within = (torch.arange(PATCH)[:, None] * width + torch.arange(PATCH)).flatten()
+    pixels = pair.flatten(2)
+    sums = pixels.new_zeros(2, len(colours), height * width)
+    for row in range(offset[0], height - rim, PATCH):
+        at = _alike(table, row, offset[1], width)[..., None] + within  # (patches of a group, groups, pixels)
+        for channel, (total, weights) in enumerate(sums.unbind(1)):
+            noisy, power = (along @ (pixels[:, channel, at] @ transform.T).flatten(2)).unflatten(2, at.shape[1:])
+            power = power.square()
+            kept = power / (power + max(sigma, _LEAST) ** 2)
+            kept[0, :, 0] = 1
+            weight = 1 / kept.square().sum((0, 2))[:, None]
+            filtered = (along @ kept.mul_(noisy).mul_(weight).flatten(1)).unflatten(1, at.shape[1:]) @ transform
+            total.index_add_(0, at.flatten(), filtered.flatten())
+            weights.index_add_(0, at.flatten(), weight.expand(at.shape).flatten())
+    filtered = (sums[0] / sums[1]).unflatten(1, (height, width))[..., rim : height - rim, rim : width - rim]
+    return torch.einsum("ji,jhw->ihw", colours, filtered)[None]
+
+
+PATCH, _LEAST = 8, 1e-6
+
+
+def _joined(coefficients: Tensor, transform: Tensor, total: Tensor) -> None:
+    """Add the patches of coefficients (64, h, w) to total (h + 7, w + 7), each where it belongs."""
+    high, wide = coefficients.shape[1:]
+    pixels = transform.T @ coefficients.flatten(1)
+    for place, values in enumerate(pixels.reshape(-1, high, wide)):
+        i, j = divmod(place, PATCH)
+        total[i : i + high, j : j + wide] += values
+
+
+def _joined_at_once(coefficients: Tensor, transform: Tensor, total: Tensor, step: int = 1) -> None:
+    """Do what `_joined` does for any step, in few launches. (Not every device has fold().)"""
+    patches = transform.reshape(-1, 1, PATCH, PATCH)
+    if step == 1:
+        total += F.conv2d(F.pad(coefficients[None], (PATCH - 1,) * 4), patches.transpose(0, 1).flip(2, 3))[0, 0]
+        return
+    joined = F.conv_transpose2d(coefficients[None], patches, stride=step)[0, 0]
+    total[: joined.shape[0], : joined.shape[1]] += joined
+
+
+def _cosines() -> Tensor:
+    """Return the matrix of the orthonormal cosine transform (type II)."""
+    k = torch.arange(PATCH, dtype=torch.float64)
+    matrix = torch.cos(math.pi * (k + 0.5) * k[:, None] / PATCH) * math.sqrt(2 / PATCH)
+    matrix[0] /= math.sqrt(2)
+    return matrix
+
+
+def _opponent(channels: int) -> Tensor:
+    """Return the matrix from RGB to luminance and two differences, orthonormal; of other pictures the channels stay."""
+    if channels != 3:
+        return torch.eye(channels)
+    rows = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]])
+    return rows / rows.norm(dim=1, keepdim=True)
+
+
+_GROUP, _REACH = 16, 12  # patches, and pixels to each side
+_FAR = 1e3  # what of a patch beyond the border is told, so that it is like none
+
+
+def _alike(table: Tensor, row: int, first: int, width: int) -> Tensor:
+    """Return where the patches like those of a row begin in a picture of that width, itself first, (_GROUP, groups).
+
+    Of `table`, (h + 2 _REACH, w + 2 _REACH, n), every eighth is one from the column `first` on.
+    """
+    across, told = table.shape[1:]
+    columns = torch.arange(first, across - 2 * _REACH, PATCH)
+    side = 2 * _REACH + 1
+    about = table.as_strided(
+        (len(columns), side, side, told), (PATCH * told, across * told, told, 1), (row * across + first) * told
+    )
+    unlike = (about - about[:, None, None, _REACH, _REACH]).square_().sum(3).flatten(1)
+    unlike[:, side * side // 2] = -1
+    nearest = unlike.topk(_GROUP, largest=False).indices.T
+    down, right = nearest // side - _REACH, nearest % side - _REACH
+    return (row + down) * width + columns + right
+
+
+def _lowest() -> Tensor:
+    """Return which of the 64 coefficients of a patch are low in both directions together."""
+    k = torch.arange(PATCH)
+    return (k + k[:, None] < 4).flatten()
+
+
+def _hadamard(size: int) -> Tensor:
+    """Return the orthonormal, symmetric matrix of a size that is a power of 2."""
+    matrix = torch.ones(1, 1)
+    while len(matrix) < size:
+        matrix = torch.kron(torch.tensor([[1.0, 1.0], [1.0, -1.0]]), matrix) / math.sqrt(2)
+    return matrix

@@ -16,8 +16,8 @@ from dip.problem import Holding, Problem
 if TYPE_CHECKING:
     from dip.settings import Settings
 
-_STEP = 0.03  # what a network's output is of a correction, where white is 1: a fit begins near to the filter's picture
-_BOUNDED = 0.3  # the same of a network that ends in a sigmoid
+_STEP = 0.03  # at most, of what a correction is a network's output, where white is 1: a fit begins near to the filter
+_BOUNDED = 10  # times that is it of a network that ends in a sigmoid
 _FALLS = 0.5  # from this share of a run on the learning rate falls, in a line
 _LAST = 0.02  # its end, as a factor
 _NEAR = 3  # pixels to each side that count as near
@@ -38,10 +38,12 @@ class Folds:
         (1, 1, inner_height, inner_width): of all known pixels.
     seed : int
         Of the generator that draws the folds.
+    error : float
+        Root mean square of what the filter gets wrong where pixels are held out: a correction is of that size.
     kept : float
         Share of a correction that what is returned has.
     bounded : bool
-        Whether the network's output is in [0, 1], and stands for a correction from -0.15 to 0.15.
+        Whether the network's output is in [0, 1], and a half stands for no correction.
     mirrored : bool
         Whether the network is fitted in mirrors, too: what is returned is then the mean of what it makes in all four.
     """
@@ -56,23 +58,26 @@ class Folds:
         weight: Tensor,
         seed: int,
         *,
+        error: float,
         kept: float,
         bounded: bool,
         mirrored: bool,
     ) -> None:
         self._inner, self._frame, self._bounded, self._mirrored = inner, frame, bounded, mirrored
-        self._held = weight - shown
+        self._held, self._step = weight - shown, min(_STEP, error)
         # A correction fades where less is known nearby than was shown about any pixel that it was learnt at;
         # nowhere, if nothing was shown about one of them (n / 0).
         near = _near(torch.cat([shown, weight]))
         self._kept = kept * (near[-1:] / near[:-1][self._held > 0].min()).nan_to_num(1).clamp(max=1)
         self._generator = torch.Generator().manual_seed(seed)
-        self._fold = 0
+        self._fold, self._coming = 0, list[int]()
         self._seen: Tensor | None = None
 
     def part(self, code: Tensor) -> Tensor:
-        """Return the code of the next fold."""
-        self._fold = int(torch.randint(len(self._held), (), generator=self._generator))
+        """Return the code of the next fold: each comes once in as many iterations, in another order each time."""
+        # Were they drawn one by one, the worst, not seen for long, would look like a fit that diverges.
+        self._coming = self._coming or torch.randperm(len(self._held), generator=self._generator).tolist()
+        self._fold = self._coming.pop()
         self._seen = self._inner.part(code[self._fold, None])
         return self._seen
 
@@ -117,15 +122,18 @@ class Folds:
 
     def _parts(self, code: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
         """Return the picture that is in a code, and the correction that was made of it."""
-        return code[:, : made.shape[1]] + GRAY, _BOUNDED * (made - 0.5) if self._bounded else _STEP * made
+        correction = self._step * (_BOUNDED * (made - 0.5) if self._bounded else made)
+        return code[:, : made.shape[1]] + GRAY, correction
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the states of the generator and of what is seen."""
-        return {"folds": self._generator.get_state(), "inner": self._inner.state_dict()}
+        """Return the states of the generator and of what is seen, and the folds that are still to come."""
+        coming = torch.tensor(self._coming, dtype=torch.long)
+        return {"folds": self._generator.get_state(), "coming": coming, "inner": self._inner.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any], network: nn.Module) -> None:
         """Go on from `state`, with a network that has its own state already."""
         self._generator.set_state(state["folds"])
+        self._coming = state["coming"].tolist()
         self._inner.load_state_dict(state["inner"], network)
 
 
@@ -145,8 +153,10 @@ def way(settings: Settings, task: Problem, network: Any, first: Tensor, weight: 
         return inner
     assert weight is not None  # of missing pixels
     shown, bounded = first[:-1, -1:].to(weight), getattr(network, "sigmoid", False)
+    held, wrong = weight - shown, (first[:-1, :-1] - first[-1:, :-1]).to(weight)
+    error = float(((held * wrong.square().mean(1, keepdim=True)).sum() / held.sum()).sqrt())
     kept, seed, mirrored = s.code.kept, s.crop_seed + 1, bool(s.flips)
-    return Folds(inner, s.frame, shown, weight, seed, kept=kept, bounded=bounded, mirrored=mirrored)
+    return Folds(inner, s.frame, shown, weight, seed, error=error, kept=kept, bounded=bounded, mirrored=mirrored)
 
 
 def check(options: dict[str, Any], task: Any, code: Any) -> None:

@@ -24,7 +24,7 @@ def test_held_out_pixels_tell_the_error_of_what_is_filled_in(name, share):
     fit = dip.Fit(task, **OWN)
     first = guides.inpainted(fit.y, weight_of(mask))
     true = (first - clean).square().mean().sqrt()
-    assert task.error == pytest.approx(float(true), rel=0.35)
+    assert task.error == pytest.approx(float(true), rel=0.4)  # of 184 pixels a few tell most
     shown = fit.settings.frame.extend(first - first.mean((2, 3), keepdim=True))
     torch.testing.assert_close(fit.code, 0.067 / task.error * shown)
 

@@ -7,6 +7,7 @@ import pytest
 import skimage.data
 import torch
 from scipy.fft import dctn, idctn
+from scipy.linalg import hadamard
 from skimage import restoration
 from skimage.restoration import inpaint_biharmonic
 from small import NET, QUICK, picture, quick_fit
@@ -147,6 +148,65 @@ def test_missing_pixels_are_filled_in_better_than_by_smoothness(name, share):
     smooth = inpaint_biharmonic(y[0].permute(1, 2, 0).numpy().astype(np.float64), ~known, channel_axis=-1)
     errors = [np.mean((x - clean)[~known] ** 2) for x in (found[0].permute(1, 2, 0).numpy(), smooth)]
     assert errors[0] < share * errors[1]
+
+
+def grouped_by_hand(picture, pilot, level, offset):
+    """The filter of groups of (H, W, C), with all of the border."""
+    luminance_and_differences = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]]) / np.sqrt([[3], [2], [6]])
+    colours = luminance_and_differences if picture.shape[2] == 3 else np.eye(picture.shape[2])
+    picture, pilot = (np.pad(x @ colours.T, ((7, 7), (7, 7), (0, 0)), mode="edge") for x in (picture, pilot))
+    rows, columns = (n - 7 for n in picture.shape[:2])
+    low = np.add.outer(np.arange(8), np.arange(8)) < 4
+    seen = range(1 if picture.shape[2] == 3 else picture.shape[2])
+    told = {
+        place: np.concatenate([dctn(pilot[place[0] :, place[1] :, c][:8, :8], norm="ortho")[low] for c in seen])
+        for place in np.ndindex(rows, columns)
+    }
+    along = hadamard(16) / 4
+    total, weights = np.zeros(picture.shape), np.zeros(picture.shape)
+    for top in range(offset[0], rows, 8):
+        for left in range(offset[1], columns, 8):
+            near = [p for p in told if max(abs(p[0] - top), abs(p[1] - left)) <= 12]
+            near.sort(key=lambda place: np.square(told[place] - told[top, left]).sum())
+            patches = [np.s_[i : i + 8, j : j + 8] for i, j in near[:16]]
+            for c in range(picture.shape[2]):
+                noisy, power = (
+                    np.tensordot(along, [dctn(x[patch][..., c], norm="ortho") for patch in patches], 1)
+                    for x in (picture, pilot)
+                )
+                kept = power**2 / (power**2 + level**2)
+                kept[0, 0, 0] = 1
+                weight = 1 / (kept**2).sum()
+                for patch, made in zip(patches, np.tensordot(along.T, kept * noisy, 1), strict=True):
+                    total[patch][..., c] += weight * idctn(made, norm="ortho")
+                    weights[patch][..., c] += weight
+    return total[7:-7, 7:-7] / weights[7:-7, 7:-7] @ colours
+
+
+@pytest.mark.parametrize(("shape", "offset"), [((20, 24, 1), (0, 0)), ((17, 21, 3), (3, 6)), ((9, 30, 2), (7, 1))])
+def test_groups_are_of_the_patches_that_are_most_alike(shape, offset):
+    generator = np.random.default_rng(0)
+    pilot = generator.random(shape)
+    noisy = pilot + generator.normal(0, 0.1, shape)
+    found = wiener.grouped(as_tensor(noisy).float(), as_tensor(pilot).float(), 0.2, offset=offset)
+    np.testing.assert_allclose(found[0].permute(1, 2, 0), grouped_by_hand(noisy, pilot, 0.2, offset), rtol=0, atol=2e-5)
+
+
+def test_what_repeats_is_found_in_groups():
+    rows, columns = np.mgrid[:64, :64]
+    tiles = torch.from_numpy(((rows // 3 + columns // 5) % 2).astype(np.float32))[None, None]
+    noisy = tiles + 0.2 * torch.randn(tiles.shape, generator=torch.Generator().manual_seed(0))
+    errors = [
+        float((x - tiles).square().mean())
+        for x in (wiener.grouped(noisy, tiles, 0.2), *wiener.wiener(noisy, tiles, 0.2))
+    ]
+    assert errors[0] < 0.5 * errors[1]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 9), (8, 3)])
+def test_groups_of_a_picture_smaller_than_a_patch(size):
+    x = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(wiener.grouped(x, x, 0.0, offset=(7, 7)), x, rtol=0, atol=1e-5)
 
 
 def test_what_is_inpainted_follows_its_weights():

@@ -196,6 +196,18 @@ def test_the_preset_is_ahead_of_the_filter_and_does_not_pass_its_best():
     assert fit.history["psnr"][-1] > max(fit.history["psnr"]) - 0.1
 
 
+def test_each_fold_comes_once_in_as_many_iterations():
+    fit = dip.Fit(holes()[0], **OWN)
+    folds = len(fit.code) - 1
+    seen = []
+    for _ in range(4 * folds):
+        fit.step()
+        seen.append(fit._view._fold)
+    rounds = [seen[first : first + folds] for first in range(0, len(seen), folds)]
+    assert all(sorted(one) == list(range(folds)) for one in rounds)
+    assert len({tuple(one) for one in rounds}) > 1
+
+
 def test_where_the_filter_is_right_the_fit_leaves_it_so():
     """With a code that has all known pixels a fit would have to learn the whole picture first."""
     rows, columns = np.mgrid[:64, :64]

@@ -16,14 +16,15 @@ from dip.errors import positive_float, positive_int
 class HeldOut:
     r"""What a filter makes of the known pixels without a part of them, one part after another; which they were beside.
 
-    The known pixels are dealt out to K parts, the folds h_k, at random. Of all but one, m_k = m - h_k, the filter
-    (`dip.guides.inpainted`) makes a whole picture p_k. An iteration draws a k; the network sees p_k and m_k, corrects
-    the picture, and is compared with the known pixels that it was not shown:
+    The known pixels are dealt out to K parts, the folds h_k, at random. Of all but one, m_k = m - h_k, the filters
+    (`dip.guides.inpainted`) make a whole picture p_k. An iteration takes a k, each once in K iterations; the network
+    sees p_k and m_k, corrects the picture, and is compared with the known pixels that it was not shown:
 
     .. math:: θ^* = \arg\min_θ \sum_k \| h_k \odot (x_k - y) \|^2, \quad
         x_k = p_k + s f_θ(p_k, m_k),
 
-    with s = 0.03 (of a network that ends in a sigmoid, 0.3 (f_θ - 1/2) is the correction). So it cannot be right by
+    with s = 0.03, or what the filter gets wrong at the held-out pixels (root mean square) where that is less; of a
+    network that ends in a sigmoid, 10 s (f_θ - 1/2) is the correction. So it cannot be right by
     handing on what it sees, as with a code that has all of the known pixels: it has to learn what the filter gets
     wrong, as it would from pictures of which the missing pixels are known.
 

@@ -192,7 +192,7 @@ def test_the_preset_is_ahead_of_the_filter_and_does_not_pass_its_best():
     filtered = guides.inpainted(clean, torch.from_numpy(mask)[None, None].float())
     fit = dip.fit(dip.Inpaint(clean, mask), preset="fast", iters=200, reference=clean)
     error = float((fit.image - clean).square().mean())
-    assert error < 0.95 * float((filtered - clean).square().mean())
+    assert error < 0.98 * float((filtered - clean).square().mean())
     assert fit.history["psnr"][-1] > max(fit.history["psnr"]) - 0.1
 
 

@@ -14,6 +14,8 @@ from dip.crops import Crops, Whole
 from dip.problem import Holding, Problem
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dip.settings import Settings
 
 _STEP = 0.03  # at most, of what a correction is a network's output, where white is 1: a fit begins near to the filter
@@ -46,6 +48,8 @@ class Folds:
         Whether the network's output is in [0, 1], and a half stands for no correction.
     mirrored : bool
         Whether the network is fitted in mirrors, too: what is returned is then the mean of what it makes in all four.
+    refined : callable
+        What the corrected picture goes through at the end.
     """
 
     in_parts = True
@@ -62,8 +66,10 @@ class Folds:
         kept: float,
         bounded: bool,
         mirrored: bool,
+        refined: Callable[[Tensor], Tensor],
     ) -> None:
         self._inner, self._frame, self._bounded, self._mirrored = inner, frame, bounded, mirrored
+        self._refined = refined
         self._held, self._step = weight - shown, min(_STEP, error)
         # A correction fades where less is known nearby than was shown about any pixel that it was learnt at;
         # nowhere, if nothing was shown about one of them (n / 0).
@@ -118,7 +124,7 @@ class Folds:
         mirrors: list[list[int]] = [[], [3], [2], [2, 3]] if self._mirrored else [[]]
         made = [self._inner.made(network, whole.flip(m), dtype, iteration).flip(m) for m in mirrors]
         picture, correction = map(self._frame.crop, self._parts(whole, torch.stack(made).mean(0)))
-        return (picture + self._kept * correction).clamp(0, 1)
+        return self._refined(picture + self._kept * correction).clamp(0, 1)
 
     def _parts(self, code: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
         """Return the picture that is in a code, and the correction that was made of it."""
@@ -152,11 +158,23 @@ def way(settings: Settings, task: Problem, network: Any, first: Tensor, weight: 
     if not isinstance(s.code, HeldOut):
         return inner
     assert weight is not None  # of missing pixels
+    assert isinstance(task, Holding)  # see `check`
     shown, bounded = first[:-1, -1:].to(weight), getattr(network, "sigmoid", False)
     held, wrong = weight - shown, (first[:-1, :-1] - first[-1:, :-1]).to(weight)
     error = float(((held * wrong.square().mean(1, keepdim=True)).sum() / held.sum()).sqrt())
     kept, seed, mirrored = s.code.kept, s.crop_seed + 1, bool(s.flips)
-    return Folds(inner, s.frame, shown, weight, seed, error=error, kept=kept, bounded=bounded, mirrored=mirrored)
+    return Folds(
+        inner,
+        s.frame,
+        shown,
+        weight,
+        seed,
+        error=error,
+        kept=kept,
+        bounded=bounded,
+        mirrored=mirrored,
+        refined=task.refined,
+    )
 
 
 def check(options: dict[str, Any], task: Any, code: Any) -> None:

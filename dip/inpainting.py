@@ -113,6 +113,10 @@ class Inpaint(ImageTask):
         pictures = [guides.inpainted(known, one) for one in counted(shown, "filling in", progress)]
         return torch.cat(pictures), torch.cat(shown)
 
+    def refined(self, x: Tensor) -> Tensor:
+        """Return x after `guides.refined`."""
+        return guides.refined(x, self._observation.y, self._weight)
+
     @property
     def error(self) -> float:
         """The error that y has once it is filled in (root mean square of all pixels), found by holding out known ones.

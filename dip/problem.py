@@ -79,6 +79,9 @@ class Holding(Protocol):
     def held_out(self, folds: int, progress: bool | None = None) -> tuple[Tensor, Tensor]:
         """Return pictures (folds + 1, C, H, W) without one fold each, the last with all, and their weights."""
 
+    def refined(self, x: Tensor) -> Tensor:
+        """Return an x that is nearly right after a last filter."""
+
 
 @runtime_checkable
 class Particular(Protocol):

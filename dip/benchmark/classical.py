@@ -146,7 +146,7 @@ def biharmonic(case: Case) -> np.ndarray:
     return inpaint_biharmonic(case.y.astype(np.float64), ~np.asarray(case.mask), channel_axis=axis)
 
 
-@register("iterated-wiener", "inpaint", about="Wiener filter and known pixels in turns, after Guleryuz")
+@register("iterated-wiener", "inpaint", about="Wiener filters and known pixels in turns, after Guleryuz")
 def iterated_wiener(case: Case) -> np.ndarray:
     """Fill the missing pixels by `dip.guides.inpainted`."""
     weight = torch.from_numpy(np.asarray(case.mask, np.float32))[None, None]

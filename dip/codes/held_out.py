@@ -31,7 +31,8 @@ class HeldOut:
     What is returned is made of all known pixels, p, which no iteration has seen, and of a part α of the correction d
     that the network makes of it (the mean of four mirrors, if the fit has flips): x = p + α d, for some of what it does
     was learnt by heart. Where less is known about a pixel than about any that it learnt at, as inside of a hole, d
-    fades away.
+    fades away. In the end a few more turns of the filters see to what is still unlike its surroundings
+    (`dip.guides.refined`).
 
     Parameters
     ----------

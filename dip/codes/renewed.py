@@ -137,7 +137,7 @@ class Autoencoding(_Renewed):
     """The average of the fit's own outputs, made consistent with what was observed, and uniform noise.
 
     At first it is the observation turned into a whole picture: a small one enlarged, or one with its missing pixels
-    filled in by a Wiener filter in turns (`dip.guides.inpainted`). Every `renewed` iterations it is the average of the
+    filled in by Wiener filters in turns (`dip.guides.inpainted`). Every `renewed` iterations it is the average of the
     outputs (in a fit in crops, which has none, the output), corrected so that A x comes to y: what the network has
     found of detail stays, and what it got wrong of the rest does not go round. (A code that is itself optimised is left
     alone.)

@@ -22,15 +22,15 @@ def holes(size=(24, 20)):
     return with_holes((*size, 3), weights=(0.0, 1.0))
 
 
-def refined(task, x):
-    """A corrected picture after ten last turns of groups, in [0, 1]."""
+def assert_refined(found, task, x):
+    """What was found is a corrected picture after ten last turns of groups, in [0, 1]."""
     y, weight = task.load().y, task.load().weight
     pilot = x
     for turn, level in enumerate(np.geomspace(0.01, 0.005, 10)):
         offset = divmod(7 * turn % 64, 8)
         pilot = wiener.grouped(x, pilot, level, offset=offset)
         x = torch.lerp(pilot, y, weight)
-    return x.clamp(0, 1)
+    torch.testing.assert_close(found, x.clamp(0, 1), rtol=0, atol=3e-4)  # rounding may find another patch alike
 
 
 def test_each_known_pixel_is_held_out_once_and_the_pictures_do_not_know_it():
@@ -95,11 +95,10 @@ def test_what_is_returned_is_made_of_all_known_pixels_in_mirrors(flips, kept):
     with torch.no_grad():
         made = sum(fit.network(fit.code[-1:].flip(m)).flip(m) for m in mirrors) / len(mirrors)
     expected = task.held_out(3)[0][-1:] + kept * 0.03 * fit.settings.frame.crop(made)
-    expected = refined(task, expected)
-    torch.testing.assert_close(fit.current, expected)
+    assert_refined(fit.current, task, expected)
     assert torch.equal(fit.output, fit.current)
-    whole = torch.lerp(expected, fit.y, weight)
-    torch.testing.assert_close(torch.from_numpy(fit.image).permute(2, 0, 1)[None], whole)
+    whole = torch.lerp(fit.current, fit.y, weight)
+    assert torch.equal(torch.from_numpy(fit.image).permute(2, 0, 1)[None], whole)
 
 
 def test_far_from_what_is_known_the_filter_is_left_alone():
@@ -116,7 +115,7 @@ def test_far_from_what_is_known_the_filter_is_left_alone():
     with torch.no_grad():
         made = fit.settings.frame.crop(fit.network(fit.code[-1:]))
     expected = pictures[-1:] + torch.from_numpy(trust) * 0.03 * made
-    torch.testing.assert_close(fit.current, refined(task, expected))
+    assert_refined(fit.current, task, expected)
 
 
 def test_where_every_known_pixel_is_alone_the_correction_does_not_fade():
@@ -126,7 +125,7 @@ def test_where_every_known_pixel_is_alone_the_correction_does_not_fade():
     fit = dip.fit(task, iters=3, lr=0.1, **{**OWN, "flips": 0})
     with torch.no_grad():
         made = fit.settings.frame.crop(fit.network(fit.code[-1:]))
-    torch.testing.assert_close(fit.current, refined(task, task.held_out(3)[0][-1:] + 0.6 * 0.03 * made))
+    assert_refined(fit.current, task, task.held_out(3)[0][-1:] + 0.6 * 0.03 * made)
 
 
 def test_looking_changes_nothing():
@@ -174,7 +173,7 @@ def test_in_crops_the_whole_is_of_all_known_pixels_too():
     with torch.no_grad():
         made = fit.settings.frame.crop(fit.network(fit.code[-1:]))
     expected = task.held_out(3)[0][-1:] + 0.6 * 0.03 * made
-    torch.testing.assert_close(fit.current, refined(task, expected), rtol=0, atol=1e-4)
+    assert_refined(fit.current, task, expected)
     assert fit.code.shape[1] == 4
 
 

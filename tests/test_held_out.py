@@ -124,7 +124,7 @@ def test_where_every_known_pixel_is_alone_the_correction_does_not_fade():
 
 
 def test_in_the_end_ten_turns_of_groups_refine_the_corrected_picture(monkeypatch):
-    task, _ = holes()
+    task, weight = holes()
     given, refined = [], task.refined
     monkeypatch.setattr(task, "refined", lambda x: refined(given.append(x) or x))
     fit = dip.fit(task, iters=6, lr=0.1, **OWN)

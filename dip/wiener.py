@@ -19,7 +19,6 @@ def wiener(
     gains: Sequence[float] = (1.0,),
     *,
     step: int = 1,
-    offset: tuple[int, int] = (0, 0),
 ) -> list[Tensor]:
     r"""Return a noisy picture after an empirical Wiener filter: a pilot tells what in it is not noise.
 
@@ -44,8 +43,6 @@ def wiener(
         each.
     step : int, default 1
         Patches begin at every so manyth pixel of a row and of a column, 8 at most, which takes 1 / step² of the time.
-    offset : tuple of int
-        Row and column, below `step`, at which they do: another one each time where the filter is used in turns.
 
     Raises
     ------
@@ -70,15 +67,15 @@ def wiener(
     # Strips of rows that fit a CPU's cache; on another device larger ones, since each is some launches.
     rows = max(1, (2**13 if on_cpu else 2**15) * step // width)
     rows += -rows % step
-    (down, right), join = offset, _joined if on_cpu and step == 1 else partial(_joined_at_once, step=step)
+    join = _joined if on_cpu and step == 1 else partial(_joined_at_once, step=step)
     sums = pair.new_zeros(len(gains), 2, *pair.shape[1:])
     for channel in range(pair.shape[1]):
-        for top in range(down, height - rim, rows):
-            strip = pair[:, channel, None, top : top + rows + rim, right:]
+        for top in range(0, height - rim, rows):
+            strip = pair[:, channel, None, top : top + rows + rim]
             coefficients = F.conv2d(strip, transform.reshape(-1, 1, PATCH, PATCH), stride=step)
             (high, wide), (noisy, power) = coefficients.shape[2:], coefficients.flatten(2)
             power = power.square()
-            for gain, (total, weights) in zip(gains, sums[:, :, channel, top : top + rows + rim, right:], strict=True):
+            for gain, (total, weights) in zip(gains, sums[:, :, channel, top : top + rows + rim], strict=True):
                 kept = power / (power + max(gain * sigma, _LEAST) ** 2)
                 kept[0] = 1
                 weight = 1 / kept.square().sum(0)
@@ -93,7 +90,9 @@ def wiener(
 
 
 @torch.no_grad()
-def grouped(picture: Tensor, pilot: Tensor, sigma: float, *, offset: tuple[int, int] = (0, 0)) -> Tensor:
+def grouped(
+    picture: Tensor, pilot: Tensor, sigma: float, *, offset: tuple[int, int] = (0, 0), weight: Tensor | None = None
+) -> Tensor:
     r"""Return a noisy picture after an empirical Wiener filter of patches with those that are like them.
 
     As `wiener`, but a patch is filtered together with the 15 that are most like it in the pilot, among those that begin
@@ -102,7 +101,7 @@ def grouped(picture: Tensor, pilot: Tensor, sigma: float, *, offset: tuple[int, 
     How alike two are is told by their ten lowest coefficients, in colour those of luminance.
 
     Every eighth patch of a row and of a column has a group; a pixel is the mean of all patches that it is in, each
-    weighted by its group's :math:`1 / \sum w^2`.
+    weighted by its group's :math:`1 / \sum w^2`, and by how much of it is known.
 
     Parameters
     ----------
@@ -112,6 +111,8 @@ def grouped(picture: Tensor, pilot: Tensor, sigma: float, *, offset: tuple[int, 
         Standard deviation of the noise, at least 1e-6.
     offset : tuple of int
         Row and column, below 8, at which patches begin: another one each time where the filter is used in turns.
+    weight : Tensor, optional
+        (1, 1, H, W) in [0, 1]: how much is known of each pixel; all is, by default.
 
     References
     ----------
@@ -128,25 +129,37 @@ def grouped(picture: Tensor, pilot: Tensor, sigma: float, *, offset: tuple[int, 
     seen = pair[1, : 1 if len(colours) == 3 else None, None]
     table = F.conv2d(seen, transform[_lowest()].reshape(-1, 1, PATCH, PATCH)).flatten(0, 1)
     table = F.pad(table, (_REACH,) * 4, value=_FAR).permute(1, 2, 0).contiguous()
-    within = (torch.arange(PATCH)[:, None] * width + torch.arange(PATCH)).flatten()
+    rows, columns = torch.arange(PATCH)[:, None] * width, torch.arange(PATCH)
     pixels = pair.flatten(2)
-    sums = pixels.new_zeros(2, len(colours), height * width)
+    runs = pixels.as_strided((*pixels.shape[:2], pixels.shape[2] - rim, PATCH), (*pixels.stride(), 1))  # of a row
+    share = torch.ones_like(picture[:, :1]) if weight is None else weight
+    share = _means(F.pad(share, (rim,) * 4, mode="replicate")).clamp(min=_SOME)
+    share = F.pad(share, (0, rim, 0, rim)).flatten()  # of the patch that begins at each pixel
+    sums = torch.zeros_like(pixels)
     for row in range(offset[0], height - rim, PATCH):
-        at = _alike(table, row, offset[1], width)[..., None] + within  # (patches of a group, groups, pixels)
+        places = _alike(table, row, offset[1], width)  # (patches of a group, groups)
+        starts = (places[..., None, None] + rows).flatten()
+        at, known = (starts[:, None] + columns).flatten(), share[places]
         for channel, (total, weights) in enumerate(sums.unbind(1)):
-            noisy, power = (along @ (pixels[:, channel, at] @ transform.T).flatten(2)).unflatten(2, at.shape[1:])
+            patches = (one.index_select(0, starts).reshape(-1, PATCH**2) for one in runs[:, channel])
+            noisy, power = (
+                (along @ (one @ transform.T).reshape(_GROUP, -1)).unflatten(1, (-1, PATCH**2)) for one in patches
+            )
             power = power.square()
             kept = power / (power + max(sigma, _LEAST) ** 2)
             kept[0, :, 0] = 1
-            weight = 1 / kept.square().sum((0, 2))[:, None]
-            filtered = (along @ kept.mul_(noisy).mul_(weight).flatten(1)).unflatten(1, at.shape[1:]) @ transform
-            total.index_add_(0, at.flatten(), filtered.flatten())
-            weights.index_add_(0, at.flatten(), weight.expand(at.shape).flatten())
-    filtered = (sums[0] / sums[1]).unflatten(1, (height, width))[..., rim : height - rim, rim : width - rim]
+            counts = known / kept.square().sum((0, 2))
+            filtered = (along @ kept.mul_(noisy).flatten(1)).reshape(-1, PATCH**2) @ transform
+            total.index_add_(0, at, filtered.mul_(counts.reshape(-1, 1)).flatten())
+            weights.index_add_(0, places.flatten(), counts.flatten())
+    total, weights = sums.unflatten(2, (height, width))
+    weights = PATCH**2 * _means(F.pad(weights, (rim, 0, rim, 0)))  # a pixel is in patches that begin up to 7 before it
+    filtered = (total / weights)[..., rim : height - rim, rim : width - rim]
     return torch.einsum("ji,jhw->ihw", colours, filtered)[None]
 
 
 PATCH, _LEAST = 8, 1e-6
+_SOME = 1e-4  # share that counts as known of a patch of which nothing is
 
 
 def _joined(coefficients: Tensor, transform: Tensor, total: Tensor) -> None:
@@ -199,11 +212,17 @@ def _alike(table: Tensor, row: int, first: int, width: int) -> Tensor:
     about = table.as_strided(
         (len(columns), side, side, told), (PATCH * told, across * told, told, 1), (row * across + first) * told
     )
-    unlike = (about - about[:, None, None, _REACH, _REACH]).square_().sum(3).flatten(1)
+    own = about[:, None, _REACH, _REACH]
+    unlike = torch.cdist(own, about.flatten(1, 2), compute_mode="donot_use_mm_for_euclid_dist")[:, 0]
     unlike[:, side * side // 2] = -1
     nearest = unlike.topk(_GROUP, largest=False).indices.T
     down, right = nearest // side - _REACH, nearest % side - _REACH
     return (row + down) * width + columns + right
+
+
+def _means(x: Tensor) -> Tensor:
+    """Return the mean of each patch of (..., H, W), (..., H - 7, W - 7)."""
+    return F.avg_pool2d(F.avg_pool2d(x, (PATCH, 1), stride=1), (1, PATCH), stride=1)
 
 
 def _lowest() -> Tensor:

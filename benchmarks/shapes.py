@@ -6,7 +6,7 @@ The middle --size pixels of photographs that scikit-image carries, in gray, of w
 straight lines of two pixels, "lines-4" and "lines-8", eight and five of four and eight; "letters", as of
 examples/inpaint.py; "hole", a square of a quarter of the side in the middle. By the biharmonic equation; by the Wiener
 filters in turns (`dip.guides.inpainted`); by the preset, which corrects that filter; and by the preset with all of the
-correction, of which it keeps three fifths. The numbers of the lines and of a fit come from --seed. OUT has the PSNR
+correction, of which it keeps three quarters. The numbers of the lines and of a fit come from --seed. OUT has the PSNR
 of the missing pixels.
 """
 

@@ -8,14 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dip.codes import Frame, HeldOut
+from dip.codes import HeldOut
 from dip.codes.held_out import GRAY
 from dip.crops import Crops, Whole
 from dip.problem import Holding, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from dip.settings import Settings
 
 _STEP = 0.03  # at most, of what a correction is a network's output, where white is 1: a fit begins near to the filter
@@ -32,24 +30,16 @@ class Folds:
     ----------
     inner : Whole or Crops
         What of the picture it sees.
-    frame : Frame
-        Where the picture lies in the code.
-    shown : Tensor
-        (K, 1, inner_height, inner_width): weights of the pixels that are shown in each fold.
+    settings : Settings
+        Those of the fit: the code, its frame, whether there are mirrors, and the seed by which folds follow each other.
+    task : Holding
+        What the corrected picture is refined by at the end.
+    first : Tensor
+        (K + 1, C + 1, H, W): what the code was drawn from.
     weight : Tensor
-        (1, 1, inner_height, inner_width): of all known pixels.
-    seed : int
-        Of the generator that draws the folds.
-    error : float
-        Root mean square of what the filter gets wrong where pixels are held out: a correction is of that size.
-    kept : float
-        Share of a correction that what is returned has.
+        (1, 1, H, W): of all known pixels.
     bounded : bool
         Whether the network's output is in [0, 1], and a half stands for no correction.
-    mirrored : bool
-        Whether the network is fitted in mirrors, too: what is returned is then the mean of what it makes in all four.
-    refined : callable
-        What the corrected picture goes through at the end.
     """
 
     in_parts = True
@@ -57,25 +47,28 @@ class Folds:
     def __init__(
         self,
         inner: Whole | Crops,
-        frame: Frame,
-        shown: Tensor,
+        settings: Settings,
+        task: Holding,
+        first: Tensor,
         weight: Tensor,
-        seed: int,
         *,
-        error: float,
-        kept: float,
         bounded: bool,
-        mirrored: bool,
-        refined: Callable[[Tensor], Tensor],
     ) -> None:
-        self._inner, self._frame, self._bounded, self._mirrored = inner, frame, bounded, mirrored
-        self._refined = refined
-        self._held, self._step = weight - shown, min(_STEP, error)
+        code = settings.code
+        assert isinstance(code, HeldOut)
+        self._inner, self._frame, self._task, self._bounded = inner, settings.frame, task, bounded
+        # what is returned is the mean of what the network makes in all mirrors that it was fitted in
+        self._mirrors: list[list[int]] = [[], [3], [2], [2, 3]] if settings.flips else [[]]
+        shown = first[:-1, -1:].to(weight)
+        self._held = weight - shown
+        # a correction is as large as what the filter gets wrong where pixels are held out
+        wrong = (first[:-1, :-1] - first[-1:, :-1]).to(weight).square().mean(1, keepdim=True)
+        self._step = min(_STEP, float(((self._held * wrong).sum() / self._held.sum()).sqrt()))
         # A correction fades where less is known nearby than was shown about any pixel that it was learnt at;
         # nowhere, if nothing was shown about one of them (n / 0).
         near = _near(torch.cat([shown, weight]))
-        self._kept = kept * (near[-1:] / near[:-1][self._held > 0].min()).nan_to_num(1).clamp(max=1)
-        self._generator = torch.Generator().manual_seed(seed)
+        self._kept = code.kept * (near[-1:] / near[:-1][self._held > 0].min()).nan_to_num(1).clamp(max=1)
+        self._generator = torch.Generator().manual_seed(settings.crop_seed + 1)
         self._fold, self._coming = 0, list[int]()
         self._seen: Tensor | None = None
 
@@ -121,10 +114,9 @@ class Folds:
     def look(self, network: Any, code: Tensor, dtype: torch.dtype, iteration: int) -> Tensor:
         """Return x of all known pixels, (1, C, inner_height, inner_width) in [0, 1]."""
         whole = code[-1:]
-        mirrors: list[list[int]] = [[], [3], [2], [2, 3]] if self._mirrored else [[]]
-        made = [self._inner.made(network, whole.flip(m), dtype, iteration).flip(m) for m in mirrors]
+        made = [self._inner.made(network, whole.flip(m), dtype, iteration).flip(m) for m in self._mirrors]
         picture, correction = map(self._frame.crop, self._parts(whole, torch.stack(made).mean(0)))
-        return self._refined(picture + self._kept * correction).clamp(0, 1)
+        return self._task.refined(picture + self._kept * correction).clamp(0, 1)
 
     def _parts(self, code: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
         """Return the picture that is in a code, and the correction that was made of it."""
@@ -159,22 +151,7 @@ def way(settings: Settings, task: Problem, network: Any, first: Tensor, weight: 
         return inner
     assert weight is not None  # of missing pixels
     assert isinstance(task, Holding)  # see `check`
-    shown, bounded = first[:-1, -1:].to(weight), getattr(network, "sigmoid", False)
-    held, wrong = weight - shown, (first[:-1, :-1] - first[-1:, :-1]).to(weight)
-    error = float(((held * wrong.square().mean(1, keepdim=True)).sum() / held.sum()).sqrt())
-    kept, seed, mirrored = s.code.kept, s.crop_seed + 1, bool(s.flips)
-    return Folds(
-        inner,
-        s.frame,
-        shown,
-        weight,
-        seed,
-        error=error,
-        kept=kept,
-        bounded=bounded,
-        mirrored=mirrored,
-        refined=task.refined,
-    )
+    return Folds(inner, s, task, first, weight, bounded=getattr(network, "sigmoid", False))
 
 
 def check(options: dict[str, Any], task: Any, code: Any) -> None:

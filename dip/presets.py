@@ -154,7 +154,7 @@ _PRESETS = (
         "inpaint",
         "fast",
         "single pixels missing at random, thin letters and scratches, in a small part of the time",
-        500,
+        300,
         {**_THIN, "sigmoid": False},
         code=HeldOut(),
         jitter=0.0,

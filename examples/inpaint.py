@@ -33,7 +33,7 @@ import dip
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--image", type=Path, help="a picture of your own; 192 pixels square are cut from its middle")
-parser.add_argument("--iters", type=int, default=500, help="iterations (default %(default)s)")
+parser.add_argument("--iters", type=int, default=300, help="iterations (default %(default)s)")
 parser.add_argument("--out", type=Path, default="inpaint.png", help="the figure (default %(default)s)")
 options = parser.parse_args([] if "ipykernel" in sys.modules else None)  # a notebook takes the defaults
 dip.files.check_target(options.out, force=True)  # what is wrong with it is said now, and not after the fit
@@ -54,7 +54,7 @@ print(f"missing: {1 - known.mean():.1%} of the pixels")
 # %% [markdown]
 # ## The fit
 #
-# The paper's preset for text has 128 channels, wide skip connections and 6001 iterations. The preset "fast" takes 500:
+# The paper's preset for text has 128 channels, wide skip connections and 6001 iterations. The preset "fast" takes 300:
 # a filter fills in the missing pixels, and the network learns to correct it, at known pixels that it is not shown.
 # Known pixels come back exactly as they were given (`keep_known=False` would return the network's own version).
 #

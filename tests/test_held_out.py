@@ -82,7 +82,7 @@ def test_the_loss_is_of_the_held_out_pixels_and_the_network_corrects_the_filter(
         assert min(abs(loss - fit.history["loss"][-1]) for loss in losses) < 1e-6
 
 
-@pytest.mark.parametrize(("flips", "kept"), [(0, 0.6), (1, 0.6), (1, 1.0)])
+@pytest.mark.parametrize(("flips", "kept"), [(0, 0.75), (1, 0.75), (1, 1.0)])
 def test_what_is_returned_is_made_of_all_known_pixels_in_mirrors(flips, kept):
     task, weight = holes()
     fit = dip.fit(unrefined(task), iters=6, **{**OWN, "flips": flips, "code": HeldOut(3, kept)})
@@ -120,7 +120,7 @@ def test_where_every_known_pixel_is_alone_the_correction_does_not_fade():
     fit = dip.fit(unrefined(task), iters=3, lr=0.1, **{**OWN, "flips": 0})
     with torch.no_grad():
         made = fit.settings.frame.crop(fit.network(fit.code[-1:]))
-    torch.testing.assert_close(fit.current, (task.held_out(3)[0][-1:] + 0.6 * 0.03 * made).clamp(0, 1))
+    torch.testing.assert_close(fit.current, (task.held_out(3)[0][-1:] + 0.75 * 0.03 * made).clamp(0, 1))
 
 
 def test_in_the_end_ten_turns_of_groups_refine_the_corrected_picture(monkeypatch):
@@ -181,7 +181,7 @@ def test_in_crops_the_whole_is_of_all_known_pixels_too():
     fit.network.eval()
     with torch.no_grad():
         made = fit.settings.frame.crop(fit.network(fit.code[-1:]))
-    expected = task.held_out(3)[0][-1:] + 0.6 * 0.03 * made
+    expected = task.held_out(3)[0][-1:] + 0.75 * 0.03 * made
     torch.testing.assert_close(fit.current, expected.clamp(0, 1), rtol=0, atol=1e-5)
     assert fit.code.shape[1] == 4
 
@@ -260,7 +260,7 @@ def test_what_looks_at_each_iteration_is_refused(options, words):
 
 
 def test_other_tasks_and_too_few_known_pixels_are_refused():
-    words = r"code=HeldOut\(folds=3, kept=0.6\) is made of known pixels: it is for dip.Inpaint, not for denoise"
+    words = r"code=HeldOut\(folds=3, kept=0.75\) is made of known pixels: it is for dip.Inpaint, not for denoise"
     with pytest.raises(ValueError, match=words):
         dip.Fit(dip.Denoise(picture()), **OWN)
     with pytest.raises(ValueError, match="consistent=True is for tasks that can correct a picture, all but inpaint"):

@@ -142,7 +142,7 @@ def test_listing_shows_every_preset_of_a_task():
     assert [line.split()[0] for line in lines[::3]] == presets.names("inpaint")
     assert max(map(len, lines)) <= 120
     fast = lines[presets.names("inpaint").index("fast") * 3 + 1]
-    assert "jitter 0, flips 1, code HeldOut(folds=5, kept=0.6)" in fast
+    assert "jitter 0, flips 1, code HeldOut(folds=5, kept=0.75)" in fast
     assert "jitter 0.1, code Autoencoding(noise=0)" in lines[presets.names("inpaint").index("fast-sparse") * 3 + 1]
     assert "code Autoencoding(scale=0.2, grown=1000)" in presets.listing("reconstruct")
     at = presets.names("inpaint").index("paper-hole-large") * 3

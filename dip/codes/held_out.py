@@ -39,7 +39,7 @@ class HeldOut:
     folds : int, default 5
         K, two at least: the more, the nearer are the pictures of the fit to that of all known pixels, and the fewer
         pixels tell in an iteration. The filter takes its time K + 1 times.
-    kept : float, default 0.6
+    kept : float, default 0.75
         α, above 0, at most 1.
     image_channels : int, optional
         Channels of the picture; a fit fills them in.
@@ -58,7 +58,7 @@ class HeldOut:
     """
 
     folds: int = 5
-    kept: float = 0.6
+    kept: float = 0.75
     image_channels: int = field(default=0, repr=False)
 
     def __post_init__(self) -> None:

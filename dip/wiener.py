@@ -101,7 +101,8 @@ def grouped(
     How alike two are is told by their ten lowest coefficients, in colour those of luminance.
 
     Every eighth patch of a row and of a column has a group; a pixel is the mean of all patches that it is in, each
-    weighted by its group's :math:`1 / \sum w^2`, and by how much of it is known.
+    weighted by its group's :math:`1 / \sum w^2`. With a `weight` a patch counts as far as it is known, only those
+    have groups that have something missing within reach, and what no patch comes to stays as it is.
 
     Parameters
     ----------
@@ -132,12 +133,17 @@ def grouped(
     rows, columns = torch.arange(PATCH)[:, None] * width, torch.arange(PATCH)
     pixels = pair.flatten(2)
     runs = pixels.as_strided((*pixels.shape[:2], pixels.shape[2] - rim, PATCH), (*pixels.stride(), 1))  # of a row
-    share = torch.ones_like(picture[:, :1]) if weight is None else weight
-    share = _means(F.pad(share, (rim,) * 4, mode="replicate")).clamp(min=_SOME)
-    share = F.pad(share, (0, rim, 0, rim)).flatten()  # of the patch that begins at each pixel
+    whole = torch.ones_like(picture[:, :1]) if weight is None else weight
+    whole = F.pad(whole, (rim,) * 4, mode="replicate")
+    share = F.pad(_means(whole).clamp(min=_SOME), (0, rim, 0, rim)).flatten()  # of the patch that begins at each pixel
+    wanted = None if weight is None else _within_reach(1 - whole, offset)
+    first = torch.arange(offset[1], width - rim, PATCH)
     sums = torch.zeros_like(pixels)
-    for row in range(offset[0], height - rim, PATCH):
-        places = _alike(table, row, offset[1], width)  # (patches of a group, groups)
+    for number, row in enumerate(range(offset[0], height - rim, PATCH)):
+        chosen = first if wanted is None else first[wanted[number]]
+        if not len(chosen):
+            continue
+        places = _alike(table, row, chosen, width)  # (patches of a group, groups)
         starts = (places[..., None, None] + rows).flatten()
         at, known = (starts[:, None] + columns).flatten(), share[places]
         for channel, (total, weights) in enumerate(sums.unbind(1)):
@@ -154,7 +160,7 @@ def grouped(
             weights.index_add_(0, places.flatten(), counts.flatten())
     total, weights = sums.unflatten(2, (height, width))
     weights = PATCH**2 * _means(F.pad(weights, (rim, 0, rim, 0)))  # a pixel is in patches that begin up to 7 before it
-    filtered = (total / weights)[..., rim : height - rim, rim : width - rim]
+    filtered = torch.where(weights > 0, total / weights, pair[0])[..., rim : height - rim, rim : width - rim]
     return torch.einsum("ji,jhw->ihw", colours, filtered)[None]
 
 
@@ -201,23 +207,29 @@ _GROUP, _REACH = 16, 12  # patches, and pixels to each side
 _FAR = 1e3  # what of a patch beyond the border is told, so that it is like none
 
 
-def _alike(table: Tensor, row: int, first: int, width: int) -> Tensor:
+def _alike(table: Tensor, row: int, columns: Tensor, width: int) -> Tensor:
     """Return where the patches like those of a row begin in a picture of that width, itself first, (_GROUP, groups).
 
-    Of `table`, (h + 2 _REACH, w + 2 _REACH, n), every eighth is one from the column `first` on.
+    What is told of a patch is in `table`, (h + 2 _REACH, w + 2 _REACH, n); those that begin in `columns` have a group.
     """
     across, told = table.shape[1:]
-    columns = torch.arange(first, across - 2 * _REACH, PATCH)
     side = 2 * _REACH + 1
-    about = table.as_strided(
-        (len(columns), side, side, told), (PATCH * told, across * told, told, 1), (row * across + first) * told
-    )
-    own = about[:, None, _REACH, _REACH]
-    unlike = torch.cdist(own, about.flatten(1, 2), compute_mode="donot_use_mm_for_euclid_dist")[:, 0]
+    windows = table.as_strided((across - side + 1, side, side * told), (told, across * told, 1), row * across * told)
+    about = windows.index_select(0, columns).reshape(len(columns), -1, told)
+    own = about[:, None, side * side // 2]
+    unlike = torch.cdist(own, about, compute_mode="donot_use_mm_for_euclid_dist")[:, 0]
     unlike[:, side * side // 2] = -1
     nearest = unlike.topk(_GROUP, largest=False).indices.T
     down, right = nearest // side - _REACH, nearest % side - _REACH
     return (row + down) * width + columns + right
+
+
+def _within_reach(missing: Tensor, offset: tuple[int, int]) -> Tensor:
+    """Return of which patches, every eighth of a row and of a column from `offset` on, those alike may have holes."""
+    side = PATCH + 2 * _REACH
+    about = F.pad(missing, (_REACH,) * 4)[..., offset[0] :, offset[1] :]
+    most = F.max_pool2d(F.max_pool2d(about, (side, 1), stride=(PATCH, 1)), (1, side), stride=(1, PATCH))
+    return most[0, 0] > 0
 
 
 def _means(x: Tensor) -> Tensor:

@@ -145,9 +145,9 @@ def test_missing_pixels_are_filled_in_better_than_by_smoothness(name, share):
     assert errors[0] < share * errors[1]
 
 
-def grouped_by_hand(picture, pilot, level, offset, known):
-    """The filter of groups of (H, W, C), with all of the border, and the known share of each pixel (H, W)."""
-    known = np.pad(known, 7, mode="edge")
+def grouped_by_hand(picture, pilot, level, offset, weight=None):
+    """The filter of groups of (H, W, C), with all of the border, and what is known of each pixel, (H, W)."""
+    known = np.pad(np.ones(picture.shape[:2]) if weight is None else weight, 7, mode="edge")
     luminance_and_differences = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]]) / np.sqrt([[3], [2], [6]])
     colours = luminance_and_differences if picture.shape[2] == 3 else np.eye(picture.shape[2])
     picture, pilot = (np.pad(x @ colours.T, ((7, 7), (7, 7), (0, 0)), mode="edge") for x in (picture, pilot))
@@ -162,6 +162,9 @@ def grouped_by_hand(picture, pilot, level, offset, known):
     total, weights = np.zeros(picture.shape), np.zeros(picture.shape)
     for top in range(offset[0], rows, 8):
         for left in range(offset[1], columns, 8):
+            about = known[max(top - 12, 0) : top + 20, max(left - 12, 0) : left + 20]
+            if weight is not None and (about == 1).all():
+                continue
             near = [p for p in told if max(abs(p[0] - top), abs(p[1] - left)) <= 12]
             near.sort(key=lambda place: np.square(told[place] - told[top, left]).sum())
             patches = [np.s_[i : i + 8, j : j + 8] for i, j in near[:16]]
@@ -173,24 +176,28 @@ def grouped_by_hand(picture, pilot, level, offset, known):
                 kept = power**2 / (power**2 + level**2)
                 kept[0, 0, 0] = 1
                 for patch, made in zip(patches, np.tensordot(along.T, kept * noisy, 1), strict=True):
-                    weight = max(known[patch].mean(), 1e-4) / (kept**2).sum()
-                    total[patch][..., c] += weight * idctn(made, norm="ortho")
-                    weights[patch][..., c] += weight
-    return total[7:-7, 7:-7] / weights[7:-7, 7:-7] @ colours
+                    counts = max(known[patch].mean(), 1e-4) / (kept**2).sum()
+                    total[patch][..., c] += counts * idctn(made, norm="ortho")
+                    weights[patch][..., c] += counts
+    filtered = np.where(weights > 0, total / np.where(weights > 0, weights, 1), picture)
+    return filtered[7:-7, 7:-7] @ colours
 
 
-@pytest.mark.parametrize(("shape", "offset"), [((20, 24, 1), (0, 0)), ((17, 21, 3), (3, 6)), ((9, 30, 2), (7, 1))])
+@pytest.mark.parametrize(("shape", "offset"), [((20, 44, 1), (0, 0)), ((17, 48, 3), (3, 6)), ((9, 50, 2), (7, 1))])
 def test_groups_are_of_the_patches_that_are_most_alike(shape, offset):
     generator = np.random.default_rng(0)
     pilot = generator.random(shape)
     noisy = pilot + generator.normal(0, 0.1, shape)
     one, other = as_tensor(noisy).float(), as_tensor(pilot).float()
-    known = generator.random(shape[:2]).astype(np.float32) * (np.arange(shape[1]) < 10)
-    for weight in (known, None):
+    some = generator.random(shape[:2]).astype(np.float32) * (np.arange(shape[1]) < 10)
+    hole = np.ones(shape[:2], np.float32)
+    hole[:3, -4:] = 0
+    for weight in (None, some, hole):
         given = None if weight is None else torch.from_numpy(weight)[None, None]
-        found = wiener.grouped(one, other, 0.2, offset=offset, weight=given)
-        by_hand = grouped_by_hand(noisy, pilot, 0.2, offset, np.ones(shape[:2]) if weight is None else weight)
-        np.testing.assert_allclose(found[0].permute(1, 2, 0), by_hand, rtol=0, atol=2e-5)
+        found = wiener.grouped(one, other, 0.2, offset=offset, weight=given)[0].permute(1, 2, 0)
+        by_hand = grouped_by_hand(noisy, pilot, 0.2, offset, weight)
+        np.testing.assert_allclose(found, by_hand, rtol=0, atol=2e-5)
+    assert np.isclose(by_hand, noisy).all(2).any()  # as it was, where no patch is
 
 
 def test_what_repeats_is_found_in_groups():

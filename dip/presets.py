@@ -153,7 +153,7 @@ _PRESETS = (
     Preset(
         "inpaint",
         "fast",
-        "single pixels missing at random, thin letters and scratches, in a small part of the time",
+        "single pixels missing at random, letters, scratches and small holes, in a small part of the time",
         300,
         {**_THIN, "sigmoid": False},
         code=HeldOut(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dip.wiener import PATCH, grouped, wiener
+
+__all__ = ["denoised", "filled", "inpainted", "pilot", "refined", "wiener"]
 
 
 def denoised(picture: Tensor, sigma: float) -> list[Tensor]:
@@ -127,23 +129,12 @@ def refined(x: Tensor, picture: Tensor, weight: Tensor) -> Tensor:
 
 def _in_groups(x: Tensor, picture: Tensor, weight: Tensor, sigmas: Sequence[float]) -> Tensor:
     """Return x after a turn of `grouped` for each of these levels."""
-    pilot, aim = x, x
+    pilot = x
     for turn, sigma in enumerate(sigmas):
         offset = divmod(_STRIDE * turn % PATCH**2, PATCH)
         pilot = grouped(x, pilot, sigma, offset=offset, weight=weight)
-        aim, x = torch.lerp(pilot, picture, weight), torch.lerp(torch.lerp(x, pilot, _FURTHER), picture, weight)
-    return aim
-
-
-def in_turns(picture: Tensor, pilot: Tensor, sigmas: Sequence[float], known: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return a picture after `wiener` at each of these levels, with what came before as the pilot.
-
-    After each `known` puts back what is known.
-    """
-    for sigma in sigmas:
-        pilot = wiener(picture, pilot, sigma)[0]
-        picture = known(pilot)
-    return picture
+        x = torch.lerp(torch.lerp(x, pilot, _FURTHER), picture, weight)
+    return torch.lerp(pilot, picture, weight)
 
 
 def _levels(strongest: float, times: int) -> list[float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, Self
 
 import torch
@@ -111,7 +110,10 @@ class Denoised(_Renewed):
         level = self.level or getattr(task, "level", None) or max(noise_level(y), 1e-6)
         whole = task.whole(y)
         if whole is not y:  # pixels are missing
-            whole = guides.in_turns(whole, guides.pilot(whole, level), [level] * _FILLED, partial(task.whole, y))
+            pilot = guides.pilot(whole, level)
+            for _ in range(_FILLED):
+                (pilot,) = guides.wiener(whole, pilot, level)
+                whole = task.whole(y, pilot)
         return replace(self, level=level), whole
 
     def renew(self, z: Tensor, frame: Frame, task: Any, y: Tensor, average: Tensor, iteration: int) -> None:

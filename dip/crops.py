@@ -48,6 +48,7 @@ class Whole:
 
     def __init__(self, frame: Frame) -> None:
         self._frame = frame
+        self.place: Place = slice(0, frame.inner_height), slice(0, frame.inner_width)
 
     def part(self, code: Tensor) -> Tensor:
         """Return what of the code the network is to see next."""
@@ -171,13 +172,9 @@ class Crops:
 
     def look(self, network: Any, code: Tensor, dtype: torch.dtype, iteration: int) -> Tensor:
         """Return x of the whole, by the frozen statistics, or before that by those of crops drawn for the iteration."""
-        return self._frame.crop(self.made(network, code, dtype, iteration))
-
-    def made(self, network: Any, code: Tensor, dtype: torch.dtype, iteration: int) -> Tensor:
-        """Return what the network makes of the whole code."""
         if self.frozen_at is None:
             self._measure(network, code, dtype, iteration)
-        return whole(network, code, self._tile, dtype)
+        return self._frame.crop(whole(network, code, self._tile, dtype))
 
     def _measure(self, network: Any, code: Tensor, dtype: torch.dtype, iteration: int) -> None:
         count = max(tiles_in(self._tile, self._frame), _SAMPLED)
@@ -246,7 +243,7 @@ class _Axis(NamedTuple):
 
 
 def check(options: dict[str, Any], task: Problem, network: Any, frame: Frame) -> int | None:
-    """Return the side of a crop that the options ask for; None where the picture is not larger than that.
+    """Return the side of a crop that the option `tile` asks for; None where the picture is not larger than that.
 
     Raises
     ------
@@ -254,8 +251,6 @@ def check(options: dict[str, Any], task: Problem, network: Any, frame: Frame) ->
         The tile is not of a size that the network can make, or the task, the network or another option needs the
         picture in one piece.
     """
-    if options.get("tile") is None:
-        return None
     tile = positive_int(options["tile"], "tile")
     if task.support is None:
         raise ValueError(
@@ -358,8 +353,8 @@ def whole(network: Any, code: Tensor, tile: int, dtype: torch.dtype) -> Tensor:
     try:
         made = None
         for rows, columns in _tiles(code, pass_tile(network, tile)):
-            seen_rows, own_rows = _around(rows, network.reach, code.shape[2])
-            seen_columns, own_columns = _around(columns, network.reach, code.shape[3])
+            seen_rows, own_rows = around(rows, network.reach, code.shape[2])
+            seen_columns, own_columns = around(columns, network.reach, code.shape[3])
             part = network(_part(code, seen_rows, seen_columns, dtype))
             if made is None:
                 made = part.new_empty(1, part.shape[1], *code.shape[2:])
@@ -396,7 +391,7 @@ def _begins(extent: int, tile: int) -> list[int]:
     return sorted({min(begin, max(extent - tile, 0)) for begin in range(0, extent, tile)})
 
 
-def _around(tile: slice, margin: int, extent: int) -> Place:
+def around(tile: slice, margin: int, extent: int) -> Place:
     """Return the tile with its margin as far as the code goes, and where the tile is in that."""
     around = slice(max(tile.start - margin, 0), min(tile.stop + margin, extent))
     return around, slice(tile.start - around.start, tile.stop - around.start)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dip.codes import HeldOut
+from dip import crops
+from dip.codes import Frame, HeldOut
 from dip.codes.held_out import GRAY
 from dip.crops import Crops, Whole
+from dip.excerpt import Excerpt, near
 from dip.problem import Holding, Problem
 
 if TYPE_CHECKING:
@@ -20,15 +22,15 @@ _STEP = 0.03  # at most, of what a correction is a network's output, where white
 _BOUNDED = 10  # times that is it of a network that ends in a sigmoid
 _FALLS = 0.5  # from this share of a run on the learning rate falls, in a line
 _LAST = 0.02  # its end, as a factor
-_NEAR = 3  # pixels to each side that count as near
+_LARGE = 2 * crops.USUAL**2  # pixels: of a picture with more a part is learnt from
 
 
-class Folds:
+class Folds(Whole):
     """The way of a fit that sees the picture without one fold of the known pixels at a time; methods as of `Whole`.
 
     Parameters
     ----------
-    inner : Whole or Crops
+    inner : Whole or Excerpt
         What of the picture it sees.
     settings : Settings
         Those of the fit: the code, its frame, whether there are mirrors, and the seed by which folds follow each other.
@@ -46,7 +48,7 @@ class Folds:
 
     def __init__(
         self,
-        inner: Whole | Crops,
+        inner: Whole | Excerpt,
         settings: Settings,
         task: Holding,
         first: Tensor,
@@ -56,18 +58,20 @@ class Folds:
     ) -> None:
         code = settings.code
         assert isinstance(code, HeldOut)
-        self._inner, self._frame, self._task, self._bounded = inner, settings.frame, task, bounded
+        super().__init__(settings.frame)
+        self._inner, self._task, self._bounded = inner, task, bounded
         # what is returned is the mean of what the network makes in all mirrors that it was fitted in
         self._mirrors: list[list[int]] = [[], [3], [2], [2, 3]] if settings.flips else [[]]
-        shown = first[:-1, -1:].to(weight)
-        self._held = weight - shown
+        inside = first[..., *inner.place].to(weight)
+        shown = inside[:-1, -1:]
+        self._held = inside[-1:, -1:] - shown
         # a correction is as large as what the filter gets wrong where pixels are held out
-        wrong = (first[:-1, :-1] - first[-1:, :-1]).to(weight).square().mean(1, keepdim=True)
+        wrong = (inside[:-1, :-1] - inside[-1:, :-1]).square().mean(1, keepdim=True)
         self._step = min(_STEP, float(((self._held * wrong).sum() / self._held.sum()).sqrt()))
         # A correction fades where less is known nearby than was shown about any pixel that it was learnt at;
         # nowhere, if nothing was shown about one of them (n / 0).
-        near = _near(torch.cat([shown, weight]))
-        self._kept = code.kept * (near[-1:] / near[:-1][self._held > 0].min()).nan_to_num(1).clamp(max=1)
+        least = near(shown)[self._held > 0].min()
+        self._kept = code.kept * (near(weight) / least).nan_to_num(1).clamp(max=1)
         self._generator = torch.Generator().manual_seed(settings.crop_seed + 1)
         self._fold, self._coming = 0, list[int]()
         self._seen: Tensor | None = None
@@ -88,25 +92,10 @@ class Folds:
 
     def compared(self, prediction: Any, y: Any, weight: Any) -> tuple[Any, Any, Any]:
         """Return A x, y, and the weight of the known pixels that were not shown."""
-        return self._inner.compared(prediction, y, self._held[self._fold, None])
-
-    @property
-    def settled(self) -> bool:
-        """Whether the network has become another function."""
-        return self._inner.settled
-
-    def settles(self, iteration: int, goal: int | None) -> bool:
-        """Tell whether it is to become one."""
-        return self._inner.settles(iteration, goal)
-
-    def settle(self, network: Any, code: Tensor, dtype: torch.dtype, iteration: int) -> None:
-        """Make it that."""
-        self._inner.settle(network, code[-1:], dtype, iteration)
+        return prediction, y[..., *self._inner.place], self._held[self._fold, None]
 
     def pace(self, iteration: int, goal: int | None) -> float:
         """Return the factor of the learning rate: 1, and in the second half of a run down to 0.02."""
-        if self._inner.in_parts:
-            return self._inner.pace(iteration, goal)
         left = 1.0 if goal is None else (goal - iteration) / (goal * (1 - _FALLS))
         return max(_LAST, min(1.0, left))
 
@@ -126,32 +115,37 @@ class Folds:
     def state_dict(self) -> dict[str, Any]:
         """Return the states of the generator and of what is seen, and the folds that are still to come."""
         coming = torch.tensor(self._coming, dtype=torch.long)
-        return {"folds": self._generator.get_state(), "coming": coming, "inner": self._inner.state_dict()}
+        return {"folds": self._generator.get_state(), "coming": coming}
 
     def load_state_dict(self, state: dict[str, Any], network: nn.Module) -> None:
         """Go on from `state`, with a network that has its own state already."""
         self._generator.set_state(state["folds"])
         self._coming = state["coming"].tolist()
-        self._inner.load_state_dict(state["inner"], network)
 
 
-def _near(shown: Tensor) -> Tensor:
-    """Return how much is shown of the pixels about each, (n, 1, H, W)."""
-    return F.avg_pool2d(F.pad(shown, (_NEAR,) * 4, mode="replicate"), 2 * _NEAR + 1, stride=1)
-
-
-def way(settings: Settings, task: Problem, network: Any, first: Tensor, weight: Tensor | None) -> Whole | Crops | Folds:
-    """Return the way of a fit to a picture whose code was drawn from `first`."""
-    s = settings
-    inner: Whole | Crops = Whole(s.frame)
-    if s.tile is not None:
-        step, support = int(network.multiple), task.support or 0
-        inner = Crops(s.frame, s.tile, step, s.crop_seed, factor=task.factor, support=support)
+def way(settings: Settings, task: Problem, y: Tensor, weight: Tensor | None) -> tuple[Whole | Crops, Tensor]:
+    """Return the way of a fit to what was observed, and the pictures that its code is drawn from, as far as known."""
+    s, network = settings, settings.network
+    step: Any = getattr(network, "multiple", 1)
     if not isinstance(s.code, HeldOut):
-        return inner
+        if s.tile is None:
+            return Whole(s.frame), y
+        return Crops(s.frame, s.tile, step, s.crop_seed, factor=task.factor, support=task.support or 0), y
     assert weight is not None  # of missing pixels
     assert isinstance(task, Holding)  # see `check`
-    return Folds(inner, s, task, first, weight, bounded=getattr(network, "sigmoid", False))
+    inner = Whole(s.frame) if s.tile is None else Excerpt(s.frame, s.tile, step, weight)
+    first = torch.cat(task.held_out(s.code.folds, inner.place, s.progress), dim=1).to(y.device)
+    return Folds(inner, s, task, first, weight, bounded=getattr(network, "sigmoid", False)), first
+
+
+def usual_tile(code: Any, network: Any, frame: Frame) -> int | None:
+    """Return the side of what is seen of the picture where none is asked for: None, or 512 of a large one with folds.
+
+    A part tells nearly as much, and the filters, which take longer than the network, go over the whole only once.
+    """
+    if not (isinstance(code, HeldOut) and frame.height * frame.width > _LARGE and crops.joins(network)):
+        return None
+    return crops.needed(network.multiple * math.ceil(crops.USUAL / network.multiple), frame)
 
 
 def check(options: dict[str, Any], task: Any, code: Any) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dip import guides, masks
 from dip.callbacks import counted
+from dip.crops import Place, around
 from dip.errors import warn
 from dip.problem import Observation
 from dip.tasks import DataRange, ImageTask
@@ -83,10 +84,17 @@ class Inpaint(ImageTask):
             return guides.inpainted(known, weight).to(y.device)
         return torch.lerp(guides.wiener(x, x, _LIGHT, step=_APART)[0], known, weight)
 
-    def held_out(self, folds: int, progress: bool | None = None) -> tuple[Tensor, Tensor]:
+    def held_out(self, folds: int, place: Place, progress: bool | None = None) -> tuple[Tensor, Tensor]:
         """Return what `guides.inpainted` makes of the known pixels but one fold, of each in turn, and of all.
 
-        Folds are of pixels drawn at random, and as large as each other. `progress` is the option of the fit.
+        Parameters
+        ----------
+        folds : int
+            How many there are, of known pixels of a place drawn at random, and as large as each other.
+        place : tuple of slice
+            Rows and columns, with a beginning and an end. Beyond it all pictures are that of all known pixels.
+        progress : bool, optional
+            The option of the fit.
 
         Returns
         -------
@@ -100,18 +108,25 @@ class Inpaint(ImageTask):
             There are fewer known pixels than folds.
         """
         known, weight = self._observation.y, self._weight
-        places = weight.flatten().nonzero()[:, 0]
-        if len(places) < folds:
+        inside = weight[..., *place]
+        pixels = inside.flatten().nonzero()[:, 0]
+        if len(pixels) < folds:
             raise ValueError(
-                f"{len(places)} known pixels cannot be dealt out to {folds} folds, one of which is held out at a time; "
+                f"{len(pixels)} known pixels cannot be dealt out to {folds} folds, one of which is held out at a time; "
                 'take preset="fast-sparse", or code=dip.codes.HeldOut(folds) with fewer'
             )
-        drawn = torch.randperm(len(places), generator=torch.Generator().manual_seed(0)).to(places.device)
-        dealt = torch.zeros(weight.shape, dtype=torch.long, device=weight.device)
-        dealt.view(-1)[places[drawn]] = torch.arange(len(places), device=places.device) % folds
-        shown = [weight * (dealt != k) for k in range(folds)] + [weight]
-        pictures = [guides.inpainted(known, one) for one in counted(shown, "filling in", progress)]
-        return torch.cat(pictures), torch.cat(shown)
+        drawn = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(0)).to(pixels.device)
+        dealt = torch.zeros(inside.shape, dtype=torch.long, device=weight.device)
+        dealt.view(-1)[pixels[drawn]] = torch.arange(len(pixels), device=pixels.device) % folds
+        shown = torch.cat([weight] * (folds + 1))
+        shown[:-1, :, *place] *= dealt[0] != torch.arange(folds, device=dealt.device).reshape(-1, 1, 1, 1)
+        # of what is beyond its margin a place shows nothing
+        seen, own = zip(*(around(one, _MARGIN, n) for one, n in zip(place, weight.shape[2:], strict=True)), strict=True)
+        parts = [(known[..., *seen], one[None, :, *seen]) for one in shown[:-1]]
+        *made, whole = (guides.inpainted(*one) for one in counted([*parts, (known, weight)], "filling in", progress))
+        pictures = torch.cat([whole] * (folds + 1))
+        pictures[:-1, :, *place] = torch.cat(made)[..., *own]
+        return pictures, shown
 
     def refined(self, x: Tensor) -> Tensor:
         """Return x after `guides.refined`."""
@@ -157,5 +172,6 @@ class Inpaint(ImageTask):
 
 _LIGHT = 0.005  # standard deviation, by trials (docs/performance.md)
 _APART = 4  # pixels from patch to patch where that filter is used again and again: five times as fast, and no worse
+_MARGIN = 32  # pixels around what is filled in
 _HELD, _ENOUGH = 0.1, 512  # share of the known pixels that is held out, and the side of what tells the error, in pixels
 _NO_IDEA = 0.1  # an error where no known pixel can be spared

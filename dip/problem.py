@@ -76,8 +76,11 @@ class Correcting(Protocol):
 class Holding(Protocol):
     """A task that can do without some of what is known."""
 
-    def held_out(self, folds: int, progress: bool | None = None) -> tuple[Tensor, Tensor]:
-        """Return pictures (folds + 1, C, H, W) without one fold each, the last with all, and their weights."""
+    def held_out(self, folds: int, place: tuple[slice, slice], progress: bool | None = None) -> tuple[Tensor, Tensor]:
+        """Return pictures (folds + 1, C, H, W) without one fold each, the last with all, and their weights.
+
+        Folds are of what is known of a `place`; beyond it the pictures are all as the last.
+        """
 
     def refined(self, x: Tensor) -> Tensor:
         """Return an x that is nearly right after a last filter."""

@@ -75,7 +75,8 @@ class Options(TypedDict, total=False):
         For pictures too large for the memory: at each iteration the network sees only a random crop of this many pixels
         a side, and a last pass makes the whole (`dip.crops`). The preset's iterations are then meant for each tile: a
         picture of 16 tiles takes 16 times as many. The learning rate is 0.3 of the preset's, if none is given; it falls
-        towards the end of a run, and `average` does not apply.
+        towards the end of a run, and `average` does not apply. With `dip.codes.HeldOut` ("fast" for missing pixels)
+        all crops are the same one, and nothing else is changed; a picture of more than 1024 x 512 pixels has 512.
     seed : int
         Everything random is drawn from it: weights, code, jitter; 0 by default. PyTorch's global generator is not
         touched.
@@ -168,8 +169,8 @@ class Settings:
 
     @property
     def tiles(self) -> int:
-        """How many tiles the picture has: 1 where the network sees it in one piece."""
-        return crops.tiles_in(self.tile, self.frame)
+        """How many tiles the network is fitted to: 1 where it sees the picture in one piece, or learns of one part."""
+        return 1 if isinstance(self.code, codes.HeldOut) else crops.tiles_in(self.tile, self.frame)
 
     @property
     def iters(self) -> int:
@@ -291,9 +292,9 @@ def resolve(task: Problem, options: Options) -> Settings:
     optimize_code = yes_or_no(given.get("optimize_code", False), "optimize_code")
     if not optimize_code and not any(p.requires_grad for p in network.parameters()):
         raise ValueError("the network has no weights that could be fitted: every one has requires_grad=False")
-    tile = crops.check(given, task, network, frame)
+    tile = crops.check(given, task, network, frame) if "tile" in given else folds.usual_tile(code, network, frame)
     engine = replay.check(given.get("engine", "auto"), device, optimizer, tile)
-    if tile is not None and "lr" not in given:
+    if tile is not None and "lr" not in given and not isinstance(code, codes.HeldOut):
         lr *= crops.SLOWER
     # Code and image alone tell that a size is out of the question, some of which PyTorch cannot even count.
     values = max(code.channels * of_code.height * of_code.width, channels * frame.height * frame.width)
@@ -361,7 +362,7 @@ def memory(
     if tile is not None and not crops.joins(network):
         return None
     frame = sizes.framed(network, *shape[1:])
-    tile = crops.needed(tile, frame)
+    tile = folds.usual_tile(code, network, frame) if tile is None else crops.needed(tile, frame)
     seen = sizes.seen(frame.reduced(sizes.magnification(network)), tile)
     found = sizes.dry_run(network, code.channels, seen, device, devices.precision("auto", device), preset.optimizer)
     assert found is not None, "a preset's network runs on the meta device"

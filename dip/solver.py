@@ -16,7 +16,7 @@ from dip import checkpoint as checkpoints
 from dip._version import __version__
 from dip.averaging import ExponentialAverage
 from dip.callbacks import Reference, interrupts, progress_bar
-from dip.crops import Whole
+from dip.crops import Crops
 from dip.errors import positive_int, shown, warn
 from dip.flips import planned
 from dip.guard import Guard, Watch
@@ -84,9 +84,10 @@ class Fit(checkpoints.Saved):
         self.y = observation.y.to(self.device)
         self.weight = None if observation.weight is None else observation.weight.to(self.device)
         task.place(Observation(self.y, self.weight))
-        self._code, first = s.code, observation.y
-        if isinstance(self._code, codes.OBSERVED):
-            self._code, first = self._code.begun(task, observation.y, s.progress)
+        self._view, first = folds.way(s, task, observation.y, self.weight)
+        self._code = s.code
+        if isinstance(self._code, codes.RENEWED):
+            self._code, first = self._code.begun(task, observation.y)
         elif s.consistent and isinstance(task, Correcting):
             task.consistent(None, self.y, times=1)  # whether it can is told now, as it is by such a code
         z = codes.draw(self._code, s.code_frame, s.code_seed, first)
@@ -100,7 +101,6 @@ class Fit(checkpoints.Saved):
         self.code.requires_grad_(s.optimize_code)
         self._jitter = Jitter(s.jitter, s.jitter_seed, self.device, s.dtype)
         self._flips = planned(s.flips, task, self._code, observation.y, s.tiles, self.device, ends=s.stop is None)
-        self._view = folds.way(s, task, self.network, first, self.weight)
         self._part = self.code
         self._gain = losses.gain(self.y)
         self._fitted = [p for p in self.network.parameters() if p.requires_grad] + [self.code] * s.optimize_code
@@ -289,7 +289,7 @@ class Fit(checkpoints.Saved):
     def output(self) -> Tensor:
         """f_θ(z) of the last iteration, (1, C, H, W) in [0, 1]; in a fit in parts it takes a pass over the whole."""
         if self._output is None:
-            if isinstance(self._view, Whole) or not self.iteration:
+            if not (isinstance(self._view, Crops | folds.Folds) and self.iteration):
                 raise RuntimeError("the fit has not been run yet; call run()")
             self._output = self._view.look(self.network, self.code, self.settings.dtype, self.iteration)
         return self._output

@@ -82,7 +82,7 @@ def wiener(
                 join(kept.mul_(noisy).mul_(weight).reshape(-1, high, wide), transform, total)
                 weight = weight.reshape(1, high, wide)
                 if step == 1:
-                    weights += PATCH**2 * F.avg_pool2d(F.pad(weight, (rim,) * 4), PATCH, stride=1)[0]
+                    weights += _sums(F.pad(weight, (rim,) * 4))[0]
                 else:
                     _joined_at_once(weight, torch.ones_like(transform[:1]), weights, step)
     filtered = (sums[:, 0] / sums[:, 1])[..., rim : height - rim, rim : width - rim]
@@ -102,7 +102,7 @@ def grouped(
 
     Every eighth patch of a row and of a column has a group; a pixel is the mean of all patches that it is in, each
     weighted by its group's :math:`1 / \sum w^2`. With a `weight` a patch counts as far as it is known, only those
-    have groups that have something missing within reach, and what no patch comes to stays as it is.
+    have groups that have something missing in them or within 4 pixels, and what no patch comes to stays as it is.
 
     Parameters
     ----------
@@ -135,8 +135,10 @@ def grouped(
     runs = pixels.as_strided((*pixels.shape[:2], pixels.shape[2] - rim, PATCH), (*pixels.stride(), 1))  # of a row
     whole = torch.ones_like(picture[:, :1]) if weight is None else weight
     whole = F.pad(whole, (rim,) * 4, mode="replicate")
-    share = F.pad(_means(whole).clamp(min=_SOME), (0, rim, 0, rim)).flatten()  # of the patch that begins at each pixel
-    wanted = None if weight is None else _within_reach(1 - whole, offset)
+    share = F.pad(
+        (_sums(whole) / PATCH**2).clamp(min=_SOME), (0, rim, 0, rim)
+    ).flatten()  # of the patch that begins at each pixel
+    wanted = None if weight is None else _near_holes(1 - whole, offset)
     first = torch.arange(offset[1], width - rim, PATCH)
     sums = torch.zeros_like(pixels)
     for number, row in enumerate(range(offset[0], height - rim, PATCH)):
@@ -159,7 +161,7 @@ def grouped(
             total.index_add_(0, at, filtered.mul_(counts.reshape(-1, 1)).flatten())
             weights.index_add_(0, places.flatten(), counts.flatten())
     total, weights = sums.unflatten(2, (height, width))
-    weights = PATCH**2 * _means(F.pad(weights, (rim, 0, rim, 0)))  # a pixel is in patches that begin up to 7 before it
+    weights = _sums(F.pad(weights, (rim, 0, rim, 0)))  # a pixel is in patches that begin up to 7 before it
     filtered = torch.where(weights > 0, total / weights, pair[0])[..., rim : height - rim, rim : width - rim]
     return torch.einsum("ji,jhw->ihw", colours, filtered)[None]
 
@@ -204,6 +206,7 @@ def _opponent(channels: int) -> Tensor:
 
 
 _GROUP, _REACH = 16, 12  # patches, and pixels to each side
+_NEAR = 4  # pixels to each side of a patch in which holes count, by trials
 _FAR = 1e3  # what of a patch beyond the border is told, so that it is like none
 
 
@@ -224,17 +227,21 @@ def _alike(table: Tensor, row: int, columns: Tensor, width: int) -> Tensor:
     return (row + down) * width + columns + right
 
 
-def _within_reach(missing: Tensor, offset: tuple[int, int]) -> Tensor:
-    """Return of which patches, every eighth of a row and of a column from `offset` on, those alike may have holes."""
-    side = PATCH + 2 * _REACH
-    about = F.pad(missing, (_REACH,) * 4)[..., offset[0] :, offset[1] :]
+def _near_holes(missing: Tensor, offset: tuple[int, int]) -> Tensor:
+    """Return which patches, every eighth of a row and of a column from `offset` on, have holes in them or nearby."""
+    side = PATCH + 2 * _NEAR
+    about = F.pad(missing, (_NEAR,) * 4)[..., offset[0] :, offset[1] :]
     most = F.max_pool2d(F.max_pool2d(about, (side, 1), stride=(PATCH, 1)), (1, side), stride=(1, PATCH))
     return most[0, 0] > 0
 
 
-def _means(x: Tensor) -> Tensor:
-    """Return the mean of each patch of (..., H, W), (..., H - 7, W - 7)."""
-    return F.avg_pool2d(F.avg_pool2d(x, (PATCH, 1), stride=1), (1, PATCH), stride=1)
+def _sums(x: Tensor) -> Tensor:
+    """Return the sum of each patch of (..., H, W), (..., H - 7, W - 7): of pairs, of pairs of these, and so on."""
+    for axis in (-2, -1):
+        for step in (1, 2, 4):
+            left = x.shape[axis] - step
+            x = x.narrow(axis, 0, left) + x.narrow(axis, step, left)
+    return x
 
 
 def _lowest() -> Tensor:

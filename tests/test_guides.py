@@ -162,7 +162,7 @@ def grouped_by_hand(picture, pilot, level, offset, weight=None):
     total, weights = np.zeros(picture.shape), np.zeros(picture.shape)
     for top in range(offset[0], rows, 8):
         for left in range(offset[1], columns, 8):
-            about = known[max(top - 12, 0) : top + 20, max(left - 12, 0) : left + 20]
+            about = known[max(top - 4, 0) : top + 12, max(left - 4, 0) : left + 12]
             if weight is not None and (about == 1).all():
                 continue
             near = [p for p in told if max(abs(p[0] - top), abs(p[1] - left)) <= 12]

@@ -22,6 +22,11 @@ def holes(size=(24, 20)):
     return with_holes((*size, 3), weights=(0.0, 1.0))
 
 
+def dealt(task, folds=3):
+    """Pictures and weights of the folds of all known pixels."""
+    return task.held_out(folds, tuple(slice(0, n) for n in task.load().weight.shape[2:]))
+
+
 def unrefined(task):
     """The task without its last turns, to see what they are given."""
     task.refined = lambda x: x
@@ -31,7 +36,7 @@ def unrefined(task):
 def test_each_known_pixel_is_held_out_once_and_the_pictures_do_not_know_it():
     task, weight = holes()
     dip.Fit(task, **OWN)
-    pictures, shown = task.held_out(3)
+    pictures, shown = dealt(task)
     held = weight - shown
     assert pictures.shape == (4, 3, 24, 20)
     assert torch.equal(held.sum(0, keepdim=True), weight)
@@ -46,7 +51,7 @@ def test_each_known_pixel_is_held_out_once_and_the_pictures_do_not_know_it():
 def test_the_code_has_every_fold_and_the_network_sees_one_at_a_time():
     task, _ = holes((21, 18))
     fit = dip.Fit(task, **OWN)
-    pictures, shown = task.held_out(3)
+    pictures, shown = dealt(task)
     frame, seen = fit.settings.frame, []
     expected = frame.extend(torch.cat([pictures - 0.5, 0.2 * (shown - 0.5)], dim=1))
     torch.testing.assert_close(fit.code, expected)
@@ -67,7 +72,7 @@ def test_the_code_has_every_fold_and_the_network_sees_one_at_a_time():
 def test_the_loss_is_of_the_held_out_pixels_and_the_network_corrects_the_filter(sigmoid):
     task, weight = holes()
     fit = dip.Fit(task, **{**OWN, "network": {**NET, "sigmoid": sigmoid}, "flips": 0})
-    pictures, shown = task.held_out(3)
+    pictures, shown = dealt(task)
     made = []
     fit.network.register_forward_hook(lambda *all: made.append(all[-1].detach().clone()))
     for _ in range(5):
@@ -89,7 +94,7 @@ def test_what_is_returned_is_made_of_all_known_pixels_in_mirrors(flips, kept):
     mirrors = ([], [2], [3], [2, 3]) if flips else ([],)
     with torch.no_grad():
         made = sum(fit.network(fit.code[-1:].flip(m)).flip(m) for m in mirrors) / len(mirrors)
-    expected = (task.held_out(3)[0][-1:] + kept * 0.03 * fit.settings.frame.crop(made)).clamp(0, 1)
+    expected = (dealt(task)[0][-1:] + kept * 0.03 * fit.settings.frame.crop(made)).clamp(0, 1)
     torch.testing.assert_close(fit.current, expected)
     assert torch.equal(fit.output, fit.current)
     whole = torch.lerp(expected, fit.y, weight)
@@ -102,7 +107,7 @@ def test_far_from_what_is_known_the_filter_is_left_alone():
     weight[..., 10:30, 10:34] = 0
     task = dip.Inpaint(picture((40, 44, 3)), weight)
     fit = dip.fit(unrefined(task), iters=3, lr=0.1, **{**OWN, "flips": 0, "code": HeldOut(3, kept=1.0)})
-    pictures, shown = task.held_out(3)
+    pictures, shown = dealt(task)
     near = uniform_filter(shown.numpy()[:, 0], (1, 7, 7), mode="nearest")
     trust = (near[-1] / near[:-1][(weight - shown)[:-1, 0].numpy() > 0].min()).clip(max=1)
     assert not trust[13:27, 13:31].any()
@@ -120,7 +125,7 @@ def test_where_every_known_pixel_is_alone_the_correction_does_not_fade():
     fit = dip.fit(unrefined(task), iters=3, lr=0.1, **{**OWN, "flips": 0})
     with torch.no_grad():
         made = fit.settings.frame.crop(fit.network(fit.code[-1:]))
-    torch.testing.assert_close(fit.current, (task.held_out(3)[0][-1:] + 0.75 * 0.03 * made).clamp(0, 1))
+    torch.testing.assert_close(fit.current, (dealt(task)[0][-1:] + 0.75 * 0.03 * made).clamp(0, 1))
 
 
 def test_in_the_end_ten_turns_of_groups_refine_the_corrected_picture(monkeypatch):
@@ -174,23 +179,11 @@ def test_a_resumed_fit_goes_on_bit_for_bit(tmp_path, tile):
     assert_equal_states(*states)
 
 
-def test_in_crops_the_whole_is_of_all_known_pixels_too():
-    task, _ = holes((40, 36))
-    fit = dip.fit(unrefined(task), iters=60, tile=16, **{**OWN, "flips": 0})
-    assert fit._view.settled
-    fit.network.eval()
-    with torch.no_grad():
-        made = fit.settings.frame.crop(fit.network(fit.code[-1:]))
-    expected = task.held_out(3)[0][-1:] + 0.75 * 0.03 * made
-    torch.testing.assert_close(fit.current, expected.clamp(0, 1), rtol=0, atol=1e-5)
-    assert fit.code.shape[1] == 4
-
-
-@pytest.mark.parametrize("code", [HeldOut(folds=3), dip.codes.Uniform(8)])
-def test_of_a_crop_in_which_nothing_is_known_nothing_is_learnt(code):
+def test_of_a_crop_in_which_nothing_is_known_nothing_is_learnt():
     mask = np.zeros((64, 64), bool)
     mask[4:28, 4:28] = np.random.default_rng(0).random((24, 24)) < 0.5
-    fit = dip.fit(dip.Inpaint(picture((64, 64, 3)), mask), iters=30, tile=16, **{**OWN, "code": code, "flips": 0})
+    options = {**QUICK, "network": NET, "code": dip.codes.Uniform(8)}
+    fit = dip.fit(dip.Inpaint(picture((64, 64, 3)), mask), iters=30, tile=16, **options)
     assert fit.recoveries == []
     assert 0 in fit.history["loss"]
     assert fit.history["loss"].max() > 0
@@ -201,7 +194,7 @@ def test_weights_between_none_and_one_are_dealt_out_whole():
     weight = np.random.default_rng(0).random((16, 16)).astype(np.float32)
     task = dip.Inpaint(picture(), weight)
     dip.fit(task, iters=2, **OWN)
-    _, shown = task.held_out(3)
+    _, shown = dealt(task)
     held = torch.from_numpy(weight) - shown[:-1]
     assert torch.equal(held.sum(0)[0], torch.from_numpy(weight))
     assert ((held == 0) | (held == torch.from_numpy(weight))).all()
@@ -293,3 +286,72 @@ def test_with_another_code_the_preset_neither_mirrors_nor_does_without_jitter():
 def test_memory_counts_the_codes_of_all_folds():
     few, many = (dip.Fit(holes()[0], **{**OWN, "code": HeldOut(k)}).settings.memory for k in (2, 12))
     assert many - few == 10 * 4 * 24 * 20 * 4
+
+
+def of_one_side():
+    """A task of which pixels are missing on the right, but for a hole in which nothing is known; and its weights."""
+    mask = np.ones((40, 56), bool)
+    mask[:, 38:] = np.random.default_rng(0).random((40, 18)) < 0.7
+    mask[4:36, 2:30] = False
+    return dip.Inpaint(picture((40, 56, 3)), mask), torch.from_numpy(mask)[None, None].float()
+
+
+def test_of_a_picture_larger_than_a_tile_a_part_is_learnt_from():
+    task, weight = of_one_side()
+    fit = dip.Fit(unrefined(task), **{**OWN, "tile": 32})
+    rows, columns = fit._view._inner.place
+    assert (rows.stop - rows.start, columns) == (32, slice(24, 56))  # with more holes than hole
+    pictures, shown = task.held_out(3, (rows, columns))
+    held = weight - shown[:-1]
+    assert torch.equal(held.sum(0)[..., rows, columns], weight[0, :, rows, columns])
+    held[..., rows, columns] = 0
+    assert not held.any()
+    frame, part = fit.settings.frame, (..., rows, columns)
+    torch.testing.assert_close(fit.code, frame.extend(torch.cat([pictures - 0.5, 0.2 * (shown - 0.5)], dim=1)))
+    passes = []
+    fit.network.register_forward_hook(lambda _, given, out: passes.append((given[0], out.detach().clone())))
+    for _ in range(8):
+        fit.step()
+    seen, made = passes[-1]
+    assert seen.shape[2:] == made.shape[2:] == (32, 32)
+    mirrors = ([], [2], [3], [2, 3])
+    ((fold, m),) = [(k, m) for k in range(3) for m in mirrors if torch.equal(seen.flip(m), fit.code[k, None][part])]
+    there = (weight - shown[fold])[part]
+    x = pictures[fold][part] + 0.03 * made.flip(m)
+    loss = float((there * (x - fit.y[part]).square()).sum() / there.sum() / 3)
+    assert fit.history["loss"][-1] == pytest.approx(loss, rel=1e-5)
+
+
+def test_the_whole_is_made_by_what_was_learnt_of_a_part():
+    task, weight = of_one_side()
+    fit = dip.fit(unrefined(task), iters=40, tile=32, lr=0.1, **OWN)
+    pictures, _ = task.held_out(3, fit._view._inner.place)
+    fit.network.eval()
+    with torch.no_grad():
+        made = sum(fit.network(fit.code[-1:].flip(m)).flip(m) for m in ([], [2], [3], [2, 3])) / 4
+    fit.network.train()
+    trust = fit._view._kept / 0.75
+    assert trust[..., weight[0, 0] > 0].min() > 0.9
+    assert trust[..., 8:32, 6:26].max() == 0
+    expected = (pictures[-1:] + 0.75 * trust * 0.03 * fit.settings.frame.crop(made)).clamp(0, 1)
+    assert (expected - pictures[-1:]).abs().max() > 1e-3
+    torch.testing.assert_close(fit.current, expected, rtol=0, atol=1e-5)
+    assert torch.equal(dip.fit(unrefined(of_one_side()[0]), iters=40, tile=32, lr=0.1, **OWN).current, fit.current)
+
+
+def test_of_a_large_picture_a_part_is_learnt_from_without_being_asked():
+    def settled(height, width, **options):
+        task = dip.Inpaint(np.broadcast_to(np.float32(0.5), (height, width)), np.ones((height, width), bool))
+        return dip.settings.resolve(task, {"preset": "fast", **options})
+
+    usual, large = settled(1024, 512), settled(1024, 544)
+    assert (usual.tile, large.tile) == (None, 512)
+    assert (large.tiles, large.iters, large.lr) == (1, usual.iters, usual.lr)
+    assert large.memory < usual.memory
+    assert settled(2048, 2048).memory < 2.5 * large.memory  # of 7.5 times the pixels: an iteration takes as much
+    assert [settled(1024, 544, tile=tile).tile for tile in (256, 1024)] == [256, None]
+    assert settled(1024, 544, code=dip.codes.Uniform(8)).tile is None
+    assert settled(1024, 544, network=torch.nn.Conv2d(2, 1, 3, padding=1)).tile is None  # which can't make the whole
+    deep = settled(1024, 544, network={"down": (8,) * 7, "up": (8,) * 7, "skip": (0,) * 7})
+    assert deep.tile == 512
+    assert dip.settings.memory(dip.presets.get("inpaint", "fast"), (1, 1024, 544), large.device) == large.memory

@@ -95,6 +95,7 @@ FLOORS = [
         "company",
         "crops",
         "folds",
+        "excerpt",
         "trained",
     },
     {"tasks", "light", "denoising", "deblurring", "reconstruction", "decompression", "inpainting"},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -82,10 +81,6 @@ class HeldOut:
         if picture is None:
             raise ValueError("a HeldOut code is drawn from filled-in pictures; in a fit it is, of dip.Inpaint alone")
         return frame.extend(torch.cat([picture[:, :-1] - GRAY, _MASK * (picture[:, -1:] - 0.5)], dim=1))
-
-    def begun(self, task: Any, y: Tensor, progress: bool | None = None) -> tuple[Self, Tensor]:
-        """Return the code itself, and the pictures that the task makes of the folds, with their masks behind them."""
-        return self, torch.cat(task.held_out(self.folds, progress), dim=1).to(y.device)
 
 
 GRAY = 0.5  # what of a picture is 0 in the code

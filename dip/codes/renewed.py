@@ -33,7 +33,7 @@ class _Renewed:
         """Tell whether there are new pictures after so many iterations, of a picture of so many tiles."""
         return iteration > 0 and self.renewed > 0 and iteration % (self.renewed * tiles) == 0
 
-    def begun(self, task: Any, y: Tensor, progress: bool | None = None) -> tuple[Self, Tensor]:
+    def begun(self, task: Any, y: Tensor) -> tuple[Self, Tensor]:
         """Return the code of a fit, and the picture that it is drawn from, of what was observed."""
         raise NotImplementedError
 
@@ -105,7 +105,7 @@ class Denoised(_Renewed):
         pictures = self.scaled(torch.cat(self.pictures(picture, level), dim=1), frame, level)
         return _beside_noise(pictures, self.noise, frame, generator)
 
-    def begun(self, task: Any, y: Tensor, progress: bool | None = None) -> tuple[Self, Tensor]:
+    def begun(self, task: Any, y: Tensor) -> tuple[Self, Tensor]:
         """Return the code with the level of the noise, and the noisy picture itself."""
         level = self.level or getattr(task, "level", None) or max(noise_level(y), 1e-6)
         whole = task.whole(y)
@@ -197,7 +197,7 @@ class Autoencoding(_Renewed):
             raise ValueError("an Autoencoding code is drawn from a first picture; in a fit it is made by the task")
         return _beside_noise(self._scaled(picture, frame, 0), self.noise, frame, generator)
 
-    def begun(self, task: Any, y: Tensor, progress: bool | None = None) -> tuple[Self, Tensor]:
+    def begun(self, task: Any, y: Tensor) -> tuple[Self, Tensor]:
         """Return the code, with the scale that suits it, and the picture that the task makes of what was observed."""
         first = task.consistent(None, y)
         error = getattr(task, "error", None) if self.scale is None else None

@@ -1,0 +1,75 @@
+"""A part of a large picture that a network learns from, which then makes the whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dip.codes import Frame
+from dip.crops import Place, whole
+
+_NEAR = 3  # pixels to each side that count as near
+
+
+class Excerpt:
+    """The way of a fit that sees one part of the picture all the time; methods as of `dip.crops.Whole`.
+
+    That part is where most known pixels have missing ones nearby, in a square of `tile` pixels a side.
+
+    Parameters
+    ----------
+    frame : Frame
+        Where the picture lies in the code.
+    tile : int
+        Side in pixels of the code, a multiple of `step`.
+    step : int
+        It begins at multiples of it, as crops do.
+    weight : Tensor
+        (1, 1, inner_height, inner_width): 0 = the pixel is missing.
+    """
+
+    def __init__(self, frame: Frame, tile: int, step: int, weight: Tensor) -> None:
+        self._frame, self._tile = frame, tile
+        top, left = _most(frame, tile, step, (weight > 0) * near(1 - weight))
+        sizes = (top, frame.height, frame.top, frame.inner_height), (left, frame.width, frame.left, frame.inner_width)
+        (self._rows, rows, x_rows), (self._columns, columns, x_columns) = (_along(tile, *one) for one in sizes)
+        self.place: Place = rows, columns
+        """Which part of the picture it is, without what the code has beyond it."""
+        self._x = x_rows, x_columns
+
+    def part(self, code: Tensor) -> Tensor:
+        """Return that part of the code."""
+        return code[..., self._rows, self._columns].contiguous(memory_format=torch.channels_last)
+
+    def picture(self, made: Tensor) -> Tensor:
+        """Return what belongs to `place` of what the network has made of that."""
+        return made[..., *self._x]
+
+    def made(self, network: Any, code: Tensor, dtype: torch.dtype, iteration: int) -> Tensor:
+        """Return what the network makes of a whole code, by the statistics that its normalisations had last."""
+        return whole(network, code, self._tile, dtype)
+
+
+def near(shown: Tensor) -> Tensor:
+    """Return how much is shown of the 7 x 7 pixels about each, (n, 1, H, W)."""
+    return F.avg_pool2d(F.pad(shown, (_NEAR,) * 4, mode="replicate"), 2 * _NEAR + 1, stride=1)
+
+
+def _most(frame: Frame, tile: int, step: int, worth: Tensor) -> tuple[int, int]:
+    """Return at which row and column of the code the tile of most worth begins."""
+    right = frame.width - frame.left - frame.inner_width
+    bottom = frame.height - frame.top - frame.inner_height
+    blocks = F.avg_pool2d(F.pad(worth, (frame.left, right, frame.top, bottom)), step)
+    sums = F.avg_pool2d(blocks, [min(tile // step, extent) for extent in blocks.shape[2:]], stride=1)[0, 0]
+    top, left = divmod(int(sums.argmax()), sums.shape[1])
+    return step * top, step * left
+
+
+def _along(tile: int, begin: int, extent: int, start: int, inner: int) -> tuple[slice, slice, slice]:
+    """Return in one direction which part of the code, of the picture, and of what is made of the former it is."""
+    end = min(begin + tile, extent)
+    first, last = max(begin, start), min(end, start + inner)
+    return slice(begin, end), slice(first - start, last - start), slice(first - begin, last - begin)

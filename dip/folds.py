@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from dip import crops
+from dip import codes, crops
 from dip.codes import Frame, HeldOut
 from dip.codes.held_out import GRAY
 from dip.crops import Crops, Whole
+from dip.errors import warn
 from dip.excerpt import Excerpt, near
 from dip.problem import Holding, Problem
 
@@ -22,6 +23,7 @@ _STEP = 0.03  # at most, of what a correction is a network's output, where white
 _BOUNDED = 10  # times that is it of a network that ends in a sigmoid
 _FALLS = 0.5  # from this share of a run on the learning rate falls, in a line
 _LAST = 0.02  # its end, as a factor
+_FEW = 4000  # known pixels (docs/performance.md, "With few known pixels")
 _LARGE = 2 * crops.USUAL**2  # pixels: of a picture with more a part is learnt from
 
 
@@ -37,9 +39,9 @@ class Folds(Whole):
     task : Holding
         What the corrected picture is refined by at the end.
     first : Tensor
-        (K + 1, C + 1, H, W): what the code was drawn from.
-    weight : Tensor
-        (1, 1, H, W): of all known pixels.
+        (1, C + 1, H, W): what the code is drawn from, the picture of all known pixels and their weights.
+    pictures, shown : Tensor
+        (K, C, h, w) and (K, 1, h, w): pictures and weights of the part that is seen, without one fold each.
     bounded : bool
         Whether the network's output is in [0, 1], and a half stands for no correction.
     """
@@ -52,7 +54,8 @@ class Folds(Whole):
         settings: Settings,
         task: Holding,
         first: Tensor,
-        weight: Tensor,
+        pictures: Tensor,
+        shown: Tensor,
         *,
         bounded: bool,
     ) -> None:
@@ -62,11 +65,16 @@ class Folds(Whole):
         self._inner, self._task, self._bounded = inner, task, bounded
         # what is returned is the mean of what the network makes in all mirrors that it was fitted in
         self._mirrors: list[list[int]] = [[], [3], [2], [2, 3]] if settings.flips else [[]]
-        inside = first[..., *inner.place].to(weight)
-        shown = inside[:-1, -1:]
-        self._held = inside[-1:, -1:] - shown
+        codes = []
+        for one in torch.cat([pictures, shown], dim=1).to(first.device):
+            without = first.clone()
+            without[..., *inner.place] = one
+            codes.append(inner.part(code.draw(settings.frame, torch.Generator(), without)))
+        self._codes = torch.cat(codes).to(settings.device).contiguous(memory_format=torch.channels_last)
+        whole, weight = first[:, :-1].to(pictures), first[:, -1:].to(pictures)
+        self._held = weight[..., *inner.place] - shown
         # a correction is as large as what the filter gets wrong where pixels are held out
-        wrong = (inside[:-1, :-1] - inside[-1:, :-1]).square().mean(1, keepdim=True)
+        wrong = (pictures - whole[..., *inner.place]).square().mean(1, keepdim=True)
         self._step = min(_STEP, float(((self._held * wrong).sum() / self._held.sum()).sqrt()))
         # A correction fades where less is known nearby than was shown about any pixel that it was learnt at;
         # nowhere, if nothing was shown about one of them (n / 0).
@@ -74,20 +82,17 @@ class Folds(Whole):
         self._kept = code.kept * (near(weight) / least).nan_to_num(1).clamp(max=1)
         self._generator = torch.Generator().manual_seed(settings.crop_seed + 1)
         self._fold, self._coming = 0, list[int]()
-        self._seen: Tensor | None = None
 
     def part(self, code: Tensor) -> Tensor:
         """Return the code of the next fold: each comes once in as many iterations, in another order each time."""
         # Were they drawn one by one, the worst, not seen for long, would look like a fit that diverges.
         self._coming = self._coming or torch.randperm(len(self._held), generator=self._generator).tolist()
         self._fold = self._coming.pop()
-        self._seen = self._inner.part(code[self._fold, None])
-        return self._seen
+        return self._codes[self._fold, None]
 
     def picture(self, made: Tensor) -> Tensor:
         """Return the corrected picture."""
-        assert self._seen is not None
-        picture, correction = self._parts(self._seen, made)
+        picture, correction = self._parts(self._codes[self._fold, None], made)
         return self._inner.picture(picture + correction)
 
     def compared(self, prediction: Any, y: Any, weight: Any) -> tuple[Any, Any, Any]:
@@ -102,9 +107,8 @@ class Folds(Whole):
     @torch.no_grad()
     def look(self, network: Any, code: Tensor, dtype: torch.dtype, iteration: int) -> Tensor:
         """Return x of all known pixels, (1, C, inner_height, inner_width) in [0, 1]."""
-        whole = code[-1:]
-        made = [self._inner.made(network, whole.flip(m), dtype, iteration).flip(m) for m in self._mirrors]
-        picture, correction = map(self._frame.crop, self._parts(whole, torch.stack(made).mean(0)))
+        made = [self._inner.made(network, code.flip(m), dtype, iteration).flip(m) for m in self._mirrors]
+        picture, correction = map(self._frame.crop, self._parts(code, torch.stack(made).mean(0)))
         return self._task.refined(picture + self._kept * correction).clamp(0, 1)
 
     def _parts(self, code: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
@@ -113,14 +117,15 @@ class Folds(Whole):
         return code[:, : made.shape[1]] + GRAY, correction
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the states of the generator and of what is seen, and the folds that are still to come."""
+        """Return the generator's state, the folds that are still to come, and the codes of all."""
         coming = torch.tensor(self._coming, dtype=torch.long)
-        return {"folds": self._generator.get_state(), "coming": coming}
+        return {"folds": self._generator.get_state(), "coming": coming, "codes": self._codes}
 
     def load_state_dict(self, state: dict[str, Any], network: nn.Module) -> None:
         """Go on from `state`, with a network that has its own state already."""
         self._generator.set_state(state["folds"])
         self._coming = state["coming"].tolist()
+        self._codes.copy_(state["codes"])
 
 
 def way(settings: Settings, task: Problem, y: Tensor, weight: Tensor | None) -> tuple[Whole | Crops, Tensor]:
@@ -133,9 +138,16 @@ def way(settings: Settings, task: Problem, y: Tensor, weight: Tensor | None) -> 
         return Crops(s.frame, s.tile, step, s.crop_seed, factor=task.factor, support=task.support or 0), y
     assert weight is not None  # of missing pixels
     assert isinstance(task, Holding)  # see `check`
+    known = int((weight > 0).sum())
+    if known < _FEW and s.code == codes.of_image(s.preset.code, task.shape[0]):
+        warn(
+            f'{known} known pixels are few to learn from; below some {_FEW} of them preset="fast-sparse" is better, '
+            "though it takes longer"
+        )
     inner = Whole(s.frame) if s.tile is None else Excerpt(s.frame, s.tile, step, weight)
-    first = torch.cat(task.held_out(s.code.folds, inner.place, s.progress), dim=1).to(y.device)
-    return Folds(inner, s, task, first, weight, bounded=getattr(network, "sigmoid", False)), first
+    whole, *held = task.held_out(s.code.folds, inner.place, s.progress)
+    first = torch.cat([whole, weight], dim=1).to(y.device)
+    return Folds(inner, s, task, first, *held, bounded=getattr(network, "sigmoid", False)), first
 
 
 def usual_tile(code: Any, network: Any, frame: Frame) -> int | None:

@@ -84,23 +84,23 @@ class Inpaint(ImageTask):
             return guides.inpainted(known, weight).to(y.device)
         return torch.lerp(guides.wiener(x, x, _LIGHT, step=_APART)[0], known, weight)
 
-    def held_out(self, folds: int, place: Place, progress: bool | None = None) -> tuple[Tensor, Tensor]:
-        """Return what `guides.inpainted` makes of the known pixels but one fold, of each in turn, and of all.
+    def held_out(self, folds: int, place: Place, progress: bool | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what `guides.inpainted` makes of all known pixels, and of a place without one fold of them each.
 
         Parameters
         ----------
         folds : int
-            How many there are, of known pixels of a place drawn at random, and as large as each other.
+            How many there are, of known pixels of the place drawn at random, and as large as each other.
         place : tuple of slice
-            Rows and columns, with a beginning and an end. Beyond it all pictures are that of all known pixels.
+            Rows and columns, with a beginning and an end.
         progress : bool, optional
             The option of the fit.
 
         Returns
         -------
         tuple of Tensor
-            The pictures (folds + 1, C, H, W), and the weights of the pixels that they were made of
-            (folds + 1, 1, H, W).
+            The picture (1, C, H, W); of the place those of the folds (folds, C, h, w), and the weights of the pixels
+            that they were made of (folds, 1, h, w).
 
         Raises
         ------
@@ -118,15 +118,14 @@ class Inpaint(ImageTask):
         drawn = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(0)).to(pixels.device)
         dealt = torch.zeros(inside.shape, dtype=torch.long, device=weight.device)
         dealt.view(-1)[pixels[drawn]] = torch.arange(len(pixels), device=pixels.device) % folds
-        shown = torch.cat([weight] * (folds + 1))
-        shown[:-1, :, *place] *= dealt[0] != torch.arange(folds, device=dealt.device).reshape(-1, 1, 1, 1)
+        shown = torch.cat([inside * (dealt != k) for k in range(folds)])
         # of what is beyond its margin a place shows nothing
         seen, own = zip(*(around(one, _MARGIN, n) for one, n in zip(place, weight.shape[2:], strict=True)), strict=True)
-        parts = [(known[..., *seen], one[None, :, *seen]) for one in shown[:-1]]
+        about = torch.cat([weight[..., *seen]] * folds)
+        about[..., *own] = shown
+        parts = [(known[..., *seen], one[None]) for one in about]
         *made, whole = (guides.inpainted(*one) for one in counted([*parts, (known, weight)], "filling in", progress))
-        pictures = torch.cat([whole] * (folds + 1))
-        pictures[:-1, :, *place] = torch.cat(made)[..., *own]
-        return pictures, shown
+        return whole, torch.cat(made)[..., *own], shown
 
     def refined(self, x: Tensor) -> Tensor:
         """Return x after `guides.refined`."""

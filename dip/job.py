@@ -90,7 +90,7 @@ class Restoration(Work):
         missing = "" if self._missing is None else f", {self._missing:.1%} missing"
         begun = f", {self.fit.iteration} of which are done" if self.fit.iteration else ""
         words = getattr(self._task, "words", "")
-        crops = "" if s.tile is None else f" of crops of {s.tile} x {s.tile}"
+        crops = "" if s.tile is None else f" of {'crops' if s.tiles > 1 else 'one crop'} of {s.tile} x {s.tile}"
         return (
             f"{self.job.source}: {height} x {width} pixels (height x width){missing}{words and ', ' + words}; "
             f"preset {s.preset.name}, {self.goal} iterations{crops}{begun}, {s.device}, {s.precision}"

@@ -76,10 +76,12 @@ class Correcting(Protocol):
 class Holding(Protocol):
     """A task that can do without some of what is known."""
 
-    def held_out(self, folds: int, place: tuple[slice, slice], progress: bool | None = None) -> tuple[Tensor, Tensor]:
-        """Return pictures (folds + 1, C, H, W) without one fold each, the last with all, and their weights.
+    def held_out(
+        self, folds: int, place: tuple[slice, slice], progress: bool | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what is made of all that is known, and of a place without a fold of it each, with the weights there.
 
-        Folds are of what is known of a `place`; beyond it the pictures are all as the last.
+        The picture is (1, C, H, W), those of the folds (folds, C, h, w), and their weights (folds, 1, h, w).
         """
 
     def refined(self, x: Tensor) -> Tensor:

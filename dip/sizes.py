@@ -75,16 +75,16 @@ def needed(found: Foretold, network: Any, code: codes.Code, channels: int, frame
     tile : int or None
         The side of a crop; None = the network sees the whole.
     """
-    versions = codes.versions(code)
-    if tile is None:
-        return found.bytes + 4 * frame.height * frame.width * code.channels * (versions - 1)
     height, width = seen(frame, tile)
+    of_folds = 4 * height * width * code.channels * (code.folds if isinstance(code, codes.HeldOut) else 0)
+    if tile is None:
+        return found.bytes + of_folds
     side = crops.pass_tile(network, tile) + 2 * network.reach
     larger = min(side, frame.height) * min(side, frame.width) / (height * width)
     in_pass = round(5 * found.largest * larger)  # what a layer takes and gives, joined, normalised and padded
     # Of the memory that the iterations have had a pass finds about half in pieces that suit it (benchmarks/memory.py).
     most, least = max(found.bytes, in_pass), min(found.bytes, in_pass)
-    return most + least // 2 + 4 * frame.height * frame.width * (2 * code.channels * versions + 6 * channels)
+    return most + least // 2 + of_folds + 4 * frame.height * frame.width * (2 * code.channels + 6 * channels)
 
 
 def dry_run(

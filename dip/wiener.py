@@ -128,8 +128,7 @@ def grouped(
     pair = F.pad(pair, (rim,) * 4, mode="replicate")
     height, width = pair.shape[2:]
     seen = pair[1, : 1 if len(colours) == 3 else None, None]
-    table = F.conv2d(seen, transform[_lowest()].reshape(-1, 1, PATCH, PATCH)).flatten(0, 1)
-    table = F.pad(table, (_REACH,) * 4, value=_FAR).permute(1, 2, 0).contiguous()
+    low = transform[_lowest()].reshape(-1, 1, PATCH, PATCH)
     rows, columns = torch.arange(PATCH)[:, None] * width, torch.arange(PATCH)
     pixels = pair.flatten(2)
     runs = pixels.as_strided((*pixels.shape[:2], pixels.shape[2] - rim, PATCH), (*pixels.stride(), 1))  # of a row
@@ -141,11 +140,16 @@ def grouped(
     wanted = None if weight is None else _near_holes(1 - whole, offset)
     first = torch.arange(offset[1], width - rim, PATCH)
     sums = torch.zeros_like(pixels)
-    for number, row in enumerate(range(offset[0], height - rim, PATCH)):
+    last = height - PATCH  # where patches begin
+    top = bottom = -1
+    for number, row in enumerate(range(offset[0], last + 1, PATCH)):
         chosen = first if wanted is None else first[wanted[number]]
         if not len(chosen):
             continue
-        places = _alike(table, row, chosen, width)  # (patches of a group, groups)
+        if row > bottom:
+            top, bottom = row, min(row + _BAND, last)
+            table = _told(seen, low, top - _REACH, bottom + _REACH)
+        places = row * width + _alike(table, row - top, chosen, width)  # (patches of a group, groups)
         starts = (places[..., None, None] + rows).flatten()
         at, known = (starts[:, None] + columns).flatten(), share[places]
         for channel, (total, weights) in enumerate(sums.unbind(1)):
@@ -207,13 +211,23 @@ def _opponent(channels: int) -> Tensor:
 
 _GROUP, _REACH = 16, 12  # patches, and pixels to each side
 _NEAR = 4  # pixels to each side of a patch in which holes count, by trials
+_BAND = 120  # rows of which patches are told at a time
 _FAR = 1e3  # what of a patch beyond the border is told, so that it is like none
+
+
+def _told(seen: Tensor, low: Tensor, first: int, last: int) -> Tensor:
+    """Return what is told of the patches that begin in these rows, or beyond the border, (rows, w + 2 _REACH, n)."""
+    begin, end = max(first, 0), min(last, seen.shape[2] - PATCH)
+    table = F.conv2d(seen[:, :, begin : end + PATCH], low).flatten(0, 1)
+    beyond = (_REACH, _REACH, begin - first, last - end)
+    return F.pad(table, beyond, value=_FAR).permute(1, 2, 0).contiguous()
 
 
 def _alike(table: Tensor, row: int, columns: Tensor, width: int) -> Tensor:
     """Return where the patches like those of a row begin in a picture of that width, itself first, (_GROUP, groups).
 
-    What is told of a patch is in `table`, (h + 2 _REACH, w + 2 _REACH, n); those that begin in `columns` have a group.
+    They are counted from the row's first pixel. What is told of a patch is in `table`, in which the row has _REACH
+    others above it; those that begin in `columns` have a group.
     """
     across, told = table.shape[1:]
     side = 2 * _REACH + 1
@@ -224,7 +238,7 @@ def _alike(table: Tensor, row: int, columns: Tensor, width: int) -> Tensor:
     unlike[:, side * side // 2] = -1
     nearest = unlike.topk(_GROUP, largest=False).indices.T
     down, right = nearest // side - _REACH, nearest % side - _REACH
-    return (row + down) * width + columns + right
+    return down * width + columns + right
 
 
 def _near_holes(missing: Tensor, offset: tuple[int, int]) -> Tensor:

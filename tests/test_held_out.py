@@ -23,8 +23,10 @@ def holes(size=(24, 20)):
 
 
 def dealt(task, folds=3):
-    """Pictures and weights of the folds of all known pixels."""
-    return task.held_out(folds, tuple(slice(0, n) for n in task.load().weight.shape[2:]))
+    """What is made without one fold of the known pixels each, and of all, and the weights of what is known of them."""
+    weight = task.load().weight
+    whole, pictures, shown = task.held_out(folds, tuple(slice(0, n) for n in weight.shape[2:]))
+    return torch.cat([pictures, whole]), torch.cat([shown, weight])
 
 
 def unrefined(task):
@@ -54,16 +56,16 @@ def test_the_code_has_every_fold_and_the_network_sees_one_at_a_time():
     pictures, shown = dealt(task)
     frame, seen = fit.settings.frame, []
     expected = frame.extend(torch.cat([pictures - 0.5, 0.2 * (shown - 0.5)], dim=1))
-    torch.testing.assert_close(fit.code, expected)
+    torch.testing.assert_close(torch.cat([fit._view._codes, fit.code]), expected)
     fit.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
     mirrors = ([], [2], [3], [2, 3])
     for _ in range(40):
         fit.step()
     found = [
-        next((k, tuple(m)) for k in range(4) for m in mirrors if torch.equal(one.flip(m), fit.code[k, None]))
+        next((k, tuple(m)) for k in range(3) for m in mirrors if torch.equal(one.flip(m), fit._view._codes[k, None]))
         for one in seen
     ]
-    assert {k for k, _ in found} == {0, 1, 2}  # that of all known pixels is for the end
+    assert {k for k, _ in found} == {0, 1, 2}
     assert len({m for _, m in found}) == 4
     assert found[0][1] == ()  # they begin after an iteration
 
@@ -93,7 +95,7 @@ def test_what_is_returned_is_made_of_all_known_pixels_in_mirrors(flips, kept):
     fit = dip.fit(unrefined(task), iters=6, **{**OWN, "flips": flips, "code": HeldOut(3, kept)})
     mirrors = ([], [2], [3], [2, 3]) if flips else ([],)
     with torch.no_grad():
-        made = sum(fit.network(fit.code[-1:].flip(m)).flip(m) for m in mirrors) / len(mirrors)
+        made = sum(fit.network(fit.code.flip(m)).flip(m) for m in mirrors) / len(mirrors)
     expected = (dealt(task)[0][-1:] + kept * 0.03 * fit.settings.frame.crop(made)).clamp(0, 1)
     torch.testing.assert_close(fit.current, expected)
     assert torch.equal(fit.output, fit.current)
@@ -113,7 +115,7 @@ def test_far_from_what_is_known_the_filter_is_left_alone():
     assert not trust[13:27, 13:31].any()
     assert trust[weight[0, 0].numpy() > 0].min() > 0.9
     with torch.no_grad():
-        made = fit.settings.frame.crop(fit.network(fit.code[-1:]))
+        made = fit.settings.frame.crop(fit.network(fit.code))
     expected = (pictures[-1:] + torch.from_numpy(trust) * 0.03 * made).clamp(0, 1)
     torch.testing.assert_close(fit.current, expected)
 
@@ -124,7 +126,7 @@ def test_where_every_known_pixel_is_alone_the_correction_does_not_fade():
     task = dip.Inpaint(picture((40, 48, 3)), mask)
     fit = dip.fit(unrefined(task), iters=3, lr=0.1, **{**OWN, "flips": 0})
     with torch.no_grad():
-        made = fit.settings.frame.crop(fit.network(fit.code[-1:]))
+        made = fit.settings.frame.crop(fit.network(fit.code))
     torch.testing.assert_close(fit.current, (dealt(task)[0][-1:] + 0.75 * 0.03 * made).clamp(0, 1))
 
 
@@ -211,7 +213,7 @@ def test_the_preset_is_ahead_of_the_filter_and_does_not_pass_its_best():
 
 def test_each_fold_comes_once_in_as_many_iterations():
     fit = dip.Fit(holes()[0], **OWN)
-    folds = len(fit.code) - 1
+    folds = 3
     seen = []
     for _ in range(4 * folds):
         fit.step()
@@ -223,7 +225,7 @@ def test_each_fold_comes_once_in_as_many_iterations():
 
 def test_where_the_filter_is_right_the_fit_leaves_it_so():
     """With a code that has all known pixels a fit would have to learn the whole picture first."""
-    rows, columns = np.mgrid[:64, :64]
+    rows, columns = np.mgrid[:96, :96]
     stripes = (0.5 + 0.3 * np.sin(0.9 * rows + 0.5 * columns)).astype(np.float32)
     mask = dip.degradations.random_mask(stripes.shape, 0.5, seed=0)
     filtered = guides.inpainted(torch.from_numpy(stripes)[None, None], torch.from_numpy(mask)[None, None].float())
@@ -272,7 +274,7 @@ def test_other_tasks_and_too_few_known_pixels_are_refused():
         HeldOut(kept=0)
     with pytest.raises(ValueError, match=r"kept=1.5 is more than the whole correction; allowed: above 0"):
         HeldOut(kept=1.5)
-    with pytest.raises(ValueError, match="drawn from filled-in pictures"):
+    with pytest.raises(ValueError, match="drawn from a filled-in picture"):
         HeldOut().draw(dip.codes.Frame.around((8, 8), (8, 8)), torch.Generator())
 
 
@@ -281,6 +283,16 @@ def test_with_another_code_the_preset_neither_mirrors_nor_does_without_jitter():
     assert (fit.settings.flips, fit.settings.jitter) == (0, 0.03)
     fit = dip.Fit(holes()[0], preset="fast", code=HeldOut(2), network=NET)
     assert (fit.settings.flips, fit.settings.jitter) == (1, 0.0)
+
+
+def test_the_preset_tells_where_few_pixels_are_known():
+    task, weight = holes()
+    known = int(weight.sum())
+    with pytest.warns(RuntimeWarning, match=f'{known} known pixels are few.*below some 4000.*preset="fast-sparse"'):
+        dip.Fit(task, preset="fast")
+    dip.Fit(task, preset="fast", code=HeldOut(3))  # asked for
+    clean, mask, task = photograph(size=128)
+    dip.Fit(task, preset="fast")  # 8192
 
 
 def test_memory_counts_the_codes_of_all_folds():
@@ -301,13 +313,18 @@ def test_of_a_picture_larger_than_a_tile_a_part_is_learnt_from():
     fit = dip.Fit(unrefined(task), **{**OWN, "tile": 32})
     rows, columns = fit._view._inner.place
     assert (rows.stop - rows.start, columns) == (32, slice(24, 56))  # with more holes than hole
-    pictures, shown = task.held_out(3, (rows, columns))
-    held = weight - shown[:-1]
-    assert torch.equal(held.sum(0)[..., rows, columns], weight[0, :, rows, columns])
-    held[..., rows, columns] = 0
-    assert not held.any()
-    frame, part = fit.settings.frame, (..., rows, columns)
-    torch.testing.assert_close(fit.code, frame.extend(torch.cat([pictures - 0.5, 0.2 * (shown - 0.5)], dim=1)))
+    whole, pictures, shown = task.held_out(3, (rows, columns))
+    assert pictures.shape == (3, 3, 32, 32)
+    assert torch.equal((weight[..., rows, columns] - shown).sum(0)[0], weight[0, 0, rows, columns])
+    torch.testing.assert_close(whole, guides.inpainted(fit.y, weight))
+    about = (..., slice(max(rows.start - 32, 0), rows.stop + 32), slice(0, 56))
+    for one, known in zip(pictures, shown, strict=True):
+        there = weight.clone()
+        there[0, :, rows, columns] = known
+        made = guides.inpainted(fit.y[about], there[about])[..., -32:]
+        torch.testing.assert_close(one[None], made[0, :, rows.start - about[1].start :][None, :, :32])
+    torch.testing.assert_close(fit.code, fit.settings.frame.extend(torch.cat([whole - 0.5, 0.2 * (weight - 0.5)], 1)))
+    torch.testing.assert_close(fit._view._codes, torch.cat([pictures - 0.5, 0.2 * (shown - 0.5)], 1))
     passes = []
     fit.network.register_forward_hook(lambda _, given, out: passes.append((given[0], out.detach().clone())))
     for _ in range(8):
@@ -315,26 +332,26 @@ def test_of_a_picture_larger_than_a_tile_a_part_is_learnt_from():
     seen, made = passes[-1]
     assert seen.shape[2:] == made.shape[2:] == (32, 32)
     mirrors = ([], [2], [3], [2, 3])
-    ((fold, m),) = [(k, m) for k in range(3) for m in mirrors if torch.equal(seen.flip(m), fit.code[k, None][part])]
-    there = (weight - shown[fold])[part]
-    x = pictures[fold][part] + 0.03 * made.flip(m)
-    loss = float((there * (x - fit.y[part]).square()).sum() / there.sum() / 3)
+    ((fold, m),) = [(k, m) for k in range(3) for m in mirrors if torch.equal(seen.flip(m), fit._view._codes[k, None])]
+    there = weight[..., rows, columns] - shown[fold]
+    x = pictures[fold] + 0.03 * made.flip(m)
+    loss = float((there * (x - fit.y[..., rows, columns]).square()).sum() / there.sum() / 3)
     assert fit.history["loss"][-1] == pytest.approx(loss, rel=1e-5)
 
 
 def test_the_whole_is_made_by_what_was_learnt_of_a_part():
     task, weight = of_one_side()
     fit = dip.fit(unrefined(task), iters=40, tile=32, lr=0.1, **OWN)
-    pictures, _ = task.held_out(3, fit._view._inner.place)
+    whole, *_ = task.held_out(3, fit._view._inner.place)
     fit.network.eval()
     with torch.no_grad():
-        made = sum(fit.network(fit.code[-1:].flip(m)).flip(m) for m in ([], [2], [3], [2, 3])) / 4
+        made = sum(fit.network(fit.code.flip(m)).flip(m) for m in ([], [2], [3], [2, 3])) / 4
     fit.network.train()
     trust = fit._view._kept / 0.75
     assert trust[..., weight[0, 0] > 0].min() > 0.9
     assert trust[..., 8:32, 6:26].max() == 0
-    expected = (pictures[-1:] + 0.75 * trust * 0.03 * fit.settings.frame.crop(made)).clamp(0, 1)
-    assert (expected - pictures[-1:]).abs().max() > 1e-3
+    expected = (whole + 0.75 * trust * 0.03 * fit.settings.frame.crop(made)).clamp(0, 1)
+    assert (expected - whole).abs().max() > 1e-3
     torch.testing.assert_close(fit.current, expected, rtol=0, atol=1e-5)
     assert torch.equal(dip.fit(unrefined(of_one_side()[0]), iters=40, tile=32, lr=0.1, **OWN).current, fit.current)
 

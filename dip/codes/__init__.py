@@ -57,17 +57,12 @@ def draw(code: Code, frame: Frame, seed: int, picture: Tensor | None = None) -> 
     """
     generator = torch.Generator().manual_seed(seed)
     z = code.draw(frame, generator, picture) if isinstance(code, OBSERVED) else code.draw(frame, generator)
-    expected = (versions(code), code.channels, frame.height, frame.width)
+    expected = (1, code.channels, frame.height, frame.width)
     if tuple(z.shape) != expected or not torch.isfinite(z).all():
         raise ValueError(
             f"code={shown(code)} drew a tensor of shape {tuple(z.shape)}; {expected} is needed, without NaN"
         )
     return z.float()
-
-
-def versions(code: Code) -> int:
-    """Return how many codes a code has, of which the network sees one at a time."""
-    return code.versions if isinstance(code, HeldOut) else 1
 
 
 def create(code: Any) -> Code:

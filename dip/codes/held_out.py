@@ -33,6 +33,9 @@ class HeldOut:
     fades away. In the end a few more turns of the filters see to what is still unlike its surroundings
     (`dip.guides.refined`).
 
+    Folds of a large picture, and of one larger than the option `tile`, are of the known pixels in one part of it
+    (`dip.excerpt`).
+
     Parameters
     ----------
     folds : int, default 5
@@ -71,15 +74,10 @@ class HeldOut:
         """The picture's, and one that tells which pixels were shown."""
         return self.image_channels + 1
 
-    @property
-    def versions(self) -> int:
-        """How many codes there are: one for each fold, and that of all known pixels."""
-        return self.folds + 1
-
     def draw(self, frame: Frame, generator: torch.Generator, picture: Tensor | None = None) -> Tensor:
-        """Return z (versions, channels, H, W) of pictures and masks (versions, channels, inner_height, inner_width)."""
+        """Return z (1, channels, H, W) of a filled-in picture and its mask (1, channels, inner_height, inner_width)."""
         if picture is None:
-            raise ValueError("a HeldOut code is drawn from filled-in pictures; in a fit it is, of dip.Inpaint alone")
+            raise ValueError("a HeldOut code is drawn from a filled-in picture; in a fit it is, of dip.Inpaint alone")
         return frame.extend(torch.cat([picture[:, :-1] - GRAY, _MASK * (picture[:, -1:] - 0.5)], dim=1))
 
 

@@ -29,6 +29,9 @@ CASES: dict[str, dict[str, Any]] = {
     "fast, bfloat16": {"preset": "fast", "precision": "bfloat16"},
     "64 channels, float32": {"network": {"down": [64] * 5, "up": [64] * 5}, "precision": "float32"},
     "paper in crops of 256, bfloat16": {"preset": "paper", "tile": 256, "precision": "bfloat16"},
+    "paper in crops of 256, float32": {"preset": "paper", "tile": 256, "precision": "float32"},
+    "fast in crops of 256, float32": {"preset": "fast", "tile": 256, "precision": "float32"},
+    "fast for missing pixels, float32": {"preset": "fast", "precision": "float32"},
     "deep decoder, float32": {"preset": "deep-decoder", "precision": "float32"},
     "deep decoder, bfloat16": {"preset": "deep-decoder", "precision": "bfloat16"},
     "U-Net, bfloat16": {"network": "unet", "precision": "bfloat16"},
@@ -86,11 +89,13 @@ def in_process(case: str, size: int, options: argparse.Namespace) -> dict[str, i
 def measure(case: str, size: int, options: argparse.Namespace) -> dict[str, int]:
     """Fit for some iterations, and return what was foretold and what was taken, in bytes."""
     picture = np.random.default_rng(0).random((size, size, 3), dtype=np.float32)
-    dip.fit(
-        dip.Denoise(picture[:32, :32]), iters=1, device=options.device, progress=False
-    )  # what every process takes once
+    # what every process takes once
+    dip.fit(dip.Denoise(picture[:32, :32]), iters=1, device=options.device, progress=False)
     before = peak(dip.devices.resolve(options.device))
-    fit = dip.fit(dip.Denoise(picture), iters=options.iters, device=options.device, progress=False, **CASES[case])
+    task: Any = dip.Denoise(picture)
+    if "missing" in case:
+        task = dip.Inpaint(picture, dip.degradations.random_mask((size, size), 0.5, seed=0))
+    fit = dip.fit(task, iters=options.iters, device=options.device, progress=False, **CASES[case])
     return {"foretold": fit.settings.memory or 0, "taken": peak(fit.device) - before}
 
 

@@ -107,8 +107,10 @@ class Folds(Whole):
     @torch.no_grad()
     def look(self, network: Any, code: Tensor, dtype: torch.dtype, iteration: int) -> Tensor:
         """Return x of all known pixels, (1, C, inner_height, inner_width) in [0, 1]."""
-        made = [self._inner.made(network, code.flip(m), dtype, iteration).flip(m) for m in self._mirrors]
-        picture, correction = map(self._frame.crop, self._parts(code, torch.stack(made).mean(0)))
+        made = torch.zeros_like(code[:, :-1])
+        for m in self._mirrors:
+            made += self._inner.made(network, code.flip(m), dtype, iteration).flip(m) / len(self._mirrors)
+        picture, correction = map(self._frame.crop, self._parts(code, made))
         return self._task.refined(picture + self._kept * correction).clamp(0, 1)
 
     def _parts(self, code: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:

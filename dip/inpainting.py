@@ -171,6 +171,6 @@ class Inpaint(ImageTask):
 
 _LIGHT = 0.005  # standard deviation, by trials (docs/performance.md)
 _APART = 4  # pixels from patch to patch where that filter is used again and again: five times as fast, and no worse
-_MARGIN = 32  # pixels around what is filled in
+_MARGIN = 32  # pixels around a place by which it is filled in, too
 _HELD, _ENOUGH = 0.1, 512  # share of the known pixels that is held out, and the side of what tells the error, in pixels
 _NO_IDEA = 0.1  # an error where no known pixel can be spared

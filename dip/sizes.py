@@ -76,15 +76,17 @@ def needed(found: Foretold, network: Any, code: codes.Code, channels: int, frame
         The side of a crop; None = the network sees the whole.
     """
     height, width = seen(frame, tile)
-    of_folds = 4 * height * width * code.channels * (code.folds if isinstance(code, codes.HeldOut) else 0)
+    folds = code.folds if isinstance(code, codes.HeldOut) else 0
+    of_folds = 4 * height * width * code.channels * folds
     if tile is None:
         return found.bytes + of_folds
     side = crops.pass_tile(network, tile) + 2 * network.reach
     larger = min(side, frame.height) * min(side, frame.width) / (height * width)
     in_pass = round(5 * found.largest * larger)  # what a layer takes and gives, joined, normalised and padded
-    # Of the memory that the iterations have had a pass finds about half in pieces that suit it (benchmarks/memory.py).
+    # Not all that the iterations have had is given back before the pass (benchmarks/memory.py).
     most, least = max(found.bytes, in_pass), min(found.bytes, in_pass)
-    return most + least // 2 + of_folds + 4 * frame.height * frame.width * (2 * code.channels + 6 * channels)
+    pictures = 12 if folds else 6  # at a time; more where filters fill in
+    return most + least // 2 + of_folds + 4 * frame.height * frame.width * (2 * code.channels + pictures * channels)
 
 
 def dry_run(

@@ -263,11 +263,12 @@ class Fit(checkpoints.Saved):
         self._flips.go_to(self.iteration)  # in case that the last iteration was broken off
         bar = progress_bar(self, goal - self.iteration)
         try:
-            with devices.reused_memory(self.device), self._replays, interrupts(self.stop), bar:
-                while self.iteration < goal and self._stop is None:
-                    if not ahead.iterate(self, goal):
-                        self.step()
-                self._look()
+            with self._replays, interrupts(self.stop), bar:
+                with devices.reused_memory(self.device):
+                    while self.iteration < goal and self._stop is None:
+                        if not ahead.iterate(self, goal):
+                            self.step()
+                self._look()  # what is kept from iterations does not suit a pass over the whole
                 self._save_checkpoint()
         finally:
             self._goal = None

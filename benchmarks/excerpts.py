@@ -1,6 +1,6 @@
 """Missing pixels of large pictures: what it costs to learn from a part of the picture, as "fast" does above 1024 x 512.
 
-    python benchmarks/excerpts.py --data ../data --pictures set9/kodim01 set9/kodim03 --size 768
+    python benchmarks/excerpts.py --data ../data --pictures set9/kodim01 set9/kodim03 --size 512
 
 The middle --size pixels of photographs, in gray, of which half are missing at random, by the preset "fast" with each
 `tile` of --tiles: the side of the part; the last one is to be the whole. OUT has the PSNR of the missing pixels, that
@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Restore every picture with every tile, and write the report after each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_pictures(parser, "set9/kodim01")
-    parser.add_argument("--tiles", nargs="+", type=int, default=[256, 384, 512, 768])
+    parser.add_argument("--tiles", nargs="+", type=int, default=[256, 384, 512])
     parser.add_argument("--out", type=Path, default=RESULTS / "excerpts.json")
     options = parser.parse_args(arguments)
     report = Report(options.out, size=options.size, seed=options.seed)

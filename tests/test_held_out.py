@@ -291,7 +291,7 @@ def test_the_preset_tells_where_few_pixels_are_known():
     with pytest.warns(RuntimeWarning, match=f'{known} known pixels are few.*below some 4000.*preset="fast-sparse"'):
         dip.Fit(task, preset="fast")
     dip.Fit(task, preset="fast", code=HeldOut(3))  # asked for
-    clean, mask, task = photograph(size=128)
+    _, _, task = photograph(size=128)
     dip.Fit(task, preset="fast")  # 8192
 
 

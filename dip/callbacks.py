@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -195,9 +195,17 @@ def shows_progress(wanted: bool | None = None) -> bool:
     return wanted if wanted is not None else _in_notebook() or bool(getattr(sys.stderr, "isatty", lambda: False)())
 
 
-def counted(things: Sequence[Any], description: str, wanted: bool | None = None) -> Iterable[Any]:
-    """Yield things behind a progress bar, where progress is shown (see `shows_progress`)."""
-    return bar_class()(things, desc=description, dynamic_ncols=True) if shows_progress(wanted) else things
+def counted(
+    things: Sequence[Any], pixels: Sequence[int], description: str, wanted: bool | None = None
+) -> Iterator[Any]:
+    """Yield things behind a progress bar of the pixels that they have, where there is one (see `shows_progress`)."""
+    if not shows_progress(wanted):
+        yield from things
+        return
+    with bar_class()(total=sum(pixels), desc=description, unit="pixel", unit_scale=True, dynamic_ncols=True) as bar:
+        for thing, count in zip(things, pixels, strict=True):
+            yield thing
+            bar.update(count)
 
 
 def duration(seconds: float) -> str:

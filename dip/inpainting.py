@@ -123,8 +123,9 @@ class Inpaint(ImageTask):
         seen, own = zip(*(around(one, _MARGIN, n) for one, n in zip(place, weight.shape[2:], strict=True)), strict=True)
         about = torch.cat([weight[..., *seen]] * folds)
         about[..., *own] = shown
-        parts = [(known[..., *seen], one[None]) for one in about]
-        *made, whole = (guides.inpainted(*one) for one in counted([*parts, (known, weight)], "filling in", progress))
+        parts = [(known[..., *seen], one[None]) for one in about] + [(known, weight)]
+        sizes = [there.numel() for _, there in parts]
+        *made, whole = (guides.inpainted(*one) for one in counted(parts, sizes, "filling in", progress))
         return whole, torch.cat(made)[..., *own], shown
 
     def refined(self, x: Tensor) -> Tensor:

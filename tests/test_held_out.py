@@ -239,6 +239,7 @@ def test_progress_of_the_filter_is_shown_where_it_is_asked_for(monkeypatch):
         monkeypatch.setattr("sys.stderr", written)
         dip.Fit(holes()[0], progress=wanted, **OWN)
         assert ("filling in" in written.getvalue()) is wanted
+        assert ("100%" in written.getvalue()) is wanted
 
 
 @pytest.mark.parametrize(

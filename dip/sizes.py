@@ -83,9 +83,11 @@ def needed(found: Foretold, network: Any, code: codes.Code, channels: int, frame
     side = crops.pass_tile(network, tile) + 2 * network.reach
     larger = min(side, frame.height) * min(side, frame.width) / (height * width)
     in_pass = round(5 * found.largest * larger)  # what a layer takes and gives, joined, normalised and padded
-    # Not all that the iterations have had is given back before the pass (benchmarks/memory.py).
     most, least = max(found.bytes, in_pass), min(found.bytes, in_pass)
-    pictures = 12 if folds else 6  # at a time; more where filters fill in
+    if folds:  # the filters have more pictures at a time than the pass
+        least, pictures = 0, 20
+    else:  # not all that the iterations have had is given back before the pass (benchmarks/memory.py)
+        pictures = 6
     return most + least // 2 + of_folds + 4 * frame.height * frame.width * (2 * code.channels + pictures * channels)
 
 

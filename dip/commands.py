@@ -274,10 +274,11 @@ def info(args: argparse.Namespace, console: Console) -> int:
         device = devices.resolve()
         for name in presets.names():
             preset = presets.get(*name.split("/"))
-            told = f"takes about {_gib(preset, height, width, device)} on {device}"
+            usual = _gib(preset, height, width, device)
+            told = f"takes about {usual} on {device}"
             in_crops = max(args.size) > crops.USUAL and preset.task != "reconstruct"
             with_tiles = _gib(preset, height, width, device, crops.USUAL) if in_crops else None
-            told += f", {with_tiles} with --tile {crops.USUAL}" if with_tiles and with_tiles not in told else ""
+            told += f", {with_tiles} with --tile {crops.USUAL}" if with_tiles not in (None, usual) else ""
             lines[f"{name}, {height} x {width}"] = told
     width = max(map(len, lines))
     console.say("\n".join(f"{name.ljust(width)}  {value}" for name, value in lines.items()))

@@ -87,7 +87,7 @@ class Whole:
         """Go on from `state`, with a network that has its own state already."""
 
 
-class _Crop(NamedTuple):
+class Crop(NamedTuple):
     """A part of the picture: where it is in the code, in what the network makes of that, in A x and in y."""
 
     code: Place
@@ -120,16 +120,15 @@ class Crops:
 
     def __init__(self, frame: Frame, tile: int, step: int, seed: int, *, factor: int = 1, support: int = 0) -> None:
         self._frame, self._tile = frame, tile
-        self._rows = _Axis(frame.height, frame.top, frame.inner_height, tile, step, factor, support)
-        self._columns = _Axis(frame.width, frame.left, frame.inner_width, tile, step, factor, support)
+        self._rows, self._columns = axes(frame, tile, step, factor, support)
         self._generator = torch.Generator().manual_seed(seed)
         self._crop = self._draw()
         self._seed = seed
         self.frozen_at: int | None = None  # the iteration before which the statistics were
 
-    def _draw(self) -> _Crop:
+    def _draw(self) -> Crop:
         places = [axis.at(axis.draw(self._generator)) for axis in (self._rows, self._columns)]
-        return _Crop(*zip(*places, strict=True))
+        return Crop(*zip(*places, strict=True))
 
     def part(self, code: Tensor) -> Tensor:
         """Return the next crop of the code."""
@@ -201,7 +200,7 @@ class Crops:
             freeze(network)
 
 
-class _Axis(NamedTuple):
+class Axis(NamedTuple):
     """One direction of the picture: of `extent` pixels of the code, `inner` from `start` on are the picture's."""
 
     extent: int
@@ -240,6 +239,14 @@ class _Axis(NamedTuple):
             slice(lead, last - first - trail),
             slice(first + lead, last - trail),
         )
+
+
+def axes(frame: Frame, tile: int, step: int, factor: int = 1, support: int = 0) -> tuple[Axis, Axis]:
+    """Return both directions of the picture, that of the rows first; parameters as of `Crops`."""
+    return (
+        Axis(frame.height, frame.top, frame.inner_height, tile, step, factor, support),
+        Axis(frame.width, frame.left, frame.inner_width, tile, step, factor, support),
+    )
 
 
 def check(options: dict[str, Any], task: Problem, network: Any, frame: Frame) -> int | None:

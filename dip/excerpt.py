@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dip.codes import Frame
-from dip.crops import Place, whole
+from dip.crops import Crop, Place, axes, whole
 
 _NEAR = 3  # pixels to each side that count as near
 
@@ -32,21 +32,19 @@ class Excerpt:
     """
 
     def __init__(self, frame: Frame, tile: int, step: int, weight: Tensor) -> None:
-        self._frame, self._tile = frame, tile
-        top, left = _most(frame, tile, step, (weight > 0) * near(1 - weight))
-        sizes = (top, frame.height, frame.top, frame.inner_height), (left, frame.width, frame.left, frame.inner_width)
-        (self._rows, rows, x_rows), (self._columns, columns, x_columns) = (_along(tile, *one) for one in sizes)
-        self.place: Place = rows, columns
+        begins = _most(frame.extend((weight > 0) * near(1 - weight), "constant"), tile, step)
+        places = [axis.at(begin) for axis, begin in zip(axes(frame, tile, step), begins, strict=True)]
+        self._crop, self._tile = Crop(*zip(*places, strict=True)), tile
+        self.place: Place = self._crop.y
         """Which part of the picture it is, without what the code has beyond it."""
-        self._x = x_rows, x_columns
 
     def part(self, code: Tensor) -> Tensor:
         """Return that part of the code."""
-        return code[..., self._rows, self._columns].contiguous(memory_format=torch.channels_last)
+        return code[..., *self._crop.code].contiguous(memory_format=torch.channels_last)
 
     def picture(self, made: Tensor) -> Tensor:
         """Return what belongs to `place` of what the network has made of that."""
-        return made[..., *self._x]
+        return made[..., *self._crop.x]
 
     def made(self, network: Any, code: Tensor, dtype: torch.dtype, iteration: int) -> Tensor:
         """Return what the network makes of a whole code, by the statistics that its normalisations had last."""
@@ -58,18 +56,9 @@ def near(shown: Tensor) -> Tensor:
     return F.avg_pool2d(F.pad(shown, (_NEAR,) * 4, mode="replicate"), 2 * _NEAR + 1, stride=1)
 
 
-def _most(frame: Frame, tile: int, step: int, worth: Tensor) -> tuple[int, int]:
-    """Return at which row and column of the code the tile of most worth begins."""
-    right = frame.width - frame.left - frame.inner_width
-    bottom = frame.height - frame.top - frame.inner_height
-    blocks = F.avg_pool2d(F.pad(worth, (frame.left, right, frame.top, bottom)), step)
+def _most(worth: Tensor, tile: int, step: int) -> tuple[int, int]:
+    """Return at which row and column, multiples of `step`, the tile of most worth begins."""
+    blocks = F.avg_pool2d(worth, step)
     sums = F.avg_pool2d(blocks, [min(tile // step, extent) for extent in blocks.shape[2:]], stride=1)[0, 0]
     top, left = divmod(int(sums.argmax()), sums.shape[1])
     return step * top, step * left
-
-
-def _along(tile: int, begin: int, extent: int, start: int, inner: int) -> tuple[slice, slice, slice]:
-    """Return in one direction which part of the code, of the picture, and of what is made of the former it is."""
-    end = min(begin + tile, extent)
-    first, last = max(begin, start), min(end, start + inner)
-    return slice(begin, end), slice(first - start, last - start), slice(first - begin, last - begin)

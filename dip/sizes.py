@@ -83,12 +83,11 @@ def needed(found: Foretold, network: Any, code: codes.Code, channels: int, frame
     side = crops.pass_tile(network, tile) + 2 * network.reach
     larger = min(side, frame.height) * min(side, frame.width) / (height * width)
     in_pass = round(5 * found.largest * larger)  # what a layer takes and gives, joined, normalised and padded
-    most, least = max(found.bytes, in_pass), min(found.bytes, in_pass)
-    if folds:  # the filters have more pictures at a time than the pass
-        least, pictures = 0, 20
-    else:  # not all that the iterations have had is given back before the pass (benchmarks/memory.py)
-        pictures = 6
-    return most + least // 2 + of_folds + 4 * frame.height * frame.width * (2 * code.channels + pictures * channels)
+    # Not all that the iterations have had is given back before the pass; filters have more pictures at a time, in which
+    # that finds room (benchmarks/memory.py).
+    left, pictures = (0, 20) if folds else (min(found.bytes, in_pass) // 2, 6)
+    of_the_whole = 4 * frame.height * frame.width * (2 * code.channels + pictures * channels)
+    return max(found.bytes, in_pass) + left + of_folds + of_the_whole
 
 
 def dry_run(

@@ -134,9 +134,8 @@ def grouped(
     runs = pixels.as_strided((*pixels.shape[:2], pixels.shape[2] - rim, PATCH), (*pixels.stride(), 1))  # of a row
     whole = torch.ones_like(picture[:, :1]) if weight is None else weight
     whole = F.pad(whole, (rim,) * 4, mode="replicate")
-    share = F.pad(
-        (_sums(whole) / PATCH**2).clamp(min=_SOME), (0, rim, 0, rim)
-    ).flatten()  # of the patch that begins at each pixel
+    share = (_sums(whole) / PATCH**2).clamp(min=_SOME)
+    share = F.pad(share, (0, rim, 0, rim)).flatten()  # of the patch that begins at each pixel
     wanted = None if weight is None else _near_holes(1 - whole, offset)
     first = torch.arange(offset[1], width - rim, PATCH)
     sums = torch.zeros_like(pixels)

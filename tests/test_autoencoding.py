@@ -247,5 +247,5 @@ def test_the_fast_preset_is_ahead_of_interpolation_and_of_back_projection(factor
     restored = dip.super_resolve(y, factor, preset="fast", iters=150)
     pictures = (operator.enlarge(y), operator.consistent(None, y), restored)
     errors = [float((x.clamp(0, 1) - clean).square().mean()) for x in pictures]
-    assert errors[2] < 0.97 * errors[1] < errors[1] < errors[0]
+    assert errors[2] < 0.95 * errors[1] < errors[1] < errors[0]
     assert (operator(restored) - y).abs().mean() < 4e-3

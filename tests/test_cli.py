@@ -985,6 +985,19 @@ def test_info_tells_the_memory_by_which_a_fit_is_refused(capsys, monkeypatch):
             dip.Fit(dip.Denoise(noisy), preset=name)
 
 
+def test_info_tells_of_tiles_where_they_change_something(capsys):
+    assert dip_command("info", "--size", "1024x544") == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "1024 x 544" in line]
+    with_tiles = {
+        name: any(line.startswith(f"{name},") and "--tile 512" in line for line in lines)
+        for name in dip.presets.names()
+    }
+    assert with_tiles["denoise/fast"]
+    assert with_tiles["inpaint/paper"]
+    assert not with_tiles["inpaint/fast"]  # has one of 512 anyway
+    assert not with_tiles["reconstruct/paper"]
+
+
 @pytest.mark.parametrize("size", ["512", "512x", "0x3", "axb", "3x4x5"])
 def test_info_says_what_a_size_is(size, capsys):
     with pytest.raises(SystemExit) as left:

@@ -39,11 +39,11 @@ class Frame:
             return x
         return x[..., self.top : self.top + self.inner_height, self.left : self.left + self.inner_width]
 
-    def extend(self, x: Tensor) -> Tensor:
-        """Let the edge pixels of (1, C, inner_height, inner_width) go on to the frame's size."""
+    def extend(self, x: Tensor, mode: str = "replicate") -> Tensor:
+        """Let the edge pixels of (1, C, inner_height, inner_width) go on to the frame's size ("constant": zeros)."""
         right = self.width - self.left - self.inner_width
         bottom = self.height - self.top - self.inner_height
-        return F.pad(x, (self.left, right, self.top, bottom), mode="replicate")
+        return F.pad(x, (self.left, right, self.top, bottom), mode=mode)
 
 
 @runtime_checkable

@@ -10,6 +10,8 @@ wide as the network sees: it is what the network would make of the whole code at
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import math
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
@@ -355,22 +357,29 @@ def whole(network: Any, code: Tensor, tile: int, dtype: torch.dtype) -> Tensor:
     Tensor
         (1, out_channels, H, W), float32.
     """
-    trained = [layer for layer in network.modules() if layer.training]
-    network.eval()
-    try:
-        made = None
-        for rows, columns in _tiles(code, pass_tile(network, tile)):
+    made = None
+    with evaluated(network):
+        for rows, columns in _tiles(code, _pass_tile(network, tile)):
             seen_rows, own_rows = around(rows, network.reach, code.shape[2])
             seen_columns, own_columns = around(columns, network.reach, code.shape[3])
             part = network(_part(code, seen_rows, seen_columns, dtype))
             if made is None:
                 made = part.new_empty(1, part.shape[1], *code.shape[2:])
             made[..., rows, columns] = part[..., own_rows, own_columns]
+    assert made is not None
+    return made
+
+
+@contextlib.contextmanager
+def evaluated(network: nn.Module) -> Iterator[None]:
+    """Let a network be in evaluation mode, and its layers come back in the mode they were."""
+    trained = [layer for layer in network.modules() if layer.training]
+    network.eval()
+    try:
+        yield
     finally:
         for layer in trained:
             layer.training = True
-    assert made is not None
-    return made
 
 
 def needed(tile: int | None, frame: Frame) -> int | None:
@@ -383,19 +392,32 @@ def tiles_in(tile: int | None, frame: Frame) -> int:
     return 1 if tile is None else math.ceil(frame.height / tile) * math.ceil(frame.width / tile)
 
 
-def pass_tile(network: Any, tile: int) -> int:
+def most_in_pass(network: Any, tile: int, frame: Frame) -> tuple[int, int]:
+    """Return height and width of the most that the network sees at a time in a pass over the whole."""
+    side = _pass_tile(network, tile)
+
+    def most(extent: int) -> int:
+        seen = (around(own, network.reach, extent)[0] for own in _cover(extent, side))
+        return max(piece.stop - piece.start for piece in seen)
+
+    return most(frame.height), most(frame.width)
+
+
+def _pass_tile(network: Any, tile: int) -> int:
     """Return the side of a tile, without its margin, in a pass over the whole."""
-    return max(tile, network.multiple * math.ceil(_PASS / network.multiple))
+    side: int = max(tile, network.multiple * math.ceil(_PASS / network.multiple))
+    return side
 
 
 def _tiles(code: Tensor, tile: int) -> Iterator[Place]:
-    """Yield tiles of equal size that cover the code, the last of a direction moved inside."""
-    places = [[slice(begin, min(begin + tile, extent)) for begin in _begins(extent, tile)] for extent in code.shape[2:]]
-    yield from ((rows, columns) for rows in places[0] for columns in places[1])
+    """Yield tiles of equal size that cover the code."""
+    yield from itertools.product(*(_cover(extent, tile) for extent in code.shape[2:]))
 
 
-def _begins(extent: int, tile: int) -> list[int]:
-    return sorted({min(begin, max(extent - tile, 0)) for begin in range(0, extent, tile)})
+def _cover(extent: int, tile: int) -> list[slice]:
+    """Return pieces of equal size that cover a direction, the last moved inside."""
+    begins = sorted({min(begin, max(extent - tile, 0)) for begin in range(0, extent, tile)})
+    return [slice(begin, min(begin + tile, extent)) for begin in begins]
 
 
 def around(tile: slice, margin: int, extent: int) -> Place:

@@ -305,7 +305,7 @@ def resolve(task: Problem, options: Options) -> Settings:
     found = sizes.dry_run(network, code.channels, seen, device, dtype, optimizer, optimize_code=optimize_code)
     needed = None
     if found is not None:  # else it is a module that needs real data: its first iteration will tell
-        needed = sizes.needed(found, network, code, channels, frame, tile)
+        needed = sizes.needed(found, network, code, channels, frame, tile, device, dtype)
         _check_shape(found.shape, (1, channels, *sizes.seen(frame, tile)), (1, code.channels, *seen))
         in_crops = tile is None and task.support is not None and crops.joins(network)
         way_out = crops.needed(crops.USUAL, frame) if in_crops else None
@@ -364,9 +364,10 @@ def memory(
     frame = sizes.framed(network, *shape[1:])
     tile = folds.usual_tile(code, network, frame) if tile is None else crops.needed(tile, frame)
     seen = sizes.seen(frame.reduced(sizes.magnification(network)), tile)
-    found = sizes.dry_run(network, code.channels, seen, device, devices.precision("auto", device), preset.optimizer)
+    dtype = devices.precision("auto", device)
+    found = sizes.dry_run(network, code.channels, seen, device, dtype, preset.optimizer)
     assert found is not None, "a preset's network runs on the meta device"
-    return sizes.needed(found, network, code, shape[0], frame, tile)
+    return sizes.needed(found, network, code, shape[0], frame, tile, device, dtype)
 
 
 def _check_small_code(

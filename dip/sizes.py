@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from dip import codes, crops, optimizers, replay
 from dip.errors import positive_int, shown
@@ -23,13 +27,13 @@ class Foretold(NamedTuple):
         Of memory that an iteration takes at its peak.
     shape : tuple of int
         Of what the network makes.
-    largest : int
-        Bytes of the largest tensor that the backward pass needs.
+    fitted : int
+        Bytes of what is fitted, with all that goes with it.
     """
 
     bytes: int
     shape: tuple[int, ...]
-    largest: int
+    fitted: int
 
 
 _found: dict[Any, Foretold] = {}
@@ -57,7 +61,16 @@ def framed(network: nn.Module, height: int, width: int) -> codes.Frame:
     return codes.Frame.around((height, width), padded)
 
 
-def needed(found: Foretold, network: Any, code: codes.Code, channels: int, frame: codes.Frame, tile: int | None) -> int:
+def needed(
+    found: Foretold,
+    network: Any,
+    code: codes.Code,
+    channels: int,
+    frame: codes.Frame,
+    tile: int | None,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> int:
     """Return the bytes that a fit takes; in crops with the codes and images of the whole, and the pass over it.
 
     Parameters
@@ -74,20 +87,59 @@ def needed(found: Foretold, network: Any, code: codes.Code, channels: int, frame
         The whole.
     tile : int or None
         The side of a crop; None = the network sees the whole.
+    device, dtype
+        Where and in what the network computes.
     """
     height, width = seen(frame, tile)
     folds = code.folds if isinstance(code, codes.HeldOut) else 0
     of_folds = 4 * height * width * code.channels * folds
     if tile is None:
         return found.bytes + of_folds
-    side = crops.pass_tile(network, tile) + 2 * network.reach
-    larger = min(side, frame.height) * min(side, frame.width) / (height * width)
-    in_pass = round(5 * found.largest * larger)  # what a layer takes and gives, joined, normalised and padded
-    # Not all that the iterations have had is given back before the pass; filters have more pictures at a time, in which
-    # that finds room (benchmarks/memory.py).
-    left, pictures = (0, 20) if folds else (min(found.bytes, in_pass) // 2, 6)
-    of_the_whole = 4 * frame.height * frame.width * (2 * code.channels + pictures * channels)
-    return max(found.bytes, in_pass) + left + of_folds + of_the_whole
+    most = crops.most_in_pass(network, tile, frame)
+    in_pass = found.fitted + _taken(in_one_pass(network, (1, code.channels, *most), device, dtype), device, 11)
+    picture, a_code = (4 * frame.height * frame.width * count for count in (channels, code.channels))
+    # how many there are of each is measured (benchmarks/memory.py); filters have more than a pass
+    if folds:
+        return of_folds + 2 * a_code + max(found.bytes, in_pass + 10 * picture, 20 * picture)
+    return a_code + 6 * picture + max(found.bytes, in_pass)
+
+
+class _Alive(TorchDispatchMode):
+    """Counts the bytes of the tensors that are made while it is on, and the most that were alive at a time."""
+
+    def __init__(self, known: Iterable[Tensor]) -> None:
+        super().__init__()
+        self._known = {tensor.untyped_storage()._cdata for tensor in known}
+        self._now = self.most = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, Tensor):
+                self._count(tensor.untyped_storage())
+        return made
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self._known:
+            self._known.add(key)
+            weakref.finalize(storage, self._gone, key, size)
+            self._now += size
+            self.most = max(self.most, self._now)
+
+    def _gone(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self._now -= size
+
+
+def in_one_pass(network: nn.Module, code_shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> int:
+    """Return the most bytes of tensors that a network has at a time that makes a picture and is not fitted."""
+    weights = _on_meta(network)
+    alive = _Alive(weights.values())
+    with torch.no_grad(), crops.evaluated(network), foretelling(device), alive:
+        z = torch.empty(code_shape, dtype=dtype, device="meta", memory_format=torch.channels_last)
+        torch.func.functional_call(network, weights, (z,))
+    return alive.most
 
 
 def dry_run(
@@ -154,10 +206,7 @@ def run_on_meta(
         return tensor
 
     try:
-        on_meta = {
-            name: tensor.detach().to("meta").requires_grad_(tensor.requires_grad)
-            for name, tensor in [*network.named_parameters(), *network.named_buffers()]
-        }
+        on_meta = _on_meta(network)
         z = torch.empty(code_shape, dtype=dtype, device="meta")
         with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             output = torch.func.functional_call(network, on_meta, (z,))
@@ -178,14 +227,28 @@ def run_on_meta(
         )
     weights = {tensor.untyped_storage()._cdata for tensor in on_meta.values()}
     sizes = [t.untyped_storage().nbytes() for key, t in saved.items() if key not in weights]
-    fitted = sum(p.numel() * p.element_size() for p in network.parameters()) + 4 * z.numel() * optimize_code
-    largest = max(sizes, default=0)
-    total = sum(sizes) + getattr(network, "alive", 3) * largest + (3 + 2 * moments) * fitted + 3 * 4 * z.numel()
-    # Beyond what is alive: the kernels' own code and scratch, and room lost between blocks (benchmarks/memory.py), of
-    # which PyTorch's own allocator for CUDA has less (benchmarks/gpu.py).
+    once = sum(p.numel() * p.element_size() for p in network.parameters()) + 4 * z.numel() * optimize_code
+    fitted = (3 + 2 * moments) * once
+    total = sum(sizes) + getattr(network, "alive", 3) * max(sizes, default=0) + fitted + 3 * 4 * z.numel()
+    return Foretold(_taken(total, device, 13), tuple(output.shape), fitted)
+
+
+def _taken(alive: int, device: torch.device | None, tenths: int) -> int:
+    """Return what tensors of so many bytes take.
+
+    Beyond what is alive: the kernels' own code and scratch, and room lost between blocks (benchmarks/memory.py), of
+    which PyTorch's own allocator for CUDA has less (benchmarks/gpu.py).
+    """
     on_cuda = device is not None and device.type == "cuda"
-    taken = 8 * 2**20 + 11 * total // 10 if on_cuda else 25 * 2**20 + 13 * total // 10
-    return Foretold(taken, tuple(output.shape), largest)
+    return 8 * 2**20 + 11 * alive // 10 if on_cuda else 25 * 2**20 + tenths * alive // 10
+
+
+def _on_meta(network: nn.Module) -> dict[str, Tensor]:
+    """Return weights and buffers without their values."""
+    return {
+        name: tensor.detach().to("meta").requires_grad_(tensor.requires_grad)
+        for name, tensor in [*network.named_parameters(), *network.named_buffers()]
+    }
 
 
 def _tells_all(network: nn.Module) -> bool:

@@ -70,6 +70,18 @@ def test_tiles_are_what_the_network_makes_of_the_whole_code(options, monkeypatch
     assert (seams - at_once).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize(
+    ("height", "width"), [(200, 136), (48, 136), (96, 96), (136, 800), (56, 56)], ids=lambda side: str(side)
+)
+def test_the_most_of_a_pass_is_what_a_network_sees(height, width, monkeypatch):
+    monkeypatch.setattr(crops, "_PASS", 8)
+    net, seen = network(), []
+    net.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[2:]))
+    crops.whole(net, torch.zeros(1, 4, height, width), 48, torch.float32)
+    most = crops.most_in_pass(net, 48, Frame.around((height, width), (height, width)))
+    assert most == tuple(map(max, zip(*seen, strict=True)))
+
+
 def test_statistics_are_the_mean_over_the_sample():
     net = network()
     code = torch.rand(1, 4, 96, 64, generator=torch.Generator().manual_seed(1))

@@ -4,7 +4,8 @@
 
 Each fit runs in a process of its own, for a few iterations, as `dip.fit` does. What is measured on a CPU is how far the
 most memory of the process goes beyond that before the fit. Blocks that the C library could not use again count, and
-change from run to run, so --rounds of each are made.
+change from run to run, so --rounds of each are made. With --tight each is run in turns with another in whose process
+the C library has its caches of small blocks switched off, which are in the way of large ones.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +24,7 @@ from speed import peak
 
 import dip
 
+TIGHT = "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0"  # read by glibc as a process begins
 CASES: dict[str, dict[str, Any]] = {
     "paper, float32": {"preset": "paper", "precision": "float32"},
     "paper, bfloat16": {"preset": "paper", "precision": "bfloat16"},
@@ -46,6 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES), metavar="CASE")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--iters", type=int, default=4)
+    parser.add_argument("--tight", action="store_true", help=f"each also with GLIBC_TUNABLES={TIGHT}")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "memory.json")
     parser.add_argument("--worker", nargs=2, metavar=("CASE", "SIZE"), help=argparse.SUPPRESS)
@@ -56,10 +60,14 @@ def main(arguments: list[str] | None = None) -> None:
     results = []
     for size in options.sizes:
         for case in options.cases:
-            rounds = [in_process(case, size, options) for _ in range(options.rounds)]
-            taken = [one["taken"] for one in rounds]
-            results.append({"case": case, "size": size, "foretold": rounds[0]["foretold"], "taken": taken})
-            results[-1]["foretold_by_taken"] = [round(rounds[0]["foretold"] / one, 3) for one in taken]
+            ways = [None, TIGHT] if options.tight else [None]
+            rounds = [[in_process(case, size, options, way) for way in ways] for _ in range(options.rounds)]
+            usual, *tight = ({name: [one[name] for one in way] for name in way[0]} for way in zip(*rounds, strict=True))
+            foretold = usual.pop("foretold")[0]
+            results.append({"case": case, "size": size, "foretold": foretold, **usual})
+            results[-1]["foretold_by_taken"] = [round(foretold / one, 3) for one in usual["taken"]]
+            for way in tight:
+                results[-1].update({f"tight_{name}": way[name] for name in usual})
             print(json.dumps(results[-1]), flush=True)
     ratios = [ratio for one in results for ratio in one["foretold_by_taken"]]
     report = {
@@ -76,18 +84,21 @@ def main(arguments: list[str] | None = None) -> None:
     print(report["within_20_percent"])
 
 
-def in_process(case: str, size: int, options: argparse.Namespace) -> dict[str, int]:
+def in_process(case: str, size: int, options: argparse.Namespace, tunables: str | None) -> dict[str, float]:
     """Measure one case in a process of its own."""
     command = [sys.executable, __file__, "--iters", str(options.iters), "--device", options.device]
-    done = subprocess.run([*command, "--worker", case, str(size)], capture_output=True, text=True, check=False)
+    environment = os.environ | ({"GLIBC_TUNABLES": tunables} if tunables else {})
+    done = subprocess.run(
+        [*command, "--worker", case, str(size)], capture_output=True, text=True, check=False, env=environment
+    )
     if done.returncode:
         raise SystemExit(f"{case} at {size} pixels failed:\n{done.stderr}")
-    found: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
-def measure(case: str, size: int, options: argparse.Namespace) -> dict[str, int]:
-    """Fit for some iterations, and return what was foretold and what was taken, in bytes."""
+def measure(case: str, size: int, options: argparse.Namespace) -> dict[str, float]:
+    """Fit for some iterations; return what was foretold and what was taken, in bytes, and the time."""
     picture = np.random.default_rng(0).random((size, size, 3), dtype=np.float32)
     # what every process takes once
     dip.fit(dip.Denoise(picture[:32, :32]), iters=1, device=options.device, progress=False)
@@ -99,7 +110,11 @@ def measure(case: str, size: int, options: argparse.Namespace) -> dict[str, int]
     else:
         task = dip.Inpaint(picture, dip.degradations.random_mask((size, size), 1 - missing, seed=0))
     fit = dip.fit(task, iters=options.iters, device=options.device, progress=False, **given)
-    return {"foretold": fit.settings.memory or 0, "taken": peak(fit.device) - before}
+    return {
+        "foretold": fit.settings.memory or 0,
+        "taken": peak(fit.device) - before,
+        "seconds_an_iteration": round(fit.seconds / options.iters, 4),
+    }
 
 
 if __name__ == "__main__":

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dip.devices import reused_memory
-from dip.wiener import PATCH, grouped, wiener
+from dip.groups import in_turns
+from dip.wiener import wiener
 
 __all__ = ["denoised", "filled", "inpainted", "pilot", "refined", "wiener"]
 
@@ -87,7 +85,7 @@ def inpainted(picture: Tensor, weight: Tensor, times: int = 100) -> Tensor:
 
     .. math:: p_{k+1} = W_{σ_k}(x_k; p_k), \quad x_{k+1} = m \odot y + (1 - m) \odot (x_k + 1.9 (p_{k+1} - x_k)),
 
-    where W with the pilot p is `wiener.grouped`, of other patches in each turn, and σ_k goes from 0.07 to 0.005 in
+    where W with the pilot p is `groups.Groups`, of other patches in each turn, and σ_k goes from 0.07 to 0.005 in
     equal ratios. To go nearly twice as far as the filter says spares half of the turns (over-relaxation); the last one
     goes as far as it says. The missing pixels of x_0 = p_0 are those of the picture of half the size, enlarged, which
     is filled in the same way, in half of the turns; the smallest one begins with what `filled` makes of it.
@@ -117,7 +115,7 @@ def _from_half(y: Tensor, m: Tensor, times: int) -> Tensor:
         first = filled(y, m)
     else:
         first = torch.lerp(_enlarged(_from_half(*_coarser(y * m, m), max(times // 2, 1)), m), y, m)
-    return _in_groups(first, y, m, _levels(_STRONG, times))
+    return in_turns(first, y, m, _levels(_STRONG, times))
 
 
 def refined(x: Tensor, picture: Tensor, weight: Tensor) -> Tensor:
@@ -125,18 +123,7 @@ def refined(x: Tensor, picture: Tensor, weight: Tensor) -> Tensor:
 
     They are as those of `inpainted`, which has `picture` and `weight`, too.
     """
-    return _in_groups(x.cpu(), picture.cpu(), weight.cpu(), _levels(_LAST, 10)).to(x.device)
-
-
-def _in_groups(x: Tensor, picture: Tensor, weight: Tensor, sigmas: Sequence[float]) -> Tensor:
-    """Return x after a turn of `grouped` for each of these levels."""
-    pilot = x
-    with reused_memory(x.device):  # half of the time of a large picture
-        for turn, sigma in enumerate(sigmas):
-            offset = divmod(_STRIDE * turn % PATCH**2, PATCH)
-            pilot = grouped(x, pilot, sigma, offset=offset, weight=weight)
-            x = torch.lerp(torch.lerp(x, pilot, _FURTHER), picture, weight)
-    return torch.lerp(pilot, picture, weight)
+    return in_turns(x.cpu(), picture.cpu(), weight.cpu(), _levels(_LAST, 10)).to(x.device)
 
 
 def _levels(strongest: float, times: int) -> list[float]:
@@ -145,8 +132,6 @@ def _levels(strongest: float, times: int) -> list[float]:
 
 
 _STRONG, _LAST, _WEAK = 0.07, 0.01, 0.005  # standard deviations, by trials
-_FURTHER = 1.9  # times the way that the filter says; from 2 on the turns may diverge
-_STRIDE = 7  # how offsets follow each other: of 8 x 8 (0, 0), (0, 7), (1, 6), ...
 _SMALL = 16  # pixels of a side below which a picture is not halved
 _SURE = 8  # times the share of a mean's weights that is known: from an eighth on it counts as known
 

@@ -1,4 +1,4 @@
-"""Wiener filters of patches, lone ones and groups of those that are alike, told by a pilot what is not noise."""
+"""A Wiener filter of patches, told by a pilot what is not noise."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def wiener(
     """
     if not 1 <= step <= PATCH:
         raise ValueError(f"step={step}: pixels between patches would be in none; allowed: 1 to {PATCH}")
-    colours = _opponent(picture.shape[1]).to(picture)
-    transform = torch.kron(_cosines(), _cosines()).to(picture)  # (64, 64): a patch's coefficients from its pixels
+    colours = opponent(picture.shape[1]).to(picture)
+    transform = torch.kron(cosines(), cosines()).to(picture)  # (64, 64): a patch's coefficients from its pixels
     rim = PATCH - 1
     pair = torch.einsum("ij,bjhw->bihw", colours, torch.cat([picture, pilot]))
     pair = F.pad(pair, (rim,) * 4, mode="replicate")
@@ -76,101 +76,20 @@ def wiener(
             (high, wide), (noisy, power) = coefficients.shape[2:], coefficients.flatten(2)
             power = power.square()
             for gain, (total, weights) in zip(gains, sums[:, :, channel, top : top + rows + rim], strict=True):
-                kept = power / (power + max(gain * sigma, _LEAST) ** 2)
+                kept = power / (power + max(gain * sigma, LEAST) ** 2)
                 kept[0] = 1
                 weight = 1 / kept.square().sum(0)
                 join(kept.mul_(noisy).mul_(weight).reshape(-1, high, wide), transform, total)
                 weight = weight.reshape(1, high, wide)
                 if step == 1:
-                    weights += _sums(F.pad(weight, (rim,) * 4))[0]
+                    weights += sums_of_patches(F.pad(weight, (rim,) * 4))[0]
                 else:
                     _joined_at_once(weight, torch.ones_like(transform[:1]), weights, step)
     filtered = (sums[:, 0] / sums[:, 1])[..., rim : height - rim, rim : width - rim]
     return [torch.einsum("ji,jhw->ihw", colours, one)[None] for one in filtered]
 
 
-@torch.no_grad()
-def grouped(
-    picture: Tensor, pilot: Tensor, sigma: float, *, offset: tuple[int, int] = (0, 0), weight: Tensor | None = None
-) -> Tensor:
-    r"""Return a noisy picture after an empirical Wiener filter of patches with those that are like them.
-
-    As `wiener`, but a patch is filtered together with the 15 that are most like it in the pilot, among those that begin
-    at most 12 pixels from it in each direction: the transform is also one along these, of Hadamard, and it is the
-    group's mean that stays. What repeats becomes large there, so it is kept where lone patches have it taken for noise.
-    How alike two are is told by their ten lowest coefficients, in colour those of luminance.
-
-    Every eighth patch of a row and of a column has a group; a pixel is the mean of all patches that it is in, each
-    weighted by its group's :math:`1 / \sum w^2`. With a `weight` a patch counts as far as it is known, only those
-    have groups that have something missing in them or within 4 pixels, and what no patch comes to stays as it is.
-
-    Parameters
-    ----------
-    picture, pilot : Tensor
-        (1, C, H, W), float32, on the CPU: there sums come in one order, each time.
-    sigma : float
-        Standard deviation of the noise, at least 1e-6.
-    offset : tuple of int
-        Row and column, below 8, at which patches begin: another one each time where the filter is used in turns.
-    weight : Tensor, optional
-        (1, 1, H, W) in [0, 1]: how much is known of each pixel; all is, by default.
-
-    References
-    ----------
-    Dabov, Foi, Katkovnik, Egiazarian, "Image denoising by sparse 3-D transform-domain collaborative filtering", IEEE
-    Transactions on Image Processing 2007: the second step.
-    """
-    colours = _opponent(picture.shape[1]).to(picture)
-    transform = torch.kron(_cosines(), _cosines()).to(picture)
-    along = _hadamard(_GROUP).to(picture)
-    rim = PATCH - 1
-    pair = torch.einsum("ij,bjhw->bihw", colours, torch.cat([picture, pilot]))
-    pair = F.pad(pair, (rim,) * 4, mode="replicate")
-    height, width = pair.shape[2:]
-    seen = pair[1, : 1 if len(colours) == 3 else None, None]
-    low = transform[_lowest()].reshape(-1, 1, PATCH, PATCH)
-    rows, columns = torch.arange(PATCH)[:, None] * width, torch.arange(PATCH)
-    pixels = pair.flatten(2)
-    runs = pixels.as_strided((*pixels.shape[:2], pixels.shape[2] - rim, PATCH), (*pixels.stride(), 1))  # of a row
-    whole = torch.ones_like(picture[:, :1]) if weight is None else weight
-    whole = F.pad(whole, (rim,) * 4, mode="replicate")
-    share = (_sums(whole) / PATCH**2).clamp(min=_SOME)
-    share = F.pad(share, (0, rim, 0, rim)).flatten()  # of the patch that begins at each pixel
-    wanted = None if weight is None else _near_holes(1 - whole, offset)
-    first = torch.arange(offset[1], width - rim, PATCH)
-    sums = torch.zeros_like(pixels)
-    last = height - PATCH  # where patches begin
-    top = bottom = -1
-    for number, row in enumerate(range(offset[0], last + 1, PATCH)):
-        chosen = first if wanted is None else first[wanted[number]]
-        if not len(chosen):
-            continue
-        if row > bottom:
-            top, bottom = row, min(row + _BAND, last)
-            table = _told(seen, low, top - _REACH, bottom + _REACH)
-        places = row * width + _alike(table, row - top, chosen, width)  # (patches of a group, groups)
-        starts = (places[..., None, None] + rows).flatten()
-        at, known = (starts[:, None] + columns).flatten(), share[places]
-        for channel, (total, weights) in enumerate(sums.unbind(1)):
-            patches = (one.index_select(0, starts).reshape(-1, PATCH**2) for one in runs[:, channel])
-            noisy, power = (
-                (along @ (one @ transform.T).reshape(_GROUP, -1)).unflatten(1, (-1, PATCH**2)) for one in patches
-            )
-            power = power.square()
-            kept = power / (power + max(sigma, _LEAST) ** 2)
-            kept[0, :, 0] = 1
-            counts = known / kept.square().sum((0, 2))
-            filtered = (along @ kept.mul_(noisy).flatten(1)).reshape(-1, PATCH**2) @ transform
-            total.index_add_(0, at, filtered.mul_(counts.reshape(-1, 1)).flatten())
-            weights.index_add_(0, places.flatten(), counts.flatten())
-    total, weights = sums.unflatten(2, (height, width))
-    weights = _sums(F.pad(weights, (rim, 0, rim, 0)))  # a pixel is in patches that begin up to 7 before it
-    filtered = torch.where(weights > 0, total / weights, pair[0])[..., rim : height - rim, rim : width - rim]
-    return torch.einsum("ji,jhw->ihw", colours, filtered)[None]
-
-
-PATCH, _LEAST = 8, 1e-6
-_SOME = 1e-4  # share that counts as known of a patch of which nothing is
+PATCH, LEAST = 8, 1e-6
 
 
 def _joined(coefficients: Tensor, transform: Tensor, total: Tensor) -> None:
@@ -192,7 +111,7 @@ def _joined_at_once(coefficients: Tensor, transform: Tensor, total: Tensor, step
     total[: joined.shape[0], : joined.shape[1]] += joined
 
 
-def _cosines() -> Tensor:
+def cosines() -> Tensor:
     """Return the matrix of the orthonormal cosine transform (type II)."""
     k = torch.arange(PATCH, dtype=torch.float64)
     matrix = torch.cos(math.pi * (k + 0.5) * k[:, None] / PATCH) * math.sqrt(2 / PATCH)
@@ -200,7 +119,7 @@ def _cosines() -> Tensor:
     return matrix
 
 
-def _opponent(channels: int) -> Tensor:
+def opponent(channels: int) -> Tensor:
     """Return the matrix from RGB to luminance and two differences, orthonormal; of other pictures the channels stay."""
     if channels != 3:
         return torch.eye(channels)
@@ -208,64 +127,10 @@ def _opponent(channels: int) -> Tensor:
     return rows / rows.norm(dim=1, keepdim=True)
 
 
-_GROUP, _REACH = 16, 12  # patches, and pixels to each side
-_NEAR = 4  # pixels to each side of a patch in which holes count, by trials
-_BAND = 120  # rows of which patches are told at a time
-_FAR = 1e3  # what of a patch beyond the border is told, so that it is like none
-
-
-def _told(seen: Tensor, low: Tensor, first: int, last: int) -> Tensor:
-    """Return what is told of the patches that begin in these rows, or beyond the border, (rows, w + 2 _REACH, n)."""
-    begin, end = max(first, 0), min(last, seen.shape[2] - PATCH)
-    table = F.conv2d(seen[:, :, begin : end + PATCH], low).flatten(0, 1)
-    beyond = (_REACH, _REACH, begin - first, last - end)
-    return F.pad(table, beyond, value=_FAR).permute(1, 2, 0).contiguous()
-
-
-def _alike(table: Tensor, row: int, columns: Tensor, width: int) -> Tensor:
-    """Return where the patches like those of a row begin in a picture of that width, itself first, (_GROUP, groups).
-
-    They are counted from the row's first pixel. What is told of a patch is in `table`, in which the row has _REACH
-    others above it; those that begin in `columns` have a group.
-    """
-    across, told = table.shape[1:]
-    side = 2 * _REACH + 1
-    windows = table.as_strided((across - side + 1, side, side * told), (told, across * told, 1), row * across * told)
-    about = windows.index_select(0, columns).reshape(len(columns), -1, told)
-    own = about[:, None, side * side // 2]
-    unlike = torch.cdist(own, about, compute_mode="donot_use_mm_for_euclid_dist")[:, 0]
-    unlike[:, side * side // 2] = -1
-    nearest = unlike.topk(_GROUP, largest=False).indices.T
-    down, right = nearest // side - _REACH, nearest % side - _REACH
-    return down * width + columns + right
-
-
-def _near_holes(missing: Tensor, offset: tuple[int, int]) -> Tensor:
-    """Return which patches, every eighth of a row and of a column from `offset` on, have holes in them or nearby."""
-    side = PATCH + 2 * _NEAR
-    about = F.pad(missing, (_NEAR,) * 4)[..., offset[0] :, offset[1] :]
-    most = F.max_pool2d(F.max_pool2d(about, (side, 1), stride=(PATCH, 1)), (1, side), stride=(1, PATCH))
-    return most[0, 0] > 0
-
-
-def _sums(x: Tensor) -> Tensor:
+def sums_of_patches(x: Tensor) -> Tensor:
     """Return the sum of each patch of (..., H, W), (..., H - 7, W - 7): of pairs, of pairs of these, and so on."""
     for axis in (-2, -1):
         for step in (1, 2, 4):
             left = x.shape[axis] - step
             x = x.narrow(axis, 0, left) + x.narrow(axis, step, left)
     return x
-
-
-def _lowest() -> Tensor:
-    """Return which of the 64 coefficients of a patch are low in both directions together."""
-    k = torch.arange(PATCH)
-    return (k + k[:, None] < 4).flatten()
-
-
-def _hadamard(size: int) -> Tensor:
-    """Return the orthonormal, symmetric matrix of a size that is a power of 2."""
-    matrix = torch.ones(1, 1)
-    while len(matrix) < size:
-        matrix = torch.kron(torch.tensor([[1.0, 1.0], [1.0, -1.0]]), matrix) / math.sqrt(2)
-    return matrix

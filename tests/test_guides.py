@@ -7,14 +7,13 @@ import pytest
 import skimage.data
 import torch
 from scipy.fft import dctn, idctn
-from scipy.linalg import hadamard
 from skimage import restoration
 from skimage.restoration import inpaint_biharmonic
 from small import NET, QUICK, picture, quick_fit
 from torch.overrides import TorchFunctionMode
 
 import dip
-from dip import guides, wiener
+from dip import groups, guides, wiener
 from dip.codes import Denoised, Frame
 from dip.noise import noise_level
 
@@ -106,15 +105,6 @@ def test_patches_that_would_leave_pixels_out_are_refused():
             guides.wiener(x, x, 0.1, step=step)
 
 
-def test_in_the_turns_of_inpainting_patches_begin_everywhere(monkeypatch):
-    offsets = []
-    monkeypatch.setattr(guides, "grouped", lambda x, pilot, sigma, **given: offsets.append(given["offset"]) or x)
-    weight = torch.ones(1, 1, 9, 9)
-    weight[..., 4] = 0
-    guides.inpainted(torch.rand(1, 1, 9, 9), weight, times=64)
-    assert sorted(offsets) == [(row, column) for row in range(8) for column in range(8)]
-
-
 def test_a_wiener_filter_takes_off_noise_and_nothing_else(photo):
     clean = photo / np.float32(255)
     noisy = dip.degradations.gaussian(clean, 25, seed=0)
@@ -145,78 +135,6 @@ def test_missing_pixels_are_filled_in_better_than_by_smoothness(name, share):
     assert errors[0] < share * errors[1]
 
 
-def grouped_by_hand(picture, pilot, level, offset, weight=None):
-    """The filter of groups of (H, W, C), with all of the border, and what is known of each pixel, (H, W)."""
-    known = np.pad(np.ones(picture.shape[:2]) if weight is None else weight, 7, mode="edge")
-    luminance_and_differences = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]]) / np.sqrt([[3], [2], [6]])
-    colours = luminance_and_differences if picture.shape[2] == 3 else np.eye(picture.shape[2])
-    picture, pilot = (np.pad(x @ colours.T, ((7, 7), (7, 7), (0, 0)), mode="edge") for x in (picture, pilot))
-    rows, columns = (n - 7 for n in picture.shape[:2])
-    low = np.add.outer(np.arange(8), np.arange(8)) < 4
-    seen = range(1 if picture.shape[2] == 3 else picture.shape[2])
-    told = {
-        place: np.concatenate([dctn(pilot[place[0] :, place[1] :, c][:8, :8], norm="ortho")[low] for c in seen])
-        for place in np.ndindex(rows, columns)
-    }
-    along = hadamard(16) / 4
-    total, weights = np.zeros(picture.shape), np.zeros(picture.shape)
-    for top in range(offset[0], rows, 8):
-        for left in range(offset[1], columns, 8):
-            about = known[max(top - 4, 0) : top + 12, max(left - 4, 0) : left + 12]
-            if weight is not None and (about == 1).all():
-                continue
-            near = [p for p in told if max(abs(p[0] - top), abs(p[1] - left)) <= 12]
-            near.sort(key=lambda place: np.square(told[place] - told[top, left]).sum())
-            patches = [np.s_[i : i + 8, j : j + 8] for i, j in near[:16]]
-            for c in range(picture.shape[2]):
-                noisy, power = (
-                    np.tensordot(along, [dctn(x[patch][..., c], norm="ortho") for patch in patches], 1)
-                    for x in (picture, pilot)
-                )
-                kept = power**2 / (power**2 + level**2)
-                kept[0, 0, 0] = 1
-                for patch, made in zip(patches, np.tensordot(along.T, kept * noisy, 1), strict=True):
-                    counts = max(known[patch].mean(), 1e-4) / (kept**2).sum()
-                    total[patch][..., c] += counts * idctn(made, norm="ortho")
-                    weights[patch][..., c] += counts
-    filtered = np.where(weights > 0, total / np.where(weights > 0, weights, 1), picture)
-    return filtered[7:-7, 7:-7] @ colours
-
-
-@pytest.mark.parametrize(("shape", "offset"), [((20, 44, 1), (0, 0)), ((17, 48, 3), (3, 6)), ((9, 50, 2), (7, 1))])
-def test_groups_are_of_the_patches_that_are_most_alike(shape, offset):
-    generator = np.random.default_rng(0)
-    pilot = generator.random(shape)
-    noisy = pilot + generator.normal(0, 0.1, shape)
-    one, other = as_tensor(noisy).float(), as_tensor(pilot).float()
-    some = generator.random(shape[:2]).astype(np.float32) * (np.arange(shape[1]) < 10)
-    hole = np.ones(shape[:2], np.float32)
-    hole[:3, -4:] = 0
-    for weight in (None, some, hole):
-        given = None if weight is None else torch.from_numpy(weight)[None, None]
-        found = wiener.grouped(one, other, 0.2, offset=offset, weight=given)[0].permute(1, 2, 0)
-        by_hand = grouped_by_hand(noisy, pilot, 0.2, offset, weight)
-        np.testing.assert_allclose(found, by_hand, rtol=0, atol=2e-5)
-    assert np.isclose(by_hand, noisy).all(2).any()  # as it was, where no patch is
-
-
-def test_what_repeats_is_found_in_groups():
-    rows, columns = np.mgrid[:64, :64]
-    tiles = torch.from_numpy(((rows // 3 + columns // 5) % 2).astype(np.float32))[None, None]
-    noisy = tiles + 0.2 * torch.randn(tiles.shape, generator=torch.Generator().manual_seed(0))
-    errors = [
-        float((x - tiles).square().mean())
-        for x in (wiener.grouped(noisy, tiles, 0.2), *wiener.wiener(noisy, tiles, 0.2))
-    ]
-    assert errors[0] < 0.5 * errors[1]
-
-
-@pytest.mark.parametrize("size", [(1, 1), (2, 9), (8, 3)])
-def test_groups_of_a_picture_smaller_than_a_patch(size):
-    x = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(wiener.grouped(x, x, 0.0, offset=(7, 7)), x, rtol=0, atol=1e-5)
-
-
 def test_what_is_inpainted_follows_its_weights():
     y, nothing = torch.full((1, 1, 12, 9), 0.4), torch.zeros(1, 1, 12, 9)
     nothing[..., 3, 4] = 1
@@ -224,10 +142,11 @@ def test_what_is_inpainted_follows_its_weights():
     y = torch.from_numpy(picture((15, 20)))[None, None]
     half = torch.full((1, 1, 15, 20), 0.5)
     x = guides.filled(y, half)
-    pilot = wiener.grouped(x, x, 0.07, weight=half)
+    filters, pilot, last = groups.Groups(half), torch.empty_like(x), torch.empty_like(x)
+    filters.filter(x, x, 0.07, (0, 0), out=pilot)
     torch.testing.assert_close(guides.inpainted(y, half, times=1), (y + pilot) / 2)
     further = (y + x + 1.9 * (pilot - x)) / 2
-    last = wiener.grouped(further, pilot, 0.005, offset=(0, 7), weight=half)
+    filters.filter(further, pilot, 0.005, (0, 7), out=last)
     torch.testing.assert_close(guides.inpainted(y, half, times=2), (y + last) / 2)
     assert torch.equal(guides.inpainted(y, torch.ones_like(half), times=2), y)
 

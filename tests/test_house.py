@@ -74,6 +74,7 @@ FLOORS = [
         "datasets",
         "devices",
         "guides",
+        "groups",
         "wiener",
         "noise",
         "masks",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -34,7 +35,7 @@ class Excerpt:
     def __init__(self, frame: Frame, tile: int, step: int, weight: Tensor) -> None:
         begins = _most(frame.extend((weight > 0) * near(1 - weight), "constant"), tile, step)
         places = [axis.at(begin) for axis, begin in zip(axes(frame, tile, step), begins, strict=True)]
-        self._crop, self._tile = Crop(*zip(*places, strict=True)), tile
+        self._crop, self._tile = Crop(*zip(*places, strict=True)), pass_tile(tile, frame)
         self.place: Place = self._crop.y
         """Which part of the picture it is, without what the code has beyond it."""
 
@@ -49,6 +50,14 @@ class Excerpt:
     def made(self, network: Any, code: Tensor, dtype: torch.dtype, iteration: int) -> Tensor:
         """Return what the network makes of a whole code, by the statistics that its normalisations had last."""
         return whole(network, code, self._tile, dtype)
+
+
+def pass_tile(tile: int, frame: Frame) -> int:
+    """Return the side of a tile of the last pass: that of the part, or so many times it that a picture has 8 or more.
+
+    Much of a small one is margin. Those of a large picture take no more memory than the filters do.
+    """
+    return tile * max(1, math.isqrt(frame.height * frame.width // (8 * tile**2)))
 
 
 def near(shown: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ _STRIDE = 7  # how offsets follow each other: of 8 x 8 (0, 0), (0, 7), (1, 6), .
 _GROUP, _REACH = 16, 12  # patches, and pixels to each side
 _NEAR = 4  # pixels to each side of a patch in which holes count, by trials
 _CELL = 120, 240  # rows and columns that are passed over where nothing is missing, multiples of PATCH
+_AT_ONCE = 128  # groups
 _FAR = 1e3  # what of a patch beyond the border is told, so that it is like none
 _SOME = 1e-4  # share that counts as known of a patch of which nothing is
 _RIM = PATCH - 1  # pixels beyond the border that have patches
@@ -147,7 +148,9 @@ class Groups:
         ]
         if not all(heads):
             return
-        wanted = _near_holes(self._missing, *heads)
+        wanted = _near_holes(self._missing, *heads).nonzero()
+        if not len(wanted):
+            return
         transform = torch.kron(cosines(), cosines()).to(pair)  # (64, 64): a patch's coefficients from its pixels
         along = _hadamard(_GROUP).to(pair)
         table = _told(pair[1, : 1 if pair.shape[1] == 3 else None, None], transform, place, cell)
@@ -156,13 +159,11 @@ class Groups:
         pixels = pair.flatten(2)
         # of PATCH pixels in a row
         runs = pixels.as_strided((*pixels.shape[:2], pixels.shape[2] - _RIM, PATCH), (*pixels.stride(), 1))
-        sums = self._sums.flatten(2)
-        for row, chosen in zip(heads[0], wanted, strict=True):
-            first = torch.tensor(heads[1])[chosen]
-            if not len(first):
-                continue
-            down, right = _alike(table, row - cell[0].start, first - cell[1].start)
-            down, right = down + row, right + first  # (patches of a group, groups)
+        sums, corner = self._sums.flatten(2), torch.tensor([own.start for own in cell])
+        for first in (torch.tensor([head[0] for head in heads]) + PATCH * wanted).split(_AT_ONCE):
+            down, right = (
+                away + own for away, own in zip(_alike(table, first - corner), first.T, strict=True)
+            )  # (patches of a group, groups)
             begins = down * width + right
             starts = (down - place[0].start) * wide + right - place[1].start
             starts = (starts[..., None, None] + rows * wide).flatten()
@@ -236,16 +237,17 @@ def _told(seen: Tensor, transform: Tensor, place: Place, cell: Place) -> Tensor:
     return F.pad(table, (left, right, top, bottom), value=_FAR).permute(1, 2, 0).contiguous()
 
 
-def _alike(table: Tensor, row: int, columns: Tensor) -> tuple[Tensor, Tensor]:
+def _alike(table: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
     """Return how far down and right of each patch those like it begin, itself first, (_GROUP, groups).
 
-    What is told of all is in `table`, in which each has _REACH others around; those with a group begin, counted from
-    the first that is not one of these, in one row and these columns.
+    What is told of all is in `table`, in which each has _REACH others around; where the patches begin is counted from
+    the first that is not one of these, (groups, 2).
     """
     across, told = table.shape[1:]
     side = 2 * _REACH + 1
-    windows = table.as_strided((across - side + 1, side, side * told), (told, across * told, 1), row * across * told)
-    about = windows.index_select(0, columns).reshape(len(columns), -1, told)
+    count = (len(table) - side) * across + across - side + 1
+    windows = table.as_strided((count, side, side * told), (told, across * told, 1))
+    about = windows.index_select(0, first[:, 0] * across + first[:, 1]).reshape(len(first), -1, told)
     own = about[:, None, side * side // 2]
     unlike = torch.cdist(own, about, compute_mode="donot_use_mm_for_euclid_dist")[:, 0]
     unlike[:, side * side // 2] = -1

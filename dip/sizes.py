@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dip import codes, crops, optimizers, replay
+from dip import codes, crops, excerpt, optimizers, replay
 from dip.errors import positive_int, shown
 from dip.networks.layers import foretelling
 
@@ -95,7 +95,7 @@ def needed(
     of_folds = 4 * height * width * code.channels * folds
     if tile is None:
         return found.bytes + of_folds
-    most = crops.most_in_pass(network, tile, frame)
+    most = crops.most_in_pass(network, excerpt.pass_tile(tile, frame) if folds else tile, frame)
     in_pass = found.fitted + _taken(in_one_pass(network, (1, code.channels, *most), device, dtype), device, 11)
     picture, a_code = (4 * frame.height * frame.width * count for count in (channels, code.channels))
     # how many there are of each is measured (benchmarks/memory.py); filters have more than a pass

@@ -357,6 +357,13 @@ def test_the_whole_is_made_by_what_was_learnt_of_a_part():
     assert torch.equal(dip.fit(unrefined(of_one_side()[0]), iters=40, tile=32, lr=0.1, **OWN).current, fit.current)
 
 
+@pytest.mark.parametrize(("height", "width", "tile"), [(640, 900, 512), (2048, 2048, 512), (3000, 4000, 1024)])
+def test_tiles_of_the_pass_over_a_large_picture_are_larger(height, width, tile):
+    frame = dip.codes.Frame.around((height, width), (height, width))
+    assert dip.excerpt.pass_tile(512, frame) == tile
+    assert tile == 512 or 8 <= height * width / tile**2 < 8 * (tile / 512 + 1) ** 2
+
+
 def test_of_a_large_picture_a_part_is_learnt_from_without_being_asked():
     def settled(height, width, **options):
         task = dip.Inpaint(np.broadcast_to(np.float32(0.5), (height, width)), np.ones((height, width), bool))

@@ -198,3 +198,17 @@ def test_measurements_are_reconstructed_by_presets_and_by_the_usual_inversions(p
         assert found[usual] > 10
         assert found["fast"]["iteration"] == [100]
         assert found["fast"]["psnr"][0] > 10
+
+
+def test_a_scan_with_scratches_is_restored(tmp_path):
+    words = ("--size", 41, 48, "--scratches", 2, "--iters", 1, "--device", "cpu", "--pictures", tmp_path)
+    run("scans.py", *words, "--out", tmp_path / "scans.json")
+    found = json.loads((tmp_path / "scans.json").read_text())["41 x 48"]
+    scan, restored = (imread(tmp_path / f"{name}.png") for name in ("scan", "restored"))
+    assert scan.shape == restored.shape == (41, 48, 3)
+    changed = (scan != restored).any(2)
+    assert 0.5 * found["missing"] < changed.mean() <= found["missing"]
+    assert (scan[changed] == 255).all()
+    assert found["psnr_missing"] > 15
+    assert found["iterations"] == 1
+    assert 0 < found["seconds_filters"] <= found["seconds"]

@@ -4,10 +4,11 @@
 
 Four photographs that scikit-image carries, enlarged to the quarters of one picture of --size (height and width), with
 grain of standard deviation 2 of 255. Missing are straight scratches, as many as --scratches, one to four pixels wide,
-and spots of dust of two to eight pixels, five times as many for each million pixels. The numbers of both come from
---seed. OUT has, for each size, the PSNR of the missing pixels against the picture without grain, by the filters alone
-and by the fit, the seconds of the filters and of all, and the peak memory above that before, beside what was foretold.
---pictures is a folder for the scan and for what was made of it. Run it once for each size: a process has one peak.
+and spots of dust of two to eight pixels' radius, five for each million pixels. The numbers of both come from --seed.
+OUT has, for each size, the PSNR of the missing pixels against the picture without grain, by the filters alone and by
+the fit, the seconds of the filters and of all, and the peak memory above that before (on Linux), beside what was
+foretold. --pictures is a folder for the scan and for what was made of it. Run it once for each size: a process
+has one peak.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import skimage
+from overhead import resident
 from paper import psnr_at
 from records import RESULTS, Report
 from speed import peak
@@ -61,7 +63,7 @@ def restored(options: argparse.Namespace) -> dict[str, Any]:
     clean, scan = scanned(*options.size, options.seed)
     there = known(*options.size, options.scratches, options.seed)
     device = dip.devices.resolve(options.device)
-    before, started = peak(device), time.perf_counter()
+    before, started = resident(), time.perf_counter()
     task = dip.Inpaint(scan, there)
     fit = dip.Fit(task, preset="fast", seed=options.seed, device=options.device, progress=False)
     filters = time.perf_counter() - started
@@ -82,7 +84,7 @@ def restored(options: argparse.Namespace) -> dict[str, Any]:
         "seconds_filters": round(filters, 1),
         "seconds": round(seconds, 1),
         "foretold": fit.settings.memory,
-        "taken": peak(device) - before,
+        "taken": None if before is None else peak(device) - before,
         **now(),
     }
 

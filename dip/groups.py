@@ -47,7 +47,7 @@ def in_turns(x: Tensor, picture: Tensor, weight: Tensor, sigmas: Sequence[float]
     """
     x, pilot = x.clone(), x.clone()
     with reused_memory(x.device):  # half of the time of a large picture
-        groups = Groups(weight)
+        groups = Groups(weight, x.shape[1])
         for turn, sigma in enumerate(sigmas):
             groups.filter(x, pilot, sigma, divmod(_STRIDE * turn % PATCH**2, PATCH), out=pilot)
             # what is known may be another in what the turns begin with
@@ -73,6 +73,8 @@ class Groups:
     ----------
     weight : Tensor
         (1, 1, H, W) in [0, 1], on the CPU, where sums come in one order, each time: how much is known of each pixel.
+    channels : int
+        Of the pictures.
 
     References
     ----------
@@ -80,7 +82,7 @@ class Groups:
     Transactions on Image Processing 2007: the second step.
     """
 
-    def __init__(self, weight: Tensor) -> None:
+    def __init__(self, weight: Tensor, channels: int) -> None:
         # Rows and columns are counted from the first patch on, _RIM before the picture's.
         whole = F.pad(weight, (_RIM,) * 4, mode="replicate")
         self._size: tuple[int, int] = (whole.shape[2], whole.shape[3])
@@ -88,7 +90,11 @@ class Groups:
         self._cells = _cells(self._missing)
         share = (sums_of_patches(whole) / PATCH**2).clamp(min=_SOME)
         self._share = F.pad(share, (0, _RIM, 0, _RIM)).flatten()  # of the patch that begins at each pixel
-        self._sums: Tensor | None = None
+        # of what patches say of each pixel, and of the weights of those that begin there
+        self._sums = torch.zeros(2, channels, *self._size)
+        self._colours = opponent(channels)
+        self._transform = torch.kron(cosines(), cosines()).to(self._sums)  # (64, 64): coefficients from pixels
+        self._along = _hadamard(_GROUP)
 
     @property
     def places(self) -> list[Place]:
@@ -109,16 +115,13 @@ class Groups:
         out : Tensor
             As the picture. It may be the pilot.
         """
-        if self._sums is None:  # of what patches say of each pixel, and of the weights of those that begin there
-            self._sums = picture.new_zeros(2, picture.shape[1], *self._size)
-        colours = opponent(picture.shape[1]).to(picture)
         around = [self._around(cell) for cell in self._cells]
         for cell, place in zip(self._cells, around, strict=True):
             pair = torch.cat([self._part(one, place) for one in (picture, pilot)])
-            pair = torch.einsum("ij,bjhw->bihw", colours, pair).contiguous()
+            pair = torch.einsum("ij,bjhw->bihw", self._colours, pair).contiguous()
             self._add(pair, place, cell, sigma, offset)
         for place in around:
-            self._write(picture, colours, place, out)
+            self._write(picture, place, out)
         for place in around:
             self._sums[..., *place] = 0
 
@@ -140,7 +143,6 @@ class Groups:
 
     def _add(self, pair: Tensor, place: Place, cell: Place, sigma: float, offset: tuple[int, int]) -> None:
         """Add up the groups of the patches that begin in a cell; `pair` is what is around it."""
-        assert self._sums is not None
         # the rows and columns at which patches with groups begin
         heads = [
             range(own.start + begin, min(own.stop, extent - _RIM), PATCH)
@@ -151,8 +153,7 @@ class Groups:
         wanted = _near_holes(self._missing, *heads).nonzero()
         if not len(wanted):
             return
-        transform = torch.kron(cosines(), cosines()).to(pair)  # (64, 64): a patch's coefficients from its pixels
-        along = _hadamard(_GROUP).to(pair)
+        transform, along = self._transform, self._along
         table = _told(pair[1, : 1 if pair.shape[1] == 3 else None, None], transform, place, cell)
         width, wide = self._size[1], pair.shape[3]  # of all, and of the pair
         rows, columns = torch.arange(PATCH)[:, None], torch.arange(PATCH)
@@ -161,9 +162,8 @@ class Groups:
         runs = pixels.as_strided((*pixels.shape[:2], pixels.shape[2] - _RIM, PATCH), (*pixels.stride(), 1))
         sums, corner = self._sums.flatten(2), torch.tensor([own.start for own in cell])
         for first in (torch.tensor([head[0] for head in heads]) + PATCH * wanted).split(_AT_ONCE):
-            down, right = (
-                away + own for away, own in zip(_alike(table, first - corner), first.T, strict=True)
-            )  # (patches of a group, groups)
+            away = _alike(table, first - corner)  # of (patches of a group, groups)
+            down, right = (far + own for far, own in zip(away, first.T, strict=True))
             begins = down * width + right
             starts = (down - place[0].start) * wide + right - place[1].start
             starts = (starts[..., None, None] + rows * wide).flatten()
@@ -181,14 +181,13 @@ class Groups:
                 total.index_add_(0, at, filtered.mul_(counts.reshape(-1, 1)).flatten())
                 weights.index_add_(0, begins.flatten(), counts.flatten())
 
-    def _write(self, picture: Tensor, colours: Tensor, place: Place, out: Tensor) -> None:
+    def _write(self, picture: Tensor, place: Place, out: Tensor) -> None:
         """Write the means of what has been added up there."""
-        assert self._sums is not None
         before = [min(own.start, _RIM) for own in place]  # a pixel is in patches that begin up to 7 before it
         rows, columns = (slice(own.start - lead, own.stop) for own, lead in zip(place, before, strict=True))
         weights = F.pad(self._sums[1, :, rows, columns], (_RIM - before[1], 0, _RIM - before[0], 0))
         weights = sums_of_patches(weights)
-        filtered = torch.einsum("ji,jhw->ihw", colours, self._sums[0, :, *place] / weights)
+        filtered = torch.einsum("ji,jhw->ihw", self._colours, self._sums[0, :, *place] / weights)
         inside, own = _in_picture(place, self._size)
         out[..., *inside] = torch.where(weights[:1, *own] > 0, filtered[..., *own], picture[..., *inside])
 

@@ -97,11 +97,9 @@ def needed(
         return found.bytes + of_folds
     most = crops.most_in_pass(network, excerpt.pass_tile(tile, frame) if folds else tile, frame)
     in_pass = found.fitted + _taken(in_one_pass(network, (1, code.channels, *most), device, dtype), device, 11)
-    picture, a_code = (4 * frame.height * frame.width * count for count in (channels, code.channels))
-    # how many there are of each is measured (benchmarks/memory.py); filters have more than a pass
-    if folds:
-        return of_folds + 2 * a_code + max(found.bytes, in_pass + 10 * picture, 20 * picture)
-    return a_code + 6 * picture + max(found.bytes, in_pass)
+    # Pictures and codes of the whole beside that: how many is measured (benchmarks/memory.py).
+    of_the_whole = 4 * frame.height * frame.width * (6 * channels + (2 if folds else 1) * code.channels)
+    return of_folds + of_the_whole + max(found.bytes, in_pass)
 
 
 class _Alive(TorchDispatchMode):

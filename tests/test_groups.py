@@ -19,7 +19,7 @@ def as_tensor(pixels):
 def filtered(picture, pilot, sigma, weight, offset=(0, 0)):
     """What is returned where nothing need be written in place."""
     out = picture.clone()
-    groups.Groups(weight).filter(picture, pilot, sigma, offset, out=out)
+    groups.Groups(weight, picture.shape[1]).filter(picture, pilot, sigma, offset, out=out)
     return out
 
 
@@ -89,7 +89,7 @@ def test_groups_are_of_the_patches_that_are_most_alike(shape, offset, cell, monk
 def test_a_filter_is_used_again_and_in_place():
     x = torch.rand(1, 3, 40, 30, generator=torch.Generator().manual_seed(0))
     weight = holes(40, 30, (slice(10, 14), slice(3, 9)))
-    again, found = groups.Groups(weight), []
+    again, found = groups.Groups(weight, 3), []
     for sigma, offset in [(0.1, (0, 0)), (0.2, (3, 5))]:
         pilot = x.clone()
         again.filter(x, pilot, sigma, offset, out=pilot)
@@ -105,7 +105,7 @@ def test_every_missing_pixel_is_in_one_place(size, monkeypatch):
     for share in (0, 0.001, 0.01, 0.5):
         weight = (torch.rand(1, 1, *size, generator=generator) >= share).float()
         times = torch.zeros(size)
-        for place in groups.Groups(weight).places:
+        for place in groups.Groups(weight, 1).places:
             times[place] += 1
         assert times[weight[0, 0] == 0].eq(1).all()
         assert times.max() <= 1
@@ -153,7 +153,7 @@ def test_a_turn_in_cells_is_that_of_the_whole(monkeypatch):
     further = torch.lerp(x + 1.9 * (first - x), picture, weight)
     # (where nothing was filtered the pilot of the second turn stays what the turns began with)
     second = first.clone()
-    groups.Groups(weight).filter(further, first, 0.05, (0, 7), out=second)
+    groups.Groups(weight, 1).filter(further, first, 0.05, (0, 7), out=second)
     torch.testing.assert_close(found, torch.lerp(second, picture, weight))
     assert torch.equal(found[weight == 1], picture[weight == 1])
 

@@ -142,7 +142,7 @@ def test_what_is_inpainted_follows_its_weights():
     y = torch.from_numpy(picture((15, 20)))[None, None]
     half = torch.full((1, 1, 15, 20), 0.5)
     x = guides.filled(y, half)
-    filters, pilot, last = groups.Groups(half), torch.empty_like(x), torch.empty_like(x)
+    filters, pilot, last = groups.Groups(half, 1), torch.empty_like(x), torch.empty_like(x)
     filters.filter(x, x, 0.07, (0, 0), out=pilot)
     torch.testing.assert_close(guides.inpainted(y, half, times=1), (y + pilot) / 2)
     further = (y + x + 1.9 * (pilot - x)) / 2

@@ -137,7 +137,7 @@ def test_in_the_end_ten_turns_of_groups_refine_the_corrected_picture(monkeypatch
     fit = dip.fit(task, iters=6, lr=0.1, **OWN)
     x = pilot = given[-1]
     for turn, level in enumerate(np.geomspace(0.01, 0.005, 10)):
-        groups.Groups(weight).filter(x, pilot := pilot.clone(), level, divmod(7 * turn % 64, 8), out=pilot)
+        groups.Groups(weight, 3).filter(x, pilot := pilot.clone(), level, divmod(7 * turn % 64, 8), out=pilot)
         x = torch.lerp(x + 1.9 * (pilot - x), fit.y, weight)
     found = torch.lerp(pilot, fit.y, weight)
     assert (found - given[-1]).abs().max() > 1e-3

@@ -361,7 +361,7 @@ def test_the_whole_is_made_by_what_was_learnt_of_a_part():
 def test_tiles_of_the_pass_over_a_large_picture_are_larger(height, width, tile):
     frame = dip.codes.Frame.around((height, width), (height, width))
     assert dip.excerpt.pass_tile(512, frame) == tile
-    assert tile == 512 or 8 <= height * width / tile**2 < 8 * (tile / 512 + 1) ** 2
+    assert tile == 512 or height * width >= 8 * tile**2
 
 
 def test_of_a_large_picture_a_part_is_learnt_from_without_being_asked():
@@ -373,9 +373,7 @@ def test_of_a_large_picture_a_part_is_learnt_from_without_being_asked():
     assert (usual.tile, large.tile) == (None, 512)
     assert (large.tiles, large.iters, large.lr) == (1, usual.iters, usual.lr)
     assert large.memory < usual.memory
-    # an iteration and a tile of the pass take as much of any picture: what each further pixel takes is its own bytes
-    more, most = (settled(side, side).memory for side in (2048, 4096))
-    assert (most - more) / (4096**2 - 2048**2) < 0.05 * usual.memory / (1024 * 512)
+    assert settled(2048, 2048).memory < 2.5 * large.memory  # of 7.5 times the pixels: an iteration takes as much
     assert [settled(1024, 544, tile=tile).tile for tile in (256, 1024)] == [256, None]
     assert settled(1024, 544, code=dip.codes.Uniform(8)).tile is None
     assert settled(1024, 544, network=torch.nn.Conv2d(2, 1, 3, padding=1)).tile is None  # which can't make the whole

@@ -55,7 +55,7 @@ class Excerpt:
 def pass_tile(tile: int, frame: Frame) -> int:
     """Return the side of a tile of the last pass: that of the part, or so many times it that a picture has 8 or more.
 
-    Much of a small one is margin. Those of a large picture take no more memory than the filters do.
+    Much of a small one is margin; who has memory for a large picture has it for larger ones, too.
     """
     return tile * max(1, math.isqrt(frame.height * frame.width // (8 * tile**2)))
 

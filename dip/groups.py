@@ -93,7 +93,7 @@ class Groups:
         # of what patches say of each pixel, and of the weights of those that begin there
         self._sums = torch.zeros(2, channels, *self._size)
         self._colours = opponent(channels)
-        self._transform = torch.kron(cosines(), cosines()).to(self._sums)  # (64, 64): coefficients from pixels
+        self._transform = cosines().to(self._sums)
         self._along = _hadamard(_GROUP)
 
     @property

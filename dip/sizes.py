@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -36,7 +36,7 @@ class Foretold(NamedTuple):
     fitted: int
 
 
-_found: dict[Any, Foretold] = {}
+_found: dict[Any, Any] = {}
 
 
 def magnification(network: nn.Module) -> int:
@@ -70,8 +70,10 @@ def needed(
     tile: int | None,
     device: torch.device,
     dtype: torch.dtype,
-) -> int:
+) -> int | None:
     """Return the bytes that a fit takes; in crops with the codes and images of the whole, and the pass over it.
+
+    It is None where that pass cannot be foretold.
 
     Parameters
     ----------
@@ -96,7 +98,10 @@ def needed(
     if tile is None:
         return found.bytes + of_folds
     most = crops.most_in_pass(network, excerpt.pass_tile(tile, frame) if folds else tile, frame)
-    in_pass = found.fitted + _taken(in_one_pass(network, (1, code.channels, *most), device, dtype), device, 11)
+    alive = in_one_pass(network, (1, code.channels, *most), device, dtype)
+    if alive is None:
+        return None
+    in_pass = found.fitted + _taken(alive, device, 11)
     # Pictures and codes of the whole beside that: how many is measured (benchmarks/memory.py).
     of_the_whole = 4 * frame.height * frame.width * (6 * channels + (2 if folds else 1) * code.channels)
     return of_folds + of_the_whole + max(found.bytes, in_pass)
@@ -130,14 +135,27 @@ class _Alive(TorchDispatchMode):
         self._now -= size
 
 
-def in_one_pass(network: nn.Module, code_shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> int:
-    """Return the most bytes of tensors that a network has at a time that makes a picture and is not fitted."""
-    weights = _on_meta(network)
-    alive = _Alive(weights.values())
-    with torch.no_grad(), crops.evaluated(network), foretelling(device), alive:
-        z = torch.empty(code_shape, dtype=dtype, device="meta", memory_format=torch.channels_last)
-        torch.func.functional_call(network, weights, (z,))
-    return alive.most
+def in_one_pass(
+    network: nn.Module, code_shape: tuple[int, ...], device: torch.device, dtype: torch.dtype
+) -> int | None:
+    """Return the most bytes of tensors that a network has at a time that makes a picture and is not fitted.
+
+    As by `dry_run`, of a network like one before it is known, and it is None where the network cannot run so.
+    """
+
+    def run() -> int | None:
+        weights = _on_meta(network)
+        alive = _Alive(weights.values())
+        try:
+            with torch.no_grad(), crops.evaluated(network), alive:
+                z = torch.empty(code_shape, dtype=dtype, device="meta", memory_format=torch.channels_last)
+                torch.func.functional_call(network, weights, (z,))
+        except (RuntimeError, NotImplementedError, TypeError):
+            return None
+        return alive.most
+
+    found: int | None = _found_once(network, device, ("pass", *code_shape, dtype, device), run)
+    return found
 
 
 def dry_run(
@@ -165,12 +183,18 @@ def dry_run(
         "moments": optimizers.MOMENTS[optimizer],
         "optimize_code": optimize_code,
     }
-    like = (*_told(network), inputs, *size, dtype, *options.values()) if _tells_all(network) else None
+    given = (inputs, *size, dtype, *options.values())
+    return _found_once(network, device, given, lambda: run_on_meta(network, (1, inputs, *size), dtype, **options))
+
+
+def _found_once(network: nn.Module, device: torch.device, given: tuple[Any, ...], run: Callable[[], Any]) -> Any:
+    """Return what a dry run on this device tells; of a network like one before, with the same given, what that told."""
+    like = (*_told(network), *given) if _tells_all(network) else None
     found = _found.get(like)  # fits may be made in threads
     if found is not None:
         return found
     with foretelling(device):
-        found = run_on_meta(network, (1, inputs, *size), dtype, **options)
+        found = run()
     if like is not None and found is not None:
         if len(_found) >= _MOST:
             _found.clear()

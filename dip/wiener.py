@@ -58,7 +58,7 @@ def wiener(
     if not 1 <= step <= PATCH:
         raise ValueError(f"step={step}: pixels between patches would be in none; allowed: 1 to {PATCH}")
     colours = opponent(picture.shape[1]).to(picture)
-    transform = torch.kron(cosines(), cosines()).to(picture)  # (64, 64): a patch's coefficients from its pixels
+    transform = cosines().to(picture)
     rim = PATCH - 1
     pair = torch.einsum("ij,bjhw->bihw", colours, torch.cat([picture, pilot]))
     pair = F.pad(pair, (rim,) * 4, mode="replicate")
@@ -112,11 +112,11 @@ def _joined_at_once(coefficients: Tensor, transform: Tensor, total: Tensor, step
 
 
 def cosines() -> Tensor:
-    """Return the matrix of the orthonormal cosine transform (type II)."""
+    """Return the matrix (64, 64) of the orthonormal cosine transform (type II): a patch's coefficients from pixels."""
     k = torch.arange(PATCH, dtype=torch.float64)
     matrix = torch.cos(math.pi * (k + 0.5) * k[:, None] / PATCH) * math.sqrt(2 / PATCH)
     matrix[0] /= math.sqrt(2)
-    return matrix
+    return torch.kron(matrix, matrix)
 
 
 def opponent(channels: int) -> Tensor:

@@ -77,6 +77,34 @@ def test_memory_of_a_pass_is_that_of_the_tensors_that_are_made(name):
     assert sizes.in_one_pass(network, shape, CPU, torch.float32) == alive.most + 4 * code.numel()
 
 
+def test_memory_of_a_pass_is_found_once(monkeypatch):
+    monkeypatch.setattr(sizes, "_found", {})
+    first, ran = net(), []
+    found = sizes.in_one_pass(first, (1, 4, 32, 16), CPU, torch.float32)
+    again = net()
+    monkeypatch.setattr(again, "forward", lambda z: ran.append(z) or z)
+    assert sizes.in_one_pass(again, (1, 4, 32, 16), CPU, torch.float32) == found
+    assert not ran
+    assert sizes.in_one_pass(net(), (1, 4, 64, 16), CPU, torch.float32) > found
+    assert sizes.in_one_pass(net(), (1, 4, 32, 16), CPU, torch.bfloat16) < found
+
+
+def test_a_pass_that_needs_real_data_is_not_foretold():
+    class Curious(Three):
+        reach, multiple = 2, 1
+
+        def padded_size(self, height, width):
+            return height, width
+
+        def forward(self, z):
+            return super().forward(z) if self.training or z.mean() < 2 else z
+
+    assert sizes.in_one_pass(Curious(), (1, 4, 32, 16), CPU, torch.float32) is None
+    fit = dip.fit(dip.Denoise(picture((24, 20, 3))), network=Curious(), code=dip.codes.Uniform(4), tile=8, iters=2)
+    assert fit.settings.memory is None
+    assert fit.image.shape == (24, 20, 3)
+
+
 def test_estimate_allocates_nothing_and_leaves_the_network_as_it_was():
     network = dip.networks.EncoderDecoder(8, 3, down=[64] * 3, up=[64] * 3, skip=[4] * 3)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}

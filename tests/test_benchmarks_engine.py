@@ -10,7 +10,7 @@ import pytest
 import skimage.data
 import skimage.metrics
 import torch
-from scripts import BENCHMARKS, run
+from scripts import BENCHMARKS, run, run_apart
 from skimage.io import imread
 
 import dip
@@ -21,7 +21,7 @@ def test_speed_compares_with_the_convolutions_alone(tmp_path):
     pytest.importorskip("matplotlib")
     words = ("--sizes", 64, 96, "--channels", 4, "--iters", 2, "--rounds", 1, "--precision", "float32")
     report_path, plot = tmp_path / "speed.json", tmp_path / "speed.png"
-    run("speed.py", *words, "--device", "cpu", "--out", report_path, "--plot", plot)
+    run_apart("speed.py", *words, "--device", "cpu", "--out", report_path, "--plot", plot)
     report = json.loads(report_path.read_text())
     assert [(one["name"], one["size"]) for one in report["results"]] == [
         (name, size) for size in (64, 96) for name in ("dip", "convolutions")
@@ -36,7 +36,7 @@ def test_speed_compares_with_the_convolutions_alone(tmp_path):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
 def test_speed_times_the_recorded_iteration_beside_the_plain_one(tmp_path):
     words = ("--sizes", 64, "--channels", 4, "--iters", 2, "--rounds", 1, "--precision", "float32", "--device", "cuda")
-    run("speed.py", *words, "--out", tmp_path / "speed.json")
+    run_apart("speed.py", *words, "--out", tmp_path / "speed.json")
     results = json.loads((tmp_path / "speed.json").read_text())["results"]
     assert [one["name"] for one in results] == ["dip", "dip-graph", "convolutions"]
     assert all(one["seconds"]["least"] > 0 for one in results)
@@ -45,7 +45,7 @@ def test_speed_times_the_recorded_iteration_beside_the_plain_one(tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="peak memory is read as on POSIX")
 def test_speed_compares_the_network_of_a_preset_with_an_earlier_checkout(tmp_path):
     words = ("--preset", "fast", "--earlier", BENCHMARKS.parent, "--sizes", 64, "--iters", 1, "--rounds", 1)
-    run("speed.py", *words, "--precision", "float32", "--device", "cpu", "--out", tmp_path / "speed.json")
+    run_apart("speed.py", *words, "--precision", "float32", "--device", "cpu", "--out", tmp_path / "speed.json")
     report = json.loads((tmp_path / "speed.json").read_text())
     assert report["preset"] == "fast"
     assert [one["name"] for one in report["results"]] == ["earlier", "dip", "convolutions"]
@@ -96,7 +96,7 @@ def test_many_at_a_time_are_measured_and_compared(tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="peak memory is read as on POSIX")
 def test_memory_is_compared_with_what_was_foretold(tmp_path):
     path = tmp_path / "memory.json"
-    run("memory.py", "--sizes", 64, "--cases", "fast, float32", "--rounds", 1, "--iters", 1, "--out", path)
+    run_apart("memory.py", "--sizes", 64, "--cases", "fast, float32", "--rounds", 1, "--iters", 1, "--out", path)
     report = json.loads(path.read_text())
     (found,) = report["results"]
     (taken,) = found["taken"]
@@ -107,7 +107,7 @@ def test_memory_is_compared_with_what_was_foretold(tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="peak memory is read as on POSIX")
 def test_crops_are_compared_with_one_piece(photos, tmp_path):
     words = ("--preset", "fast", "--tile", 96, "--iters", 1, "--out")
-    run("crops.py", "cost", "--sizes", 192, *words, tmp_path / "cost.json")
+    run_apart("crops.py", "cost", "--sizes", 192, *words, tmp_path / "cost.json")
     piece, large = json.loads((tmp_path / "cost.json").read_text())["sizes"]
     assert (piece["tiles"], large["tiles"]) == (1, 4)
     assert (piece["iterations"], large["iterations"]) == (750, 3000)
@@ -135,7 +135,7 @@ def test_crops_are_compared_with_one_piece(photos, tmp_path):
 
 def test_overhead_runs_every_job_once(tmp_path):
     path = tmp_path / "overhead.json"
-    run("overhead.py", "--jobs", 50, "--out", path)
+    run_apart("overhead.py", "--jobs", 50, "--out", path)
     report = json.loads(path.read_text())
     assert (report["first"]["done"], report["again"]["kept"], report["lines"]) == (50, 50, 50)
 

@@ -37,7 +37,7 @@ def made(folder, dtype, width):
             command = [
                 COMPILER,
                 "-std=c++17",
-                "-O2",
+                "-O1",  # where -O2 takes longer to compile than it spares
                 "-fno-strict-aliasing",
                 "-w",
                 "-shared",

@@ -357,6 +357,8 @@ def path(text: str) -> Path:
     """Read the name of a file or folder."""
     if not text:
         raise argparse.ArgumentTypeError("the name of a file or folder is empty")
+    if "://" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is an address; nothing is fetched: save what is there as a file")
     return Path(text)
 
 

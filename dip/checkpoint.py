@@ -109,7 +109,7 @@ def load(
 
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint {str(path)!r}; without resume a {of} starts anew")
+        raise FileNotFoundError(f"no checkpoint {str(path)!r}; without resume= a {of} starts anew")
     try:
         with safe_open(str(path), framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}
@@ -141,7 +141,7 @@ def load(
     if differences:
         raise CheckpointError(
             f"{str(path)!r} belongs to another {of}; " + "; ".join(differences) + ". "
-            f"Resume with the same {same} and settings, or start anew without resume"
+            f"Resume with the same {same} and settings, or start anew without resume="
         )
     return state
 

@@ -150,7 +150,8 @@ def _restore_stack(args: argparse.Namespace, console: Console) -> int:
     for path in (*masks, *(Path(getattr(args, name, None) or "") for name in _FILES)):
         if path.is_file():
             options[str(path)] = stacks.digest(path)
-    status = stacks.restored(stack, args.output, options, pages, console.say)
+    with console.alike(partial(stacks.numbered, stack, args.output)):
+        status = stacks.restored(stack, args.output, options, pages, console.say, masked=mask is not None)
     if args.json is not None and not status:
         with failing():
             _name_pages(args.json, stack, args)

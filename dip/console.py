@@ -7,7 +7,8 @@ import re
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import TextIO
 
 from dip.settings import Options
@@ -26,6 +27,17 @@ _SWITCH = re.compile(r"(?<![\w/\\.,'-])(force|resume|clip|early_stopping)=True(?
 _RANGE = re.compile(r"data_range=\(([\w.-]+), ([\w.-]+)\)")
 _CHANNELS = re.compile(r'network=\{"down": \[(\d+)\] \* (\d), "up": \[\d+\] \* \d\}')
 _NETWORK = re.compile(r'network=\{"name": "([a-z-]+)", "channels": \[(\d+)\] \* (\d)\}')
+_WORDS = {
+    "code=dip.codes.Image(picture)": "--code-image FILE",
+    "; raise max_pixels if you trust the file": "; make it smaller, or restore a crop of it",
+    "(False) in the mask of dip.denoise or dip.inpaint": "(black) in the --mask",
+    "dip.noise.PoissonGaussian(gain, sigma)": "--gain and --read-noise",
+    'the file that it was read from (jpeg="in.jpg", which EXIF may say to turn), or say of which quality (jpeg=75)': (
+        "the JPEG itself as IN, or say of which quality it was (--quality 75)"
+    ),
+    "take a smaller sigma": "take a smaller --psf-sigma",
+}
+_NUMBERS = re.compile(r"\d[\d.,e+%-]*")
 _DISTRIBUTIONS = {"PIL": "pillow", "skimage": "scikit-image"}
 
 
@@ -43,15 +55,23 @@ class Console:
     def __init__(self, *, quiet: bool = False, traceback: bool = False) -> None:
         self.quiet = quiet
         self._traceback = traceback
+        self._named: Callable[[str], str] = str
+        self._warned: Counter[str] | None = None
 
     def say(self, text: str) -> None:
         """Print a result or a step, unless quiet."""
         if not self.quiet:
-            _write(text, sys.stdout)
+            _write(self._named(text), sys.stdout)
 
     def warn(self, text: object) -> None:
         """Print one line about something that went wrong and was dealt with."""
-        _write(f"dip: warning: {one_line(text)}", sys.stderr)
+        line = self._named(one_line(text))
+        if self._warned is not None:
+            alike = _NUMBERS.sub("", line)
+            self._warned[alike] += 1
+            if self._warned[alike] > 1:
+                return
+        _write(f"dip: warning: {line}", sys.stderr)
 
     def error(self, error: object, *, about: str = "", trace: str = "") -> None:
         """Print one line about what could not be done; `about` says to which picture, `trace` where, in a worker."""
@@ -59,7 +79,20 @@ class Console:
             traceback.print_exception(error, file=sys.stderr)
         elif self._traceback and trace:
             sys.stderr.write(trace)
-        _write(f"dip: error: {about}{': ' if about else ''}{one_line(error)}", sys.stderr)
+        line = f"{about}{': ' if about else ''}{one_line(error)}"
+        _write(f"dip: error: {self._named(line)}", sys.stderr)
+
+    @contextlib.contextmanager
+    def alike(self, named: Callable[[str], str]) -> Iterator[None]:
+        """Pass all lines through `named`, and of warnings that differ in numbers only show the first."""
+        self._named, self._warned = named, Counter()
+        try:
+            yield
+        finally:
+            left = self._warned.total() - len(self._warned)
+            self._named, self._warned = str, None
+            if left:
+                self.warn(f"{left} more like {'these' if left > 1 else 'this'}, of other pages, not shown")
 
     @contextlib.contextmanager
     def warnings(self) -> Iterator[None]:
@@ -111,9 +144,8 @@ def one_line(message: object) -> str:
     text = _CHANNELS.sub(lambda found: f"--down {found[1]}x{found[2]}", text)
     text = _NETWORK.sub(lambda found: f"--network {found[1]} --channels {found[2]}x{found[3]}", text)
     text = _RANGE.sub(r"--data-range=\1,\2", text)
-    text = text.replace("code=dip.codes.Image(picture)", "--code-image FILE")
-    text = text.replace("; raise max_pixels if you trust the file", "; make it smaller, or restore a crop of it")
-    text = text.replace("(False) in the mask of dip.denoise or dip.inpaint", "(black) in the --mask")
+    for ours, theirs in _WORDS.items():
+        text = text.replace(ours, theirs)
     return _OPTION.sub(_as_option, text).rstrip()
 
 

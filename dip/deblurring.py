@@ -117,7 +117,7 @@ class Deblur(ImageTask):
         if any(ours < theirs for ours, theirs in zip(size, given, strict=True)):
             raise ValueError(
                 f"psf is {given[0]} x {given[1]} and the image {size[0]} x {size[1]} (height x width); crop the PSF to "
-                "where it is more than its background, and of a Gaussian take a smaller sigma (--psf-sigma)"
+                "where it is more than its background, and of a Gaussian take a smaller sigma"
             )
         y = self._observed()
         self._found = None

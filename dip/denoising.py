@@ -20,6 +20,8 @@ from dip.tasks import DataRange, ImageTask
 class Denoise(ImageTask):
     """Denoising: A = identity, y = x + noise, of all pixels or those that are known.
 
+    What is returned is nowhere darker or brighter than the darkest and brightest known value of its channel.
+
     Parameters
     ----------
     image : ndarray or Tensor
@@ -77,6 +79,7 @@ class Denoise(ImageTask):
         self.spread = self._light.spread
         self._found: float | None = None
         self._y: Tensor | None = None
+        self._limits: tuple[Tensor, ...] = ()
         self._stabilising: Stabilising | None = None
 
     @property
@@ -87,6 +90,8 @@ class Denoise(ImageTask):
     def load(self) -> Observation:
         """Return the observation as float32, stabilised where the noise grows with the light, and its weights."""
         y, weight = self._observed(self._known), self._weight
+        seen = y.flatten(2) if weight is None else y[..., weight[0, 0] > 0]
+        self._limits = tuple(one(dim=2)[..., None, None] for one in (seen.amin, seen.amax))
         surest = None if weight is None else masks.surest(weight)
         model = self._light.model(self.whole(y), self.layout, surest)
         if model is not None:
@@ -95,6 +100,11 @@ class Denoise(ImageTask):
             y = self._stabilising.forward(y)
         self._y = y
         return Observation(y, weight)
+
+    def place(self, observation: Observation) -> None:
+        """Move the limits of what is returned to the observation's device."""
+        super().place(observation)
+        self._limits = tuple(one.to(observation.y.device) for one in self._limits)
 
     @property
     def level(self) -> float | None:
@@ -131,8 +141,9 @@ class Denoise(ImageTask):
             )
 
     def compose(self, x: Tensor) -> Tensor:
-        """Return x, brought back to the scale of the image."""
-        return x if self._stabilising is None else self._stabilising.inverse(x)
+        """Return x, brought back to the scale of the image, and no darker or brighter than that is."""
+        x = x if self._stabilising is None else self._stabilising.inverse(x)
+        return x.clamp(*self._limits)  # noise makes what is bright brighter, and no fit's output comes to 0 or 1
 
     @property
     def words(self) -> str:

@@ -173,7 +173,7 @@ def _whole(value: Any, name: str, *, least: int | None = None) -> int:
         number = operator.index(value)
     except TypeError:
         meant = isinstance(value, float) and value.is_integer() and (least is None or value >= least)
-        fix = f"pass {int(value)}" if meant else "pass an int such as 100"
+        fix = f"pass {int(value)}" if meant else "pass an int"
         raise TypeError(f"{advice}, not {shown(value)} ({type(value).__name__}); {fix}") from None
     if least is not None and number < least:
         raise ValueError(f"{advice}, not {number}; pass {least} or more")

@@ -13,9 +13,10 @@ from typing import Any
 from dip import batch, files
 from dip.callbacks import duration
 from dip.console import Console, one_line
+from dip.errors import warn
 from dip.order import EXPECTED, SCHEMA, Job, Order
 from dip.parcels import Parcel, pack
-from dip.storage import same, write_bytes
+from dip.storage import check_place, same, write_bytes
 from dip.work import Work, summary, write_report
 
 __all__ = ["Folder", "partner"]
@@ -82,6 +83,11 @@ class Folder:
             raise NotADirectoryError(
                 f"{self.reference} is not a folder; give a folder of references for one of pictures"
             )
+        if self.target.resolve().is_relative_to(self.source.resolve()):
+            warn(
+                f"{self.target} is in {self.source}: this command passes its results over, and any other one for "
+                f"{self.source} will take them for pictures; choose a folder outside for them"
+            )
         self._unreadable: list[OSError] = []
         pictures, self._passed_over = self._pictures()
         self.jobs += [(str(Path(error.filename).relative_to(self.source)), error) for error in self._unreadable]
@@ -89,7 +95,7 @@ class Folder:
             known = ", ".join(files.IMAGE_SUFFIXES)
             raise ValueError(f"{self.source} holds no pictures; looked for {known}, in the folders below it too")
         # folders below it are made when there is something to put in
-        files.check_target(self.target / "picture.png", force=True)
+        check_place(self.target / "picture.png", str(self.target))
         if any(same(self.report, path) for path in pictures):
             raise ValueError(
                 f"{self.report} is one of the pictures, and would be lost; choose another name for the report"
@@ -322,7 +328,8 @@ def partner(tree: Path, name: Path) -> Path:
     if len(found) > 1:
         raise ValueError(f"{' and '.join(map(str, found))} both go with {name}; keep one of them")
     if not found:
-        raise FileNotFoundError(f"{path} does not exist, and no picture of another format beside it either")
+        others = ", ".join(files.IMAGE_SUFFIXES)
+        raise FileNotFoundError(f"{path} does not exist, nor is it there with another extension ({others})")
     return found[0]
 
 

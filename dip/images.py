@@ -377,7 +377,7 @@ def _refuse_not_finite(planes: np.ndarray, name: str, fitted: bool) -> None:
 
 def _implausible(layout: Layout, lowest: float, highest: float, name: str, fitted: bool) -> ValueError:
     """The error for values far outside the clean range, with the range that was probably meant."""
-    whites = [white for white in (255, 4095, 65535) if layout.high < white and highest < 1.4 * white]
+    whites = [white for white in (255, 4095, 65535) if layout.high < white and white / 4 < highest < 1.4 * white]
     dark = lowest < -0.3 * highest
     advice = "pass data_range=(low, high), the darkest and the brightest value of the clean image"
     if whites and not dark:  # a picture that begins at 0, with some noise

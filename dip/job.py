@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dip import files, images, masks
+from dip import files, images
 from dip.callbacks import Estimate, Every, shows_progress
 from dip.console import one_line
 from dip.errors import warn
@@ -86,15 +86,12 @@ class Restoration(Work):
     @property
     def beginning(self) -> str:
         """What is going to be done, in one line."""
-        s, height, width = self.fit.settings, *self.picture.pixels.shape[:2]
+        s = self.fit.settings
         missing = "" if self._missing is None else f", {self._missing:.1%} missing"
         begun = f", {self.fit.iteration} of which are done" if self.fit.iteration else ""
         words = getattr(self._task, "words", "")
         crops = "" if s.tile is None else f" of {'crops' if s.tiles > 1 else 'one crop'} of {s.tile} x {s.tile}"
-        return (
-            f"{self.job.source}: {height} x {width} pixels (height x width){missing}{words and ', ' + words}; "
-            f"preset {s.preset.name}, {self.goal} iterations{crops}{begun}, {s.device}, {s.precision}"
-        )
+        return f"{self._given}{missing}{words and ', ' + words}; preset {s.preset.name}, {self.goal} iterations{crops}{begun}, {s.device}, {s.precision}"
 
     @property
     def _missing(self) -> float | None:
@@ -232,7 +229,9 @@ def known_pixels(path: Path, size: tuple[int, ...], *, invert: bool, keep_known:
     mask = files.read_mask(path, size=(size[0], size[1]), weights=True)
     if invert:
         mask = ~mask if mask.dtype == bool else 1 - mask
-    masks.to_tensor(mask, *mask.shape)  # which refuses one without a known pixel
+    if not mask.any():
+        why = "it is white everywhere, and --invert-mask makes that missing" if invert else "it is black everywhere"
+        raise ValueError(f"{path} marks no pixel as known: {why}; give one in which some pixels are known")
     if keep_known and mask.min() == 1:
         missing = "white, with --invert-mask" if invert else "black (0)"
         raise ValueError(

@@ -115,7 +115,7 @@ def _warn_of_growth(y: Tensor, known: Tensor | None) -> None:
         warn(
             f"the noise in the image seems to grow with its light, from {grown[0]:.2g} where it is dark to "
             f"{grown[1]:.2g} where it is bright (white is 1), and a fit takes it for the same everywhere: "
-            'noise="poisson" is made for it, and often better by far; "gaussian" says that it is not so'
+            'noise="poisson" is made for it, and often better by far; noise="gaussian" says that it is not so'
         )
 
 

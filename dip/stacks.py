@@ -22,7 +22,7 @@ from dip import files, ranges
 from dip.decoding import goes_on_outside, kind_of, quiet
 from dip.storage import write_bytes
 
-__all__ = ["Stack", "digest", "is_stack", "restored"]
+__all__ = ["Stack", "digest", "is_stack", "numbered", "restored"]
 
 _DTYPES = ("uint8", "uint16", "float32")
 _LARGE = 2**32 - 2**25  # bytes, beyond which a TIFF needs wider offsets
@@ -87,6 +87,7 @@ class Stack:
                 whole, here = _is_whole(tiff, path.stat().st_size), not any(one.is_multifile for one in tiff.series)
                 plain = page.photometric in _PHOTOMETRIC and page.tags.valueof(274) in (None, 1)
                 plain = plain and (page.samplesperpixel == 1 or page.planarconfig == 1)
+                kind = getattr(page.photometric, "name", page.photometric)
         except Exception as error:  # a damaged file can make the library raise anything
             raise ValueError(f"{path} is damaged or cut short ({_reason(error)}); get an intact copy") from error
         if not alike or (self._apart > 1 and len(self.shape) > 2 + self.axes.endswith("YXS")):
@@ -96,7 +97,10 @@ class Stack:
         self.colour = self.axes.endswith("YXS")
         sort = " x ".join(map(str, self.shape))
         if not plain or not self.axes.endswith(("YX", "YXS")) or (self.colour and self.shape[-1] != 3):
-            raise ValueError(f"{path} has axes {self.axes} ({sort}); pages are restored that are gray or RGB, upright")
+            raise ValueError(
+                f"{path} has axes {self.axes} ({sort}) and {kind} pixels; pages are restored that are gray, of which 0 "
+                "is black, or RGB without alpha, upright, and not one plane for each colour; save it so"
+            )
         if self.dtype.name not in _DTYPES:
             raise ValueError(f"{path} has {self.dtype.name} pixels; allowed: {', '.join(_DTYPES)}; convert it")
         if not here:
@@ -120,8 +124,15 @@ class Stack:
         digits = max(4, len(str(self.count)))
         return [f"{number:0{digits}}.tif" for number in range(1, self.count + 1)]
 
-    def split(self, folder: Path) -> None:
+    def split(self, folder: Path, *, masked: bool = False) -> None:
         """Write each page as a file of that name, where it is not there yet.
+
+        Parameters
+        ----------
+        folder : Path
+            It takes them.
+        masked : bool, default False
+            Leave it to those who know what is missing to look for NaN.
 
         Raises
         ------
@@ -140,10 +151,13 @@ class Stack:
             raise ValueError(
                 f"{self.path} cannot be read ({_reason(error)}); save it without compression, or get an intact copy"
             ) from error
-        wrong = [number + 1 for number, page in enumerate(pages) if not np.isfinite(page).all()]
+        wrong = [] if masked else [number + 1 for number, page in enumerate(pages) if not np.isfinite(page).all()]
         if wrong:
             listed = ", ".join(map(str, wrong[:10])) + " and more" * (len(wrong) > 10)
-            raise ValueError(f"{self.path} has NaN or infinite pixels in page {listed}; set them to numbers")
+            raise ValueError(
+                f"{self.path} has NaN or infinite pixels in page {listed}; give a --mask in which they are missing, "
+                "or set them to numbers"
+            )
         for number, path in missing:
             files.write(path, pages[number])
 
@@ -262,12 +276,26 @@ def _resolution(page: Any, wider: float, taller: float) -> dict[str, Any]:
     return found | ({"resolutionunit": unit} if unit in (1, 2, 3) else {})
 
 
+def numbered(stack: Stack, target: Path, text: str) -> str:
+    """Return a text in which the files of single pages, which are gone once all are done, are pages of the stack."""
+    files_of_pages = rf"{re.escape(str(_folder(target)))}[/\\](?:given|done)[/\\](\d+)\.tif\b"
+    text = re.sub(files_of_pages, lambda file: f"{stack.path}, page {int(file[1])}", text)
+    return re.sub(r"(?<![\w/\\.-])(\d{4,})\.tif(?=: )", lambda file: f"page {int(file[1])}", text)
+
+
+def _folder(target: Path) -> Path:
+    """Return where the pages are until the target is written."""
+    return target.with_name(f"{target.name}.pages")
+
+
 def restored(
     stack: Stack,
     target: Path,
     options: Mapping[str, Any],
     restore: Callable[[Path, Path], int],
     say: Callable[[str], None],
+    *,
+    masked: bool = False,
 ) -> int:
     """Restore the pages of a stack.
 
@@ -284,6 +312,8 @@ def restored(
         an exit status.
     say : callable
         Takes lines for the user.
+    masked : bool, default False
+        Whether it is known of some pixels that they are missing.
 
     Returns
     -------
@@ -298,13 +328,13 @@ def restored(
         Something cannot be written.
     """
     stack.check()
-    folder = target.with_name(f"{target.name}.pages")
+    folder = _folder(target)
     given, done = folder / "given", folder / "done"
     manifest = {"source": digest(stack.path), "options": dict(options)}
     _claim(folder, manifest)
     status = 1
     try:
-        stack.split(given)
+        stack.split(given, masked=masked)
         there = sum((done / name).exists() for name in stack.names())
         say(f"{stack}; each by itself{f', {there} of which are in {done}' if there else ''}")
         status = restore(given, done)

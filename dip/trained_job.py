@@ -63,10 +63,9 @@ class Application(Work):
     @property
     def beginning(self) -> str:
         """What is going to be done, in one line."""
-        model, (height, width) = self.order.model, self.picture.pixels.shape[:2]
+        model = self.order.model
         manner = f"; {self._manner}" if self._manner else ""
-        size = f"{height} x {width} pixels (height x width)"
-        return f"{self.job.source}: {size}; model {model.name}, trained, {model.device}{manner}"
+        return f"{self._given}; model {model.name}, trained, {model.device}{manner}"
 
     def run(self, say: Callable[[str], None] | None = None, *, aside: bool = False) -> dict[str, Any]:
         """Apply the model, and write the result.

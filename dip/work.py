@@ -69,6 +69,12 @@ class Work(ABC):
             self.picture = files.read(job.source)
         files.check_target(job.target, force=order.force, like=self.picture)
 
+    @property
+    def _given(self) -> str:
+        """The picture's file, size and colours."""
+        (height, width), kind = self.picture.pixels.shape[:2], "gray" if self.picture.pixels.ndim == 2 else "RGB"
+        return f"{self.job.source}: {height} x {width} {kind} pixels (height x width)"
+
     def _check_room(self, size: tuple[int, int]) -> None:  # noqa: B027  (most need not)
         """Raise MemoryError if there is no room for a picture of (height, width)."""
 

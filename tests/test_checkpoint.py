@@ -222,7 +222,7 @@ def test_refused_for_another_fit(tmp_path, task, options, words):
         quick_fit(other, iters=2, resume=path, **options)
     message = str(caught.value)
     assert "belongs to another fit" in message
-    for part in (*words, str(path), "Resume with the same image and settings, or start anew without resume"):
+    for part in (*words, str(path), "Resume with the same image and settings, or start anew without resume="):
         assert part in message
 
 
@@ -475,7 +475,7 @@ def test_other_safetensors_files_are_refused(tmp_path, metadata):
 
 
 def test_missing_files_and_folders(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no checkpoint .*nothing\.st.*without resume a fit starts anew"):
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint .*nothing\.st.*without resume= a fit starts anew"):
         quick_fit(iters=1, resume=tmp_path / "nothing.st")
     with pytest.raises(FileNotFoundError, match="no checkpoint"):
         quick_fit(iters=1, resume=tmp_path)

@@ -86,7 +86,8 @@ def test_result_is_that_of_the_function(name, shape, dtype, capsys):
     np.testing.assert_array_equal(written, expected)
     said = capsys.readouterr().out.splitlines()
     height, width = shape[:2]
-    assert said[0] == f"{name}: {height} x {width} pixels (height x width); preset paper, 3 iterations, cpu, float32"
+    size = f"{height} x {width} {'RGB' if len(shape) == 3 else 'gray'} pixels (height x width)"
+    assert said[0] == f"{name}: {size}; preset paper, 3 iterations, cpu, float32"
     assert said[1].startswith(f"{out}: 3 iterations in ")
     assert len(said) == 2
 

@@ -346,7 +346,7 @@ def test_damping_where_it_means_something(here, more):
         (("--psf", "psf.tif", "--psf-sigma", 1), 2, "not allowed with"),
         (("--psf", "nothing.tif"), 2, "nothing.tif does not exist"),
         (("--psf-sigma", -1), 2, "sigma must be"),
-        (("--psf-sigma", 9), 2, "of a Gaussian take a smaller sigma (--psf-sigma)"),
+        (("--psf-sigma", 9), 2, "of a Gaussian take a smaller --psf-sigma"),
         (("--psf-sigma", 1, "--damping", 0.05), 2, "damping=0.05 means nothing without --preset fast (or its --loss"),
         (("--psf-sigma", 1, "--damping", 0.05, "--preset", "paper"), 2, "damping=0.05 means nothing"),
         (("--psf", "damaged.npy"), 2, "damaged.npy is no array of numbers that numpy.save has written"),

@@ -22,21 +22,34 @@ def losses(fit):
 # ---------------------------------------------------------------------- the result
 
 
+def within(x, fit):
+    """What is made, (C, H, W), no darker or brighter than the noisy picture of the fit is, as (H, W, C)."""
+    return np.moveaxis(np.clip(x, *(one((2, 3))[0, :, None, None].numpy() for one in (fit.y.amin, fit.y.amax))), 0, -1)
+
+
 @pytest.mark.parametrize("decay", [0.5, 0.99])
 def test_returned_image_is_the_bias_corrected_average_of_the_outputs(decay):
     outputs = []
     fit = quick_fit(iters=12, average=decay, callbacks=[lambda fit: outputs.append(fit.output.clone())])
     weights = decay ** np.arange(11, -1, -1.0)
     expected = np.average(torch.stack(outputs).numpy(), axis=0, weights=weights)[0]
-    np.testing.assert_allclose(fit.image, np.moveaxis(expected, 0, -1), atol=1e-6)
-    assert np.abs(fit.image - np.moveaxis(outputs[-1][0].numpy(), 0, -1)).max() > 1e-4
+    np.testing.assert_allclose(fit.image, within(expected, fit), atol=1e-6)
+    assert np.abs(fit.image - within(outputs[-1][0].numpy(), fit)).max() > 1e-4
 
 
 def test_average_0_returns_the_last_output():
     outputs = []
     fit = quick_fit(iters=5, average=0, callbacks=[lambda fit: outputs.append(fit.output.clone())])
-    np.testing.assert_array_equal(fit.image, np.moveaxis(outputs[-1][0].numpy(), 0, -1))
+    np.testing.assert_array_equal(fit.image, within(outputs[-1][0].numpy(), fit))
     assert torch.equal(fit.current, outputs[-1])
+
+
+@pytest.mark.parametrize(("value", "dtype"), [(0, "uint8"), (255, "uint8"), (0, "uint16"), (0.25, "float32")])
+@pytest.mark.parametrize("noise", ["gaussian", "poisson"])
+@pytest.mark.filterwarnings("ignore:noise=:RuntimeWarning")  # that it cannot be told
+def test_a_blank_picture_stays_blank(value, dtype, noise):
+    blank = np.full((24, 20), value, dtype)
+    assert (dip.denoise(blank, noise=noise, iters=2, **QUICK) == blank).all()
 
 
 def test_the_first_iteration_by_hand():

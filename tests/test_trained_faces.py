@@ -108,7 +108,7 @@ def test_one_picture_from_the_command_line(capsys):
     np.testing.assert_array_equal(written.pixels, expected)
     np.testing.assert_array_equal(written.alpha, alpha)
     said = capsys.readouterr().out.splitlines()
-    assert said[0] == "in.png: 20 x 24 pixels (height x width); model cnn5-residual-bn, trained, cpu"
+    assert said[0] == "in.png: 20 x 24 RGB pixels (height x width); model cnn5-residual-bn, trained, cpu"
     assert said[1].startswith("out.png: model cnn5-residual-bn in ")
     report = json.loads(Path("r.json").read_text())
     assert report["settings"]["training"]["recipe"] == {"lr": 0.1}

@@ -513,7 +513,7 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path):
         training(pictures(seed=4), out=tmp_path, resume=True)
     with pytest.raises(FileExistsError, match=r"go on with resume=True \(--resume\)"):
         training(out=tmp_path)
-    with pytest.raises(FileNotFoundError, match="without resume a training starts anew"):
+    with pytest.raises(FileNotFoundError, match="without resume= a training starts anew"):
         training(out=tmp_path / "none", resume=True)
 
 

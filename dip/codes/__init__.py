@@ -52,12 +52,14 @@ def draw(code: Code, frame: Frame, seed: int, picture: Tensor | None = None) -> 
 
     Raises
     ------
-    ValueError
-        A code of one's own returned another shape than (1, channels, frame.height, frame.width), or NaN.
+    TypeError, ValueError
+        A code of one's own returned no tensor, another shape than (1, channels, frame.height, frame.width), or NaN.
     """
     generator = torch.Generator().manual_seed(seed)
     z = code.draw(frame, generator, picture) if isinstance(code, OBSERVED) else code.draw(frame, generator)
     expected = (1, code.channels, frame.height, frame.width)
+    if not isinstance(z, Tensor):
+        raise TypeError(f"code={shown(code)} drew {shown(z)}; a tensor of shape {expected} is needed")
     if tuple(z.shape) != expected or not torch.isfinite(z).all():
         raise ValueError(
             f"code={shown(code)} drew a tensor of shape {tuple(z.shape)}; {expected} is needed, without NaN"

@@ -164,8 +164,8 @@ class JPEG(torch.nn.Module):
             raise ValueError(
                 "the image has no trace of a JPEG that begins at its corner: it may have been resized, turned or "
                 "changed since, or of a quality from 97 on, whose steps are as fine as gray levels; if it is one, give "
-                'the file that it was read from (jpeg="in.jpg", which EXIF may say to turn), or say of which quality: '
-                "jpeg=75, or --quality 75"
+                'the file that it was read from (jpeg="in.jpg", which EXIF may say to turn), or say of which quality '
+                "(jpeg=75)"
             )
         return cls._made(y, *found)
 

@@ -91,8 +91,10 @@ class Restoration(Work):
         begun = f", {self.fit.iteration} of which are done" if self.fit.iteration else ""
         words = getattr(self._task, "words", "")
         crops = "" if s.tile is None else f" of {'crops' if s.tiles > 1 else 'one crop'} of {s.tile} x {s.tile}"
-        return f"{self._given}{missing}{words and ', ' + words}; "
+        return (
+            f"{self._given}{missing}{words and ', ' + words}; "
             f"preset {s.preset.name}, {self.goal} iterations{crops}{begun}, {s.device}, {s.precision}"
+        )
 
     @property
     def _missing(self) -> float | None:

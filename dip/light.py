@@ -85,8 +85,14 @@ class Light:
                 "to pixel, or the image is too small or flat), so it is taken for the same everywhere; give "
                 "dip.noise.PoissonGaussian(gain, sigma) if you know it"
             )
-        else:
-            self.noise = model.without(layout.low, layout.high)
+            return None
+        self.noise = model.without(layout.low, layout.high)
+        if model.gain == 0:
+            warn(
+                'noise="poisson": in the image the noise does not seem to grow with the light, so it is taken for the '
+                f"same everywhere, of standard deviation {self.noise.sigma:.3g}; if it does grow, give "
+                "dip.noise.PoissonGaussian(gain, sigma)"
+            )
         return model
 
 

@@ -377,7 +377,7 @@ def test_dask_workers_join_late_and_die_and_the_scheduler_is_restarted(tmp_path)
     running = []
 
     def start(module: str, *words: str) -> subprocess.Popen:
-        command = [sys.executable, "-m", f"distributed.cli.{module}", *words, "--no-dashboard"]
+        command = [sys.executable, "-m", f"distributed.cli.{module}", *words, "--dashboard-address", "127.0.0.1:0"]
         running.append(subprocess.Popen(command, env=env, cwd=tmp_path, stderr=subprocess.DEVNULL))
         return running[-1]
 

@@ -30,7 +30,7 @@ QUICK = ("--iters", "2", "--down", "8,8", "--skip", "4x2", "--precision", "float
 def scheduler():
     """Two worker processes that are begun in another folder than the pictures' and replaced when they die."""
     distributed = pytest.importorskip("distributed")
-    options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
+    options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": "127.0.0.1:0"}
     with distributed.LocalCluster(**options, resources={"GPU": 1}) as cluster:
         cluster.wait_for_workers(2)
         yield cluster.scheduler_address

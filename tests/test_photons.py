@@ -12,6 +12,7 @@ import scipy.integrate
 import scipy.stats
 import torch
 from skimage import data
+from skimage.transform import resize
 from small import QUICK, picture, quick_fit
 from test_cli import QUICK as QUICK_WORDS
 from test_cli import dip_command
@@ -309,6 +310,18 @@ def test_unclipped_counts_of_few_photons_are_no_wrong_range(photons):
         assert torch.isfinite(dip.Denoise(noisy, noise=given).load().y).all()
 
 
+@pytest.mark.parametrize("photons", [20, 30])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_in_a_small_picture_the_noise_grows_if_that_is_said(photons, seed):
+    """Of 64 x 64 pixels few groups are equally bright, and structure in the dark one hides that the noise grows."""
+    clean = resize(PHOTOS["camera"][100:356, 150:406] / 255, (64, 64), anti_aliasing=True)
+    y = np.random.default_rng(seed).poisson(clean * photons) / photons
+    task = dip.Denoise(y, noise="poisson")
+    task.load()
+    assert task.noise.gain == pytest.approx(1 / photons, rel=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not seem to grow:RuntimeWarning")
 def test_light_below_black_is_none():
     """Read noise may lie there, and whole parts of a picture do not: it has another range, or was standardised."""
     rng, side = np.random.default_rng(0), 64
@@ -320,7 +333,13 @@ def test_light_below_black_is_none():
             dip.Denoise(around, noise=given).load()
         with pytest.warns(RuntimeWarning, match=r"darker than its black, 0: .* down to -0\.\d+, .* data_range="):
             dip.Denoise(darker, noise=given).load()
-        dip.Denoise((light + rng.normal(0, 0.2, light.shape)).astype(np.float32), noise=given).load()
+    same = (light + rng.normal(0, 0.2, light.shape)).astype(np.float32)
+    dip.Denoise(same, noise=PoissonGaussian(0.01)).load()
+    task = dip.Denoise(same, noise="poisson")
+    with pytest.warns(RuntimeWarning, match=r"not seem to grow .* standard deviation 0\.\d+; if it does"):
+        task.load()
+    assert task.noise.gain == 0
+    assert task.noise.sigma == pytest.approx(0.2, rel=0.2)
     dip.Denoise(darker, noise=PoissonGaussian(0.01), data_range=(-0.3, 1)).load()
     darker[:, 32:] = 9.0
     with pytest.raises(ValueError, match="brighter than its white"), pytest.warns(RuntimeWarning, match="darker"):

@@ -12,8 +12,8 @@ from torch import Tensor
 from dip.noise.level import by_mask, flat_variances, independent, masked, patches_of, roughness
 from dip.noise.model import PoissonGaussian
 
-_GROUPS, _EACH = 8, 1500  # of patches equally bright: how many at most, and of how many patches at least
-_ENOUGH = 4  # groups, where there are other ways
+_GROUPS, _EACH = 8, 600  # of patches equally bright: how many at most, and of how many patches at least
+_ENOUGH = 6000  # patches that are known as a whole, where there are other ways
 _MOST = 2**14  # patches
 _FEW = 100  # places of a mask whose median may be taken
 _SIDE = 5  # of the parts whose brightness counts, pixels
@@ -36,7 +36,7 @@ def found(picture: Tensor, known: Tensor | None = None) -> PoissonGaussian | Non
     iterated weighting to the relative distances, so that a group with structure moves it little; it is nowhere
     negative, nor does it fall. Then the picture is stabilised with it (`Stabilising`), which makes the noise in each
     group more alike, and all is done again. A base b above 0 is read noise, one below it an offset; where a line
-    without b, or one without g, lies as near to the points, it is that.
+    without b, or else one without g, lies as near to the points, it is that.
 
     A picture of few different values that are all multiples of one is taken for counts, where the line does not
     contradict: then g is that one.
@@ -58,7 +58,7 @@ def found(picture: Tensor, known: Tensor | None = None) -> PoissonGaussian | Non
     if min(picture.shape[2:]) < 3:
         return None
     picture = picture.detach().to("cpu", torch.float32)
-    line, one = _line_of(picture, known), few_counts(picture, known)
+    line, one = _line_of(picture, known, grows=True), few_counts(picture, known)
     if one is not None and _counts(picture, known, one, line):
         return PoissonGaussian(_rounded(one))
     if line is None:
@@ -95,17 +95,22 @@ def growth(picture: Tensor, known: Tensor | None = None) -> tuple[float, float] 
     return (dark, bright) if bright > _GROWN * dark else None
 
 
-def _line_of(picture: Tensor, known: Tensor | None, rounds: int = _ROUNDS) -> tuple[float, float] | None:
-    """Return slope and base of the noise's variance over the brightness; None where it cannot be told."""
+def _line_of(
+    picture: Tensor, known: Tensor | None, rounds: int = _ROUNDS, *, grows: bool = False
+) -> tuple[float, float] | None:
+    """Return slope and base of the noise's variance over the brightness; None where it cannot be told.
+
+    Of lines that are as near, it is that of noise which `grows` from nothing, or else of noise that does not grow.
+    """
     patches = patches_of(picture, _MOST, known)
     if patches is None:
-        return None if known is None else _line_by_masks(picture, known)
+        return None if known is None else _line_by_masks(picture, known, grows)
     of_pixels, of_channels = independent(patches, roughness(patches))
     level = by_mask(picture, known)
     if not of_pixels or not level:
         return None
-    if known is not None and patches.shape[2] < _ENOUGH * _EACH:
-        return _line_by_masks(picture, known)
+    if known is not None and patches.shape[2] < _ENOUGH:
+        return _line_by_masks(picture, known, grows)
     groups = max(1, min(_GROUPS, patches.shape[2] // _EACH))
     slope, base = 0.0, level**2
     order = patches.mean((0, 1)).argsort()
@@ -117,11 +122,11 @@ def _line_of(picture: Tensor, known: Tensor | None, rounds: int = _ROUNDS) -> tu
             inside = patches[:, :, group if flat is None else group[flat]].mean((1, 2)).double()
             weight = torch.full_like(inside, _UNSURE if flat is None else 1.0)
             points.append(torch.stack([inside, variances * (slope * inside + base).clamp(min=_LEAST), weight]))
-        slope, base = _line(*torch.cat(points, dim=1).numpy())
+        slope, base = _line(*torch.cat(points, dim=1).numpy(), grows=grows)
     return slope, base
 
 
-def _line_by_masks(picture: Tensor, known: Tensor) -> tuple[float, float] | None:
+def _line_by_masks(picture: Tensor, known: Tensor, grows: bool) -> tuple[float, float] | None:
     """Return the same where few patches are known as a whole: from what short masks leave, edges included."""
     found = [(left.flatten() / norm, light.flatten()) for left, norm, light in masked(picture, known, _GROUPS * _FEW)]
     if not found:
@@ -131,7 +136,7 @@ def _line_by_masks(picture: Tensor, known: Tensor) -> tuple[float, float] | None
         (float(light[group].mean()), (float(left[group].abs().median()) / 0.6745) ** 2, 1.0)
         for group in light.argsort().tensor_split(_GROUPS)
     ]
-    return _line(*np.array(points).T)
+    return _line(*np.array(points).T, grows=grows)
 
 
 def _stabilised(patches: Tensor, slope: float, base: float) -> Tensor:
@@ -141,7 +146,7 @@ def _stabilised(patches: Tensor, slope: float, base: float) -> Tensor:
     return 2 * (patches / slope + 3 / 8 + base / slope**2).clamp(min=0).sqrt()
 
 
-def _line(x: np.ndarray, v: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
+def _line(x: np.ndarray, v: np.ndarray, weights: np.ndarray, *, grows: bool) -> tuple[float, float]:
     """Return slope and base of the line through points, of which some are too high; the simplest that will do."""
     from scipy.optimize import nnls
 
@@ -155,12 +160,11 @@ def _line(x: np.ndarray, v: np.ndarray, weights: np.ndarray) -> tuple[float, flo
         line = (rows @ (there, rise)).clip(min=_LEAST)
         w = weights / line / np.sqrt(np.abs(v / line - 1).clip(min=0.05))
     full = (float(rise), float(there - rise * first))
-    lines = [full]
+    simpler = [(0.0, _middle(v, weights))]
     if first > 0:
-        lines.append((_middle(v / x, weights), 0.0))
-    lines.append((0.0, _middle(v, weights)))
-    off = [_off(x, v, weights, *line) for line in lines]
-    return next(line for line, far in reversed(list(zip(lines, off, strict=True))) if far <= off[0] + _SIMPLER)
+        simpler.insert(0 if grows else 1, (_middle(v / x, weights), 0.0))
+    most = _off(x, v, weights, *full) + _SIMPLER
+    return next((line for line in simpler if _off(x, v, weights, *line) <= most), full)
 
 
 def _off(x: np.ndarray, v: np.ndarray, weights: np.ndarray, slope: float, base: float) -> float:

@@ -16,6 +16,7 @@ import torch
 import dip
 from dip import batch, benchmark, cli, datasets
 from dip.benchmark import tables
+from dip.noise import noise_level
 from dip.trained import architectures, store
 
 PHOTOGRAPHS = {entry.name: entry for entry in datasets.pictures("photographs")}
@@ -53,7 +54,9 @@ def test_a_model_denoises_as_it_does_elsewhere(tmp_path, entry, channels, clip):
         model = store.read(path).model
         planes = torch.from_numpy(case.y[None] if case.y.ndim == 2 else case.y.transpose(2, 0, 1))[:, None]
         if channels == 3 and len(planes) == 1:
-            found = model(planes.expand(-1, 3, -1, -1)).mean(dim=1)
+            drawn = torch.randn((1, 3, *planes.shape[2:]), generator=torch.Generator().manual_seed(0))
+            colours = 3**0.5 * noise_level(planes) * (drawn - drawn.mean(dim=1, keepdim=True))
+            found = model(planes + colours).mean(dim=1)
         else:
             found = model(planes.transpose(0, 1) if channels == 3 else planes)
         found = found.reshape(planes[:, 0].shape).clamp(0, 1).numpy()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import skimage.data
 import torch
+from skimage.metrics import peak_signal_noise_ratio
 
 import dip
 from dip.trained import architectures, tiles
@@ -238,14 +240,26 @@ def test_a_gray_model_takes_the_channels_one_by_one():
     assert one.manner(1) == ""
 
 
-def test_a_colour_model_takes_a_gray_picture_as_three_equal_channels():
+def test_a_colour_model_takes_a_gray_picture_without_noise_as_three_equal_channels():
     one = denoiser("cnn5-residual-bn", 3)
-    image = np.random.default_rng(0).random((12, 9)).astype("float32")
+    image = (np.mgrid[:12, :9].sum(0) / 20).astype("float32")
     with torch.no_grad():
         x = torch.from_numpy(image).expand(1, 3, -1, -1)
         expected = one.model(x).mean(dim=1)[0].clamp(0, 1)
-    np.testing.assert_allclose(one(image), expected.numpy(), atol=1e-6)
-    assert "repeated 3 times and averaged" in one.manner(1)
+    np.testing.assert_allclose(one(image), expected.numpy(), atol=1e-5)
+    assert "as 3 channels with noise in their colours, averaged" in one.manner(1)
+
+
+@pytest.mark.parametrize("sigma", [15, 25])
+def test_a_colour_model_takes_noise_off_a_gray_picture(sigma):
+    """All of it is the same in all channels, as that of no picture in colour: it would be left."""
+    clean = skimage.data.camera()[192:288, 192:288] / 255
+    noisy = clean + np.random.default_rng(0).normal(0, sigma / 255, clean.shape)
+    one = dip.trained.load("dncnn-small", device="cpu")
+    restored = one(noisy)
+    before, after = (peak_signal_noise_ratio(clean, x, data_range=1) for x in (noisy, restored))
+    assert after > before + 6
+    np.testing.assert_array_equal(one(noisy), restored)  # what is drawn is the same each time
 
 
 def test_layouts_of_one_picture_give_one_result():

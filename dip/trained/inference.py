@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dip import devices, images, ranges
+from dip.noise import noise_level
 from dip.trained import store, tiles
 from dip.trained.architectures import Autoencoder, Model
 
@@ -121,7 +122,7 @@ class Denoiser:
                 return tiles.apply(model, x, cut).clamp(0, 1)
             planes = []
             for plane in x.split(1, dim=1):  # one by one, so that a picture of many channels takes no more room
-                found = tiles.apply(model, plane.expand(1, channels, -1, -1), cut)
+                found = tiles.apply(model, _in_colour(plane, channels), cut)
                 planes.append(found.mean(dim=1, keepdim=True))
             return torch.cat(planes, dim=1).clamp(0, 1)
 
@@ -130,7 +131,7 @@ class Denoiser:
         if channels == self.channels:
             return ""
         kind = {1: "gray", 3: "colour"}.get(self.channels, f"{self.channels}-channel")
-        how = "" if self.channels == 1 else f", repeated {self.channels} times and averaged"
+        how = "" if self.channels == 1 else f", as {self.channels} channels with noise in their colours, averaged"
         if channels == 1:
             return f"the {kind} model is applied to the gray picture{how}"
         return f"the {kind} model is applied to each of the {channels} channels by itself{how}"
@@ -162,6 +163,20 @@ class Denoiser:
             code = self.model.encode(images.to_tensor(image, layout, fitted=False).to(self.device))[0]
         found: Any = code.cpu().numpy() if isinstance(image, np.ndarray) else code
         return found
+
+
+def _in_colour(plane: Tensor, channels: int) -> Tensor:
+    """Return a gray plane, (1, 1, H, W), as a picture of so many channels, whose colours are as noisy as its gray.
+
+    In equal channels all the noise is gray. A model that was trained on noise of each channel's own looks for it in the
+    colours, finds none, and takes gray noise for structure: with sigma 25 it left nearly all (docs/trained.md).
+    """
+    if channels == 1:
+        return plane
+    drawn = torch.randn((1, channels, *plane.shape[2:]), generator=torch.Generator().manual_seed(0))
+    # noise whose mean over C channels has the deviation σ has √C σ in each
+    of_each = math.sqrt(channels) * noise_level(plane.cpu())
+    return plane + (of_each * (drawn - drawn.mean(1, keepdim=True))).to(plane.device)
 
 
 def load(model: str | os.PathLike[str], *, device: str | torch.device = "auto") -> Denoiser:

@@ -80,7 +80,7 @@ def run_all(
     A fit shows no progress bar here; one bar counts the fits, in a terminal and in a notebook. Callbacks are called in
     the thread of their fit. To leave the loop early and go on with something else, close the generator
     (`contextlib.closing`): that stops what runs. On CUDA only one call of this may run at a time, and layers that draw
-    from PyTorch's own generator, such as Dropout, are for one fit after the other.
+    from PyTorch's own generator, such as Dropout, are for one fit after the other; on a CPU their networks take turns.
 
     On a CPU processes gain more, since Python lets one thread at a time go on: ``dip denoise FOLDER --workers N``
     (docs/performance.md has figures).

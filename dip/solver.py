@@ -17,6 +17,7 @@ from dip._version import __version__
 from dip.averaging import ExponentialAverage
 from dip.callbacks import Reference, interrupts, progress_bar
 from dip.crops import Crops
+from dip.draws import Draws
 from dip.errors import positive_int, shown, warn
 from dip.flips import planned
 from dip.guard import Guard, Watch
@@ -100,6 +101,7 @@ class Fit(checkpoints.Saved):
             self._warm_start(init)
         self.code.requires_grad_(s.optimize_code)
         self._jitter = Jitter(s.jitter, s.jitter_seed, self.device, s.dtype)
+        self._draws = Draws(self.network, s.jitter_seed + 1, self.device)
         self._flips = planned(s.flips, task, self._code, observation.y, s.tiles, self.device, ends=s.stop is None)
         self._part = self.code
         self._gain = losses.gain(self.y)
@@ -216,7 +218,9 @@ class Fit(checkpoints.Saved):
         """Return the objective (its gradients in place), the data loss in it, and the output."""
         self._optimizer.zero_grad(set_to_none=True)
         seen = self._flips.turn(self._jitter.add(self._part).to(self.settings.dtype))
-        x = self._view.picture(self._flips.turn(self.network(seen)))
+        with self._draws():
+            made = self.network(seen)
+        x = self._view.picture(self._flips.turn(made))
         prediction, y, weights = self._view.compared(self.task.forward(x), self.y, self.weight)
         weight = {} if weights is None else {"weight": weights}
         data_loss = losses.checked("the loss", self.settings.loss, prediction, y, **weight)
@@ -292,7 +296,8 @@ class Fit(checkpoints.Saved):
         if self._output is None:
             if not (isinstance(self._view, Crops | folds.Folds) and self.iteration):
                 raise RuntimeError("the fit has not been run yet; call run()")
-            self._output = self._view.look(self.network, self.code, self.settings.dtype, self.iteration)
+            with self._draws(kept=False):
+                self._output = self._view.look(self.network, self.code, self.settings.dtype, self.iteration)
         return self._output
 
     @property
@@ -336,6 +341,7 @@ class Fit(checkpoints.Saved):
             "trained": self._trainable_state(),
             "code": self.code,
             "jitter": self._jitter.state_dict(),
+            "draws": self._draws.state,
             "view": self._view.state_dict(),
             "guard": self._guard.state_dict(),
             "unchecked": list(self._watch.unchecked),
@@ -383,6 +389,7 @@ class Fit(checkpoints.Saved):
             self.code.copy_(state["code"])
         self._load_trainable_state(state["trained"])
         self._jitter.load_state_dict(state["jitter"])
+        self._draws.state = state.get("draws", self._draws.state)
         self._view.load_state_dict(state["view"], self.network)
         self._guard.load_state_dict(state["guard"])
         self._watch = Watch([loss.to(self.device) for loss in state["unchecked"]])

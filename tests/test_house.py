@@ -80,7 +80,7 @@ FLOORS = [
         "masks",
         "ranges",
     },
-    {"networks", "operators", "degradations", "losses", "codes", "jitter", "falling", "flips"},
+    {"networks", "operators", "degradations", "losses", "codes", "draws", "jitter", "falling", "flips"},
     {"presets"},
     {"stopping", "averaging", "history", "guard", "optimizers", "problem", "callbacks", "checkpoint", "likeness"},
     {

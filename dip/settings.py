@@ -61,7 +61,8 @@ class Options(TypedDict, total=False):
     optimizer : {"adam", "lbfgs"}
         LBFGS (strong Wolfe line search) is for fits without jitter.
     lr : float
-        Learning rate; where LBFGS is taken in place of a preset's Adam it is 1 by default.
+        Learning rate; where LBFGS is taken in place of a preset's Adam it is 1 by default. With `tile`, and with
+        `dip.codes.HeldOut` ("fast" for missing pixels), it falls to the end of each run: two runs are not one of both.
     average : float
         Decay of the exponential average of the outputs that is returned; 0 returns the last output.
     consistent : bool
@@ -409,6 +410,10 @@ def _network(network: Any, preset: presets.Preset, inputs: int, outputs: int, se
         wrong = {p.dtype for p in network.parameters()} & {torch.float64, torch.float16, torch.bfloat16}
         if wrong:
             raise TypeError(f"the network's weights are in {wrong.pop()}; a fit is in float32: pass network.float()")
+        if any(map(nn.parameter.is_lazy, [*network.parameters(), *network.buffers()])):
+            raise ValueError(
+                "the network has lazy layers without weights yet: call it once, with a code as it takes it"
+            )
         return network
     options = network_options(network, preset)
     generator = torch.Generator().manual_seed(seed)

@@ -437,11 +437,18 @@ MISTAKES = [
     ("no input", ["denoise", "none.png", "-o", "o.png"], "none.png does not exist"),
     ("output exists", ["denoise", "in.png", "-o", "old.png"], "old.png exists"),
     ("extension", ["denoise", "in.png", "-o", "o.gif"], "allowed: .jpeg, .jpg, .png"),
+    ("an address", ["denoise", "https://example.com/a.png", "-o", "o.png"], "is an address; nothing is fetched"),
     ("no folder", ["denoise", "in.png", "-o", "old.png/o.png"], "is not a folder"),
     ("depth", ["denoise", "deep.png", "-o", "o.jpg"], "JPEG has 8 bits"),
     ("mask", ["inpaint", "in.png", "--mask", "none.png", "-o", "o.png"], "none.png does not exist"),
     ("size of the mask", ["inpaint", "in.png", "--mask", "old.png", "-o", "o.png"], "needs 20 x 24"),
-    ("black mask", ["inpaint", "in.png", "--mask", "black.png", "-o", "o.png"], "no pixel as known"),
+    ("black mask", ["inpaint", "in.png", "--mask", "black.png", "-o", "o.png"], "black.png marks no pixel as known"),
+    (
+        "white mask turned round",
+        ["denoise", "in.png", "--mask", "white.png", "--invert-mask", "-o", "o.png"],
+        "white.png marks no pixel as known: it is white everywhere, and --invert-mask makes that missing",
+    ),
+    ("no JPEG", ["dejpeg", "in.png", "-o", "o.png"], "give the JPEG itself as IN, or say of which quality it was"),
     ("white mask", ["inpaint", "in.png", "--mask", "white.png", "-o", "o.png"], "make those that are missing black"),
     (
         "black mask turned round",
@@ -792,7 +799,9 @@ def test_other_trees_inside_a_folder_are_not_its_pictures(capsys):
     assert sorted(everything(Path("in/out"))) == ["a.png", "notes.txt"]
     (report,) = json.loads(Path("in/r.json").read_text())
     assert report["figures"]["psnr"] > 0
-    assert "passed over" not in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "passed over" not in said.out
+    assert said.err.count(f"{Path('in/out')} is in in: this command passes its results over") == 2
 
 
 def test_result_may_go_to_the_folder_above():

@@ -124,6 +124,7 @@ IMAGES = {
     "0 to 255 as float": (denoise(RGB * 255), ValueError,
         ["far outside the clean range [0, 1]", "data_range=255", "divide by 255"]),
     "16 bit as float": (denoise(RGB * 65535), ValueError, ["[0, 1]", "data_range=65535"]),
+    "0 to 4 as float": (denoise(RGB * 4), ValueError, ["far outside", "data_range=(low, high)"]),
     "far below": (denoise(RGB - 100), ValueError, ["far outside", "data_range=(low, high)"]),
     "a range that is none": (denoise(data_range=(1, 0)), ValueError, ["data_range must be", "(1, 0)"]),
     "a range of three": (denoise(data_range=(0, 1, 2)), ValueError, ["data_range must be"]),
@@ -163,7 +164,7 @@ MASKS = {
 
 ENLARGEMENTS = {
     "factor 0": (enlarge(factor=0), ValueError, ["factor must be", "not 0"]),
-    "factor 2.5": (enlarge(factor=2.5), TypeError, ["factor must be", "2.5"]),
+    "factor 2.5": (enlarge(factor=2.5), TypeError, ["factor must be", "2.5 (float); pass an int"]),
     "negative": (enlarge(factor=-2), ValueError, ["factor must be", "-2"]),
     "kernel": (enlarge(kernel="lanczos"), ValueError, ["unknown kernel 'lanczos'", "did you mean 'lanczos"]),
     "a factor beyond any memory": (
@@ -269,6 +270,13 @@ class NotFinite:
         return torch.full((1, 8, frame.height, frame.width), float("nan"))
 
 
+class NoTensor:
+    channels = 8
+
+    def draw(self, frame, generator):
+        return np.zeros((1, 8, frame.height, frame.width), np.float32)
+
+
 OPTIONS = {
     "0 iterations": (denoise(iters=0), ValueError, ["iters must be a whole number from 1 up", "not 0"]),
     "negative iterations": (denoise(iters=-10), ValueError, ["iters must be", "not -10"]),
@@ -309,6 +317,8 @@ OPTIONS = {
     "code": (denoise(code="unifrm"), ValueError, ["unknown code 'unifrm'", "did you mean 'uniform'"]),
     "code of another kind": (denoise(code=np.zeros((8, 9))), TypeError, ["dip.codes.Image(image)"]),
     "code of another shape": (denoise(code=WrongShape()), ValueError, ["(1, 8, 4, 4)", "(1, 8, 8, 12) is needed"]),
+    "code that draws an array": (denoise(code=NoTensor()), TypeError,
+        ["NoTensor", "ndarray of shape (1, 8, 8, 12)", "a tensor of shape (1, 8, 8, 12) is needed"]),
     "code with NaN": (denoise(code=NotFinite()), ValueError, ["without NaN"]),
     "loss": (denoise(loss="mes"), ValueError, ["unknown loss 'mes'", "did you mean 'mse'"]),
     "loss of another kind": (denoise(loss=3), TypeError, ["loss must be one of", "callable"]),
@@ -343,6 +353,8 @@ OPTIONS = {
         ["weights are in torch.float64", "network.float()"]),
     "network in bfloat16": (denoise(network=torch.nn.Conv2d(8, 3, 1).bfloat16()), TypeError,
         ["weights are in torch.bfloat16", "network.float()"]),
+    "network with lazy layers": (denoise(network=torch.nn.LazyConv2d(3, 1)), ValueError,
+        ["lazy layers", "call it once, with a code"]),
     "network that returns several": (denoise(network=Several()), TypeError,
         ["the network returns (tensor", "the image alone, one tensor (1, C, H, W)"]),
     "rule that measures nothing": (denoise(stop=dip.stopping.Rule(patience=3, earliest=1)), TypeError,

@@ -417,3 +417,30 @@ def test_wrong_options_are_told_and_leave_nothing(tmp_path, monkeypatch, capsys,
     assert cli.main(["denoise", "in.tif", *more]) != 0
     assert re.match(f"dip: error: .*{why}", capsys.readouterr().err)
     assert [path.name for path in tmp_path.iterdir()] == ["in.tif"]
+
+
+@pytest.mark.parametrize("command", ["denoise", "inpaint"])
+def test_nan_does_not_matter_where_the_mask_says_that_nothing_is_known(tmp_path, monkeypatch, capsys, command):
+    monkeypatch.chdir(tmp_path)
+    array, mask = pixels((2, 20, 24), np.float32), np.full((20, 24), 255, np.uint8)
+    array[1, 3:6, 4:8], mask[3:6, 4:8] = np.nan, 0
+    written(tmp_path / "in.tif", array)
+    files.write("mask.png", mask)
+    assert cli.main([command, "in.tif", "--mask", "mask.png", "-o", "out.tif", *QUICK]) == 0
+    assert np.isfinite(tifffile.imread("out.tif")).all()
+    files.write("all.png", np.full((20, 24), 255, np.uint8))
+    assert cli.main(["denoise", "in.tif", "--mask", "all.png", "-o", "other.tif", *QUICK]) == 1
+    assert "page 2: image has 12 NaN or infinite values" in capsys.readouterr().err
+
+
+def test_pages_have_numbers_and_are_warned_of_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path / "in.tif", pixels((3, 20, 24)) // 64)
+    words = [word for word in QUICK if word != "--quiet"]
+    assert cli.main(["super-resolve", "in.tif", "--factor", "2", "-o", "out.tif", *words]) == 0
+    said = capsys.readouterr()
+    warned = [line for line in said.err.splitlines() if "warning" in line]
+    assert ["very dark picture" in line for line in warned] == [True, False]
+    assert warned[1] == "dip: warning: 2 more like these, of other pages, not shown"
+    assert all(f"[{n}/3] in.tif, page {n} ..." in said.out for n in (1, 2, 3))
+    assert ".pages" not in said.out + said.err

@@ -411,9 +411,7 @@ def _network(network: Any, preset: presets.Preset, inputs: int, outputs: int, se
         if wrong:
             raise TypeError(f"the network's weights are in {wrong.pop()}; a fit is in float32: pass network.float()")
         if any(map(nn.parameter.is_lazy, [*network.parameters(), *network.buffers()])):
-            raise ValueError(
-                "the network has lazy layers without weights yet: call it once, with a code as it takes it"
-            )
+            raise ValueError("the network has lazy layers without weights: call it once, with a code as it takes it")
         return network
     options = network_options(network, preset)
     generator = torch.Generator().manual_seed(seed)

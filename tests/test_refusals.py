@@ -318,7 +318,7 @@ OPTIONS = {
     "code of another kind": (denoise(code=np.zeros((8, 9))), TypeError, ["dip.codes.Image(image)"]),
     "code of another shape": (denoise(code=WrongShape()), ValueError, ["(1, 8, 4, 4)", "(1, 8, 8, 12) is needed"]),
     "code that draws an array": (denoise(code=NoTensor()), TypeError,
-        ["NoTensor", "ndarray of shape (1, 8, 8, 12)", "a tensor of shape (1, 8, 8, 12) is needed"]),
+        ["code=", "drew ndarray of shape (1, 8, 8, 12)", "a tensor of shape (1, 8, 8, 12) is needed"]),
     "code with NaN": (denoise(code=NotFinite()), ValueError, ["without NaN"]),
     "loss": (denoise(loss="mes"), ValueError, ["unknown loss 'mes'", "did you mean 'mse'"]),
     "loss of another kind": (denoise(loss=3), TypeError, ["loss must be one of", "callable"]),

@@ -136,8 +136,10 @@ def load(
     here = json.loads(json.dumps(fingerprint))
     presets = [part.pop("preset", None) for part in (saved, here)]  # whose values may be given one by one, too
     differences = list(_differences(saved, here))
-    if differences and None not in presets and presets[0] != presets[1]:
-        differences = [_difference("preset", *presets)]  # which is behind most of them
+    for what, *both in (("shape", saved.get("shape"), here.get("shape")), ("preset", *presets)):
+        if differences and None not in both and both[0] != both[1]:
+            differences = [_difference(what, *both)]  # which is behind most of them
+            break
     if differences:
         raise CheckpointError(
             f"{str(path)!r} belongs to another {of}; " + "; ".join(differences) + ". "

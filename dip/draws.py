@@ -38,6 +38,11 @@ class Draws:
         if device.type == "cpu" and not ours:
             self.state = torch.Generator().manual_seed(seed).get_state()
 
+    def go_on(self, state: Tensor | None) -> None:
+        """Go on from a state that was kept; without one, as that of a fit on another device is, from the seed."""
+        if self.state is not None and state is not None:
+            self.state = state
+
     @contextmanager
     def __call__(self, *, kept: bool = True) -> Iterator[None]:
         """Let PyTorch's own generator be the network's; with kept=False the next one begins where this one did."""

@@ -86,7 +86,9 @@ class Light:
                 "dip.noise.PoissonGaussian(gain, sigma) if you know it"
             )
             return None
-        self.noise = model.without(layout.low, layout.high)
+        here = model.without(layout.low, layout.high)
+        # as many digits as mean something, in the image's numbers, too: 10 and not 9.99999891
+        self.noise = PoissonGaussian(*(float(f"{value:.6g}") for value in (here.gain, here.sigma, here.offset)))
         if model.gain == 0:
             warn(
                 'noise="poisson": in the image the noise does not seem to grow with the light, so it is taken for the '

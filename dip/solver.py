@@ -389,7 +389,7 @@ class Fit(checkpoints.Saved):
             self.code.copy_(state["code"])
         self._load_trainable_state(state["trained"])
         self._jitter.load_state_dict(state["jitter"])
-        self._draws.state = state.get("draws", self._draws.state)
+        self._draws.go_on(state.get("draws"))
         self._view.load_state_dict(state["view"], self.network)
         self._guard.load_state_dict(state["guard"])
         self._watch = Watch([loss.to(self.device) for loss in state["unchecked"]])

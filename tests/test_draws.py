@@ -82,5 +82,17 @@ def test_what_is_only_looked_at_takes_no_numbers():
     assert not torch.equal(draws.state, first)
 
 
+def test_a_fit_that_went_on_elsewhere_draws_from_its_seed():
+    here, there = (Draws(network(), 3, torch.device(name)) for name in ("cpu", "meta"))
+    assert there.state is None
+    seeded, drawn = here.state, torch.Generator().manual_seed(5).get_state()
+    here.go_on(None)
+    assert torch.equal(here.state, seeded)
+    here.go_on(drawn)
+    assert torch.equal(here.state, drawn)
+    there.go_on(drawn)
+    assert there.state is None
+
+
 def test_the_packages_networks_draw_nothing():
     assert quick_fit(iters=1)._draws.state is None

@@ -321,6 +321,14 @@ def test_in_a_small_picture_the_noise_grows_if_that_is_said(photons, seed):
     assert task.noise.gain == pytest.approx(1 / photons, rel=1e-3)
 
 
+def test_what_is_found_has_as_many_digits_as_mean_something():
+    counts = np.random.default_rng(0).poisson(PHOTOS["camera"] / 255 * 20) * 10
+    task = dip.Denoise(counts.astype(np.uint16), noise="poisson")
+    with pytest.warns(RuntimeWarning, match="its white is taken for 1023"):
+        task.load()
+    assert task.noise == PoissonGaussian(10.0)
+
+
 @pytest.mark.filterwarnings("ignore:.*does not seem to grow:RuntimeWarning")
 def test_light_below_black_is_none():
     """Read noise may lie there, and whole parts of a picture do not: it has another range, or was standardised."""

@@ -45,7 +45,7 @@ written, and the checkpoint; pictures at hand in workers are begun anew by the s
 
 _FILES = """\
 PNG, JPEG, TIFF, BMP and WebP are read; PNG, JPEG and TIFF are written. Depth (16 bits too), alpha, ICC profile,
-resolution and EXIF of IN are kept; XMP, and texts and comments of PNG and JPEG, are not. If IN is a folder, all
+resolution, EXIF and XMP of IN are kept; texts of a PNG and comments of a JPEG are not. If IN is a folder, all
 pictures in it and below it are restored one after the other, and OUT is a folder that gets the same tree; results that
 exist are kept, so a run that was interrupted can be repeated. If IN is a TIFF of several pages, each is restored as a
 picture of its own, and OUT is a TIFF with the same axes; the pages that are done are kept in a folder beside it until

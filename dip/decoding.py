@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import logging
 import math
-import re
 import struct
 import threading
 import warnings
@@ -21,6 +20,8 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
+
+from dip import metadata
 
 __all__ = [
     "EXIF_IFD",
@@ -37,7 +38,7 @@ __all__ = [
 ]
 
 EXIF_IFD, GPS_IFD, ORIENTATION = 0x8769, 0x8825, 0x0112  # EXIF tags
-X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 0x011A, 0x011B, 0x0128
+X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT, XMP = 0x011A, 0x011B, 0x0128, 0x02BC
 PER_INCH, PER_CENTIMETRE = 2, 3
 # Kept of the first EXIF directory: caption, make, model, resolution, software, date, artist, copyright. The
 # rest says how the pixels lay in the old file; an old thumbnail would show the picture before restoration.
@@ -198,7 +199,7 @@ def _decode_common(file: BinaryIO, kind: str, max_pixels: int) -> _Parts:
     if depth == 16 and transparent is not None:
         opaque = (array != np.asarray(transparent)).any(-1, keepdims=True)
         array = np.concatenate([array, opaque.astype(np.uint16) * np.uint16(65535)], axis=2)
-    orientation, exif = _exif(image.getexif, _resolution(image, kind))
+    orientation, exif = _exif(image.getexif, _resolution(image, kind), image.info.get("xmp"))
     return array, orientation, image.info.get("icc_profile"), exif
 
 
@@ -296,25 +297,8 @@ def _decode_tiff(file: BinaryIO, max_pixels: int, wide: bool) -> _Parts:
         directory.load_from_fp(file)
         return directory
 
-    resolution = _ome_resolution(str(page.description)) if tiff.is_ome else None
+    resolution = metadata.ome_resolution(str(page.description)) if tiff.is_ome else None
     return array, orientation, bytes(profile) if profile else None, _exif(read, resolution)[1]
-
-
-def _ome_resolution(xml: str) -> tuple[float, float] | None:
-    """The pixels per inch that OME's words tell: a pixel has a size, in micrometres where nothing else is said."""
-    found = []
-    for axis in "XY":
-        size = re.search(rf'\bPhysicalSize{axis}="([^"]+)"', xml)
-        unit = re.search(rf'\bPhysicalSize{axis}Unit="([^"]+)"', xml)
-        metres = _METRES.get(unit[1] if unit else "µm")
-        try:
-            found.append(0.0254 / (float(size[1]) * metres) if size and metres else 0.0)
-        except (ValueError, ZeroDivisionError):
-            return None
-    return (found[0], found[1]) if all(0 < one < 2**31 for one in found) else None
-
-
-_METRES = {"m": 1.0, "cm": 1e-2, "mm": 1e-3, "µm": 1e-6, "μm": 1e-6, "um": 1e-6, "nm": 1e-9, "pm": 1e-12}
 
 
 def _tiff_by_pillow(file: BinaryIO, page: Any) -> np.ndarray:
@@ -385,10 +369,13 @@ def goes_on_outside(tiff: Any) -> bool:
     return len(following) < form.offsetsize or struct.unpack(form.offsetformat, following)[0] >= file.size
 
 
-def _exif(read: Callable[[], Any], resolution: tuple[float, float] | None = None) -> tuple[Any, bytes | None]:
+def _exif(
+    read: Callable[[], Any], resolution: tuple[float, float] | None = None, xmp: bytes | None = None
+) -> tuple[Any, bytes | None]:
     """Orientation, and what is worth keeping; damaged EXIF counts as none: the picture can still be read.
 
-    A resolution that is told elsewhere in the file is added where EXIF has none, or one without a unit.
+    A resolution that is told elsewhere in the file is added where EXIF has none, or one without a unit; and XMP, of
+    which that is the place in a TIFF.
     """
     from PIL import Image
 
@@ -397,11 +384,15 @@ def _exif(read: Callable[[], Any], resolution: tuple[float, float] | None = None
         given, kept = read(), Image.Exif()
         orientation = given.get(ORIENTATION)
         for tag in _KEPT:
-            value = _caption(str(given[tag])) if tag == _CAPTION and tag in given else given.get(tag)
+            value = given.get(tag)
+            value = metadata.caption(str(value)) if tag == _CAPTION and value is not None else value
             if value is not None:
                 kept[tag] = value
         if resolution is not None and (X_RESOLUTION not in kept or kept.get(RESOLUTION_UNIT) == 1):
             kept[X_RESOLUTION], kept[Y_RESOLUTION], kept[RESOLUTION_UNIT] = *resolution, PER_INCH
+        packet = given.get(XMP, xmp)
+        if isinstance(packet, bytes) and (told := metadata.xmp(packet)):
+            kept[XMP] = told
         for directory in (EXIF_IFD, GPS_IFD):
             entries = {tag: value for tag, value in given.get_ifd(directory).items() if tag not in _STALE}
             if entries:
@@ -409,14 +400,6 @@ def _exif(read: Callable[[], Any], resolution: tuple[float, float] | None = None
         return orientation, kept.tobytes() if len(kept) else None
     except Exception:
         return orientation, None
-
-
-def _caption(text: str) -> str | None:
-    """What is still true of a caption: of what ImageJ, OME and tifffile say there of the old pixels, ImageJ's unit."""
-    if text.startswith("ImageJ="):
-        lines = [line for line in text.splitlines() if line.startswith(("ImageJ=", "unit="))]
-        return "\n".join(lines) if len(lines) > 1 else None
-    return None if text.startswith("{") or "<OME " in text else text
 
 
 def _upright(array: np.ndarray, orientation: Any) -> np.ndarray:

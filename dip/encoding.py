@@ -21,6 +21,7 @@ from dip.decoding import (
     PER_INCH,
     RESOLUTION_UNIT,
     X_RESOLUTION,
+    XMP,
     Y_RESOLUTION,
     quiet,
 )
@@ -28,6 +29,7 @@ from dip.decoding import (
 __all__ = ["encode", "rescaled", "unfit"]
 
 _JPEG_EXIF_LIMIT = 65_533  # bytes in a marker
+_XMP_IN_PNG = "XML:com.adobe.xmp"
 _SIDE_LIMIT = {"JPEG": 65_500, "PNG": 2**31 - 1, "TIFF": 2**31 - 1}  # pixels
 _TIFF_LIMIT = 2**32 - 2**26  # bytes: offsets have 32 bits, and the directory needs room
 
@@ -71,7 +73,8 @@ def encode(array: np.ndarray, kind: str, icc: bytes | None, exif: bytes | None) 
     kind : str
         "PNG" (lossless), "JPEG" (quality 95, colours at full resolution) or "TIFF" (uncompressed).
     icc, exif : bytes or None
-        ICC profile, left out if it is for gray and the picture is in colour or the other way round; and EXIF.
+        ICC profile, left out if it is for gray and the picture is in colour or the other way round; and EXIF, with XMP
+        in it as in a TIFF.
 
     Returns
     -------
@@ -84,17 +87,19 @@ def encode(array: np.ndarray, kind: str, icc: bytes | None, exif: bytes | None) 
         If the picture is larger than the format allows.
     """
     from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
 
     if max(array.shape[:2]) > _SIDE_LIMIT[kind] or (kind == "TIFF" and array.nbytes > _TIFF_LIMIT):
         size = f"{array.shape[1]} x {array.shape[0]}"
         raise ValueError(f"{size} pixels of {array.dtype} are too many for {kind}; choose another format")
     icc = icc if icc and icc[16:20] == (b"GRAY" if array.shape[2] < 3 else b"RGB ") else None
-    if kind == "PNG" and array.dtype == np.uint16:
-        return _encode_png16(array, icc, exif)
     out = io.BytesIO()
     with quiet():
         if kind == "TIFF":
             return _encode_tiff(array, icc, exif)
+        exif, xmp = _apart(exif)
+        if kind == "PNG" and array.dtype == np.uint16:
+            return _encode_png16(array, icc, exif, xmp)
         options: dict[str, Any] = {"icc_profile": icc} if icc else {}
         if exif and (kind == "PNG" or len(exif) <= _JPEG_EXIF_LIMIT):
             options["exif"] = exif
@@ -103,6 +108,10 @@ def encode(array: np.ndarray, kind: str, icc: bytes | None, exif: bytes | None) 
             options["dpi"] = dots
         if kind == "JPEG":
             options |= {"quality": 95, "subsampling": 0}
+            options |= {"xmp": xmp} if xmp else {}
+        elif xmp:
+            options["pnginfo"] = info = PngInfo()
+            info.add_itxt(_XMP_IN_PNG, xmp.decode("utf-8", "replace"))
         Image.fromarray(array[..., 0] if array.shape[2] == 1 else array).save(out, kind, **options)
     return out.getvalue()
 
@@ -123,6 +132,16 @@ def rescaled(exif: bytes, height: float, width: float) -> bytes:
     return given.tobytes()
 
 
+def _apart(exif: bytes | None) -> tuple[bytes | None, bytes | None]:
+    """Return EXIF without XMP, and XMP, for formats in which that has a place of its own."""
+    from PIL import Image
+
+    given = Image.Exif()
+    given.load(exif or b"")
+    xmp = given.pop(XMP, None)
+    return (exif, None) if xmp is None else (given.tobytes() if len(given) else None, xmp)
+
+
 def _dots_per_inch(exif: bytes | None) -> tuple[float, float] | None:
     """The resolution that EXIF tells, None where it tells none or one in a unit of its own."""
     from PIL import Image
@@ -139,7 +158,7 @@ def _dots_per_inch(exif: bytes | None) -> tuple[float, float] | None:
     return dots[0] * inches, dots[1] * inches
 
 
-def _encode_png16(array: np.ndarray, icc: bytes | None, exif: bytes | None) -> bytes:
+def _encode_png16(array: np.ndarray, icc: bytes | None, exif: bytes | None, xmp: bytes | None) -> bytes:
     """A 16-bit PNG whose rows are filtered by the mean of the left and the upper value."""
     height, width, channels = array.shape
     rows = np.ascontiguousarray(array, ">u2").view(np.uint8).reshape(height, -1)
@@ -159,6 +178,8 @@ def _encode_png16(array: np.ndarray, icc: bytes | None, exif: bytes | None) -> b
         header += chunk(b"pHYs", struct.pack(">IIB", *(round(number / 0.0254) for number in dots), 1))  # per metre
     if exif:
         header += chunk(b"eXIf", exif.removeprefix(b"Exif\0\0"))
+    if xmp:
+        header += chunk(b"iTXt", _XMP_IN_PNG.encode() + b"\0\0\0\0\0" + xmp)
     data = chunk(b"IDAT", zlib.compress(filtered.tobytes()))
     return b"\x89PNG\r\n\x1a\n" + header + data + chunk(b"IEND", b"")
 

@@ -64,7 +64,7 @@ class Picture:
         The ICC profile.
     exif : bytes or None
         EXIF as far as it is still true: orientation, sizes and thumbnail are left out. With the resolution, wherever
-        the file tells it.
+        the file tells it, and XMP as its entry 700.
     path : pathlib.Path
         The file.
     """

@@ -15,12 +15,14 @@ import warnings
 import zlib
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image, ImageCms, ImageFile, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngInfo
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from dip import encoding, files
@@ -1033,3 +1035,61 @@ def test_alpha_goes_with_the_picture_that_it_is_like(tmp_path: Path) -> None:
         files.write(tmp_path / "larger.png", larger, like=given)
     opaque = files.read(files.write(tmp_path / "opaque.png", larger, like=dataclasses.replace(given, alpha=None)))
     assert opaque.alpha is None
+
+
+# ---------------------------------------------------------------------- XMP
+
+PACKET = (
+    b'<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
+    b'<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about=""'
+    b' xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmlns:tiff="http://ns.adobe.com/tiff/1.0/"'
+    b' xmlns:exif="http://ns.adobe.com/exif/1.0/" xmp:Rating="4" tiff:Orientation="6" tiff:Make="Maker">'
+    b"<exif:PixelXDimension>640</exif:PixelXDimension><xmp:Thumbnails><rdf:Alt>old</rdf:Alt></xmp:Thumbnails>"
+    b'<dc:rights xmlns:dc="http://purl.org/dc/elements/1.1/">&#169; A. Person</dc:rights>'
+    b'</rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
+)
+
+
+def packet_of(path: Path) -> bytes | None:
+    """XMP as Pillow finds it."""
+    with Image.open(path) as image:
+        found = image.info.get("xmp") or (image.tag_v2.get(700) if path.suffix == ".tif" else None)
+        return found.encode() if isinstance(found, str) else found
+
+
+def with_xmp(path: Path, pixels: np.ndarray) -> Path:
+    image = Image.fromarray(pixels)
+    if path.suffix == ".png":
+        info = PngInfo()
+        info.add_itxt("XML:com.adobe.xmp", PACKET.decode())
+        image.save(path, pnginfo=info)
+    elif path.suffix == ".tif":
+        tifffile.imwrite(path, pixels, extratags=[(700, 1, len(PACKET), PACKET, True)], metadata=None)
+    else:
+        image.save(path, xmp=PACKET)
+    return path
+
+
+@pytest.mark.parametrize("given", ["in.jpg", "in.png", "in.tif"])
+@pytest.mark.parametrize("written", ["out.jpg", "out.png", "deep.png", "out.tif"])
+def test_xmp_is_kept_so_far_as_it_is_true(tmp_path, given, written):
+    picture = files.read(with_xmp(tmp_path / given, draw((12, 10, 3))))
+    pixels = picture.pixels.astype(np.uint16) * 257 if written == "deep.png" else picture.pixels
+    found = packet_of(files.write(tmp_path / written, pixels, like=picture))
+    for kept in (b'xmp:Rating="4"', b'tiff:Make="Maker"', b"&#169; A. Person"):
+        assert kept in found
+    for gone in (b"Orientation", b"PixelXDimension", b"Thumbnails", b"old"):
+        assert gone not in found
+    ElementTree.fromstring(found)  # it is well-formed still
+    again = files.read(tmp_path / written)
+    assert packet_of(files.write(tmp_path / "again.png", again.pixels, like=again)) == found
+    with Image.open(tmp_path / written) as image:
+        assert (700 in image.getexif()) == (written == "out.tif")
+
+
+@pytest.mark.parametrize("packet", [b"", b"not XML at all", b"<rdf:RDF>" + 70_000 * b"x"])
+def test_xmp_that_is_none_or_too_long_is_left_out(tmp_path, packet):
+    Image.fromarray(draw((12, 10, 3))).save(tmp_path / "in.jpg")
+    tifffile.imwrite(tmp_path / "in.tif", draw((12, 10, 3)), extratags=[(700, 1, len(packet), packet, True)])
+    picture = files.read(tmp_path / "in.tif")
+    assert packet_of(files.write(tmp_path / "out.jpg", picture.pixels, like=picture)) is None

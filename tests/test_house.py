@@ -67,6 +67,7 @@ FLOORS = [
         "images",
         "decoding",
         "encoding",
+        "metadata",
         "files",
         "stacks",
         "storage",

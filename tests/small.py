@@ -75,3 +75,8 @@ def assert_equal_states(one, two):
 def lightly_filtered(x, y, weight):
     """(1, C, H, W) after a light Wiener filter, with the known pixels of y put back."""
     return weight * y + (1 - weight) * dip.guides.wiener(x, x, 0.005, step=4)[0]
+
+
+def within(x, fit):
+    """What is made, (C, H, W), no darker or brighter than the noisy picture of the fit is, as (H, W, C)."""
+    return np.moveaxis(np.clip(x, *(one((2, 3))[0, :, None, None].numpy() for one in (fit.y.amin, fit.y.amax))), 0, -1)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
-from small import NET, QUICK, assert_equal_states, picture, quick_fit, trained_state
+from small import NET, QUICK, assert_equal_states, picture, quick_fit, trained_state, within
 
 import dip
 
@@ -20,11 +20,6 @@ def losses(fit):
 
 
 # ---------------------------------------------------------------------- the result
-
-
-def within(x, fit):
-    """What is made, (C, H, W), no darker or brighter than the noisy picture of the fit is, as (H, W, C)."""
-    return np.moveaxis(np.clip(x, *(one((2, 3))[0, :, None, None].numpy() for one in (fit.y.amin, fit.y.amax))), 0, -1)
 
 
 @pytest.mark.parametrize("decay", [0.5, 0.99])

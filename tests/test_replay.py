@@ -15,7 +15,8 @@ from small import NET, QUICK, assert_equal_states, picture, trained_state
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import dip
-from dip import devices, recorder, replay
+from dip import devices, recorder, replay, solver
+from dip.draws import Draws
 from dip.networks import cuda, layers
 
 LR = 2.0**-7  # a learning rate that float32 holds exactly: in a graph it is a tensor
@@ -615,7 +616,10 @@ def test_what_changes_from_call_to_call_is_noticed_where_it_shows(tape):
         new_fit(engine="graph", loss=Annealed()).run(FEW)
 
 
-def test_a_layer_that_draws_from_pytorchs_generator(tape):
+def test_a_layer_that_draws_from_pytorchs_generator(tape, monkeypatch):
+    # as on a GPU, for which the tape stands: there it is left to the recording
+    monkeypatch.setattr(solver, "Draws", lambda network, seed, device: Draws(network, seed, torch.device("cuda")))
+
     def network():
         made = torch.nn.Sequential(torch.nn.Conv2d(8, 8, 1), torch.nn.Dropout(0.5), torch.nn.Conv2d(8, 3, 1))
         generator = torch.Generator().manual_seed(0)

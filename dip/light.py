@@ -12,7 +12,7 @@ from dip.errors import warn
 from dip.images import Layout
 from dip.noise import Noise, PoissonGaussian, found
 from dip.noise.growing import growth
-from dip.noise.model import POISSON, check
+from dip.noise.model import POISSON, check, rounded
 
 
 class Light:
@@ -87,8 +87,8 @@ class Light:
             )
             return None
         here = model.without(layout.low, layout.high)
-        # as many digits as mean something, in the image's numbers, too: 10 and not 9.99999891
-        self.noise = PoissonGaussian(*(float(f"{value:.6g}") for value in (here.gain, here.sigma, here.offset)))
+        # in the image's numbers, too: 10 and not 9.99999891
+        self.noise = PoissonGaussian(*map(rounded, (here.gain, here.sigma, here.offset)))
         if model.gain == 0:
             warn(
                 'noise="poisson": in the image the noise does not seem to grow with the light, so it is taken for the '

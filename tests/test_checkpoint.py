@@ -236,6 +236,13 @@ def test_another_preset_is_named_and_not_all_that_follows_from_it(tmp_path):
     assert fit.iteration == 2
 
 
+def test_another_size_is_named_and_not_all_that_follows_from_it(tmp_path):
+    path = tmp_path / "fit.st"
+    quick_fit(iters=1, checkpoint=path)
+    with pytest.raises(CheckpointError, match=r"fit; shape: \[3, 16, 16\] in the file, \[1, 12, 9\] here\. Resume"):
+        quick_fit(dip.Denoise(picture((12, 9))), iters=2, resume=path)
+
+
 def test_refused_for_another_image_as_code(tmp_path):
     path, flash = tmp_path / "fit.st", dip.codes.Image(picture(seed=1))
     quick_fit(iters=1, checkpoint=path, code=flash)

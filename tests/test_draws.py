@@ -22,7 +22,7 @@ def network() -> nn.Module:
         )
 
 
-OPTIONS = {"network": network(), "code": dip.codes.Uniform(8), "jitter": 0.0, "device": "cpu"}
+OPTIONS = {"code": dip.codes.Uniform(8), "jitter": 0.0, "device": "cpu"}
 
 
 def fitted(seed: int = 0, outside: int = 0, **options: object) -> dip.Fit:

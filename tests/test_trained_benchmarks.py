@@ -12,19 +12,13 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
+from scripts import BENCHMARKS, run
 from skimage.io import imread, imsave
 
 import dip
 from dip.trained import curves, store
 
-FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
-
 pytest.importorskip("matplotlib")
-
-
-def run(monkeypatch: pytest.MonkeyPatch, script: str, *words: object) -> None:
-    monkeypatch.syspath_prepend(FOLDER)
-    importlib.import_module(script).main([str(word) for word in words])
 
 
 @pytest.fixture(scope="module")
@@ -82,11 +76,11 @@ def report(folder: Path) -> dict:
     return found
 
 
-def test_models_of_the_package_are_trained_with_their_cards(data, tmp_path, monkeypatch, capsys, no_curves):
+def test_models_of_the_package_are_trained_with_their_cards(data, tmp_path, monkeypatch, no_curves):
     names = ("cnn5", "dncnn")
     words = [*names, *common(data, tmp_path)[:6], "--weights", tmp_path / "weights"]
     words += ["--epochs", 1, "--per-epoch", 16, "--width", 3]
-    run(monkeypatch, "train_models", *words)
+    run("train_models.py", *words)
     with monkeypatch.context() as patch:
         patch.setattr(store, "FOLDER", tmp_path / "weights")
         cards = dip.trained.models()
@@ -103,14 +97,12 @@ def test_models_of_the_package_are_trained_with_their_cards(data, tmp_path, monk
     for figures in (figures for card in cards.values() for figures in card["unseen"].values()):
         assert 0 < figures["noisy"] < 30
         assert 0 < figures["restored"] < 60
-    capsys.readouterr()
-    run(monkeypatch, "train_models", *words)
-    assert capsys.readouterr().out.count("is there, and kept") == 2
+    assert run("train_models.py", *words).count("is there, and kept") == 2
 
 
-def test_toy_models_do_not_go_into_the_package(data, monkeypatch, capsys):
+def test_toy_models_do_not_go_into_the_package(data, capsys):
     with pytest.raises(SystemExit):
-        run(monkeypatch, "train_models", "cnn5", "--data", data, "--epochs", 1)
+        run("train_models.py", "cnn5", "--data", data, "--epochs", 1)
     assert "give another folder for the --weights" in capsys.readouterr().err
 
 
@@ -123,7 +115,7 @@ def test_noise2noise_and_its_comparisons(data, tmp_path, monkeypatch, no_curves)
     words += ["--counts", 8, "--width", 3, "--tuned-on", 4]
     compared = {"pictures": 2, "architecture": 5}
     words += ["--only", "model", *compared]
-    run(monkeypatch, "noise2noise", *words)
+    run("noise2noise.py", *words)
     found = report(tmp_path)
     assert set(found["classical"]) == {"noisy", "total variation", "non-local means"}
     assert found["classical"]["noisy"]["psnr"] == pytest.approx(19.63, abs=0.3)
@@ -138,14 +130,14 @@ def test_noise2noise_and_its_comparisons(data, tmp_path, monkeypatch, no_curves)
     before = (tmp_path / "report.json").read_text()
     monkeypatch.setattr(dip.trained, "train", None)
     monkeypatch.setattr(dip.trained, "sweep", None)
-    run(monkeypatch, "noise2noise", *words)  # nothing is run again
+    run("noise2noise.py", *words)  # nothing is run again
     assert json.loads(before)["pictures"] == report(tmp_path)["pictures"]
 
 
-def test_early_stopping_answers_the_claims(data, tmp_path, monkeypatch, no_curves):
+def test_early_stopping_answers_the_claims(data, tmp_path, no_curves):
     words = [*common(data, tmp_path), "--epochs", 2, "--limit", 24, "--width", 3, "--rates", 1e-2, 1e-3]
     words += ["--models", "cnn5-residual-bn"]
-    run(monkeypatch, "early_stopping", *words)
+    run("early_stopping.py", *words)
     found = report(tmp_path)
     for name in ("cnn5-residual-bn",):
         runs = found[name]
@@ -159,8 +151,8 @@ def test_early_stopping_answers_the_claims(data, tmp_path, monkeypatch, no_curve
         assert drawn == f"{name}, validated on clean pictures: {', '.join(runs)}"
 
 
-def test_autoencoder(data, tmp_path, monkeypatch):
-    run(monkeypatch, "autoencoder", *common(data, tmp_path), "--epochs", 2, "--digits", 3)
+def test_autoencoder(data, tmp_path):
+    run("autoencoder.py", *common(data, tmp_path), "--epochs", 2, "--digits", 3)
     found = report(tmp_path)
     loss = found["clean to clean"]["history"]["train_loss"][-1]
     assert found["bar"] == {"clean_training_loss": loss, "at_most": 0.0875, "reached": loss <= 0.0875}
@@ -168,20 +160,9 @@ def test_autoencoder(data, tmp_path, monkeypatch):
         assert imread(tmp_path / "pictures" / f"autoencoder-{name}.png").shape[1] > 200
 
 
-def test_seams(data, tmp_path, monkeypatch, model):
-    run(
-        monkeypatch,
-        "seams",
-        *common(data, tmp_path),
-        "--model",
-        model,
-        "--picture",
-        "set9/0",
-        "--size",
-        96,
-        "--tile",
-        60,
-    )
+def test_seams(data, tmp_path, model):
+    words = ("--model", model, "--picture", "set9/0", "--size", 96, "--tile", 60)
+    run("seams.py", *common(data, tmp_path), *words)
     found = report(tmp_path)[str(model)]
     assert found["largest_difference_of_tiles_and_whole"] < 1e-5
     assert found["within_1_percent"]
@@ -190,7 +171,7 @@ def test_seams(data, tmp_path, monkeypatch, model):
 
 def test_jumps_are_seen(monkeypatch):
     """A picture with a step at each border of a tile, by hand; and one without."""
-    monkeypatch.syspath_prepend(FOLDER)
+    monkeypatch.syspath_prepend(BENCHMARKS)
     seams = importlib.import_module("seams")
     x = torch.zeros(1, 1, 16, 16)
     x[..., 4:8] = 1  # steps at columns 4 and 8 of 4, 8, 12; none along the rows
@@ -207,7 +188,7 @@ def test_jumps_are_seen(monkeypatch):
 
 def test_the_content_of_a_picture_counts_the_same_at_borders_and_elsewhere(monkeypatch):
     """Over all placements each line is a border once: a picture without seams has a ratio of 1, whatever is in it."""
-    monkeypatch.syspath_prepend(FOLDER)
+    monkeypatch.syspath_prepend(BENCHMARKS)
     seams = importlib.import_module("seams")
     monkeypatch.setattr(seams, "MARGIN", 2)
     x = torch.from_numpy(np.random.default_rng(0).random((1, 1, 40, 40)) * np.linspace(0, 1, 40) ** 2)
@@ -221,9 +202,9 @@ def test_the_content_of_a_picture_counts_the_same_at_borders_and_elsewhere(monke
     assert seamed.jumps()["ratio"] > 1.05
 
 
-def test_backends_stand_in_one_table(data, tmp_path, monkeypatch, model):
+def test_backends_stand_in_one_table(data, tmp_path, model):
     words = [*common(data, tmp_path), "--model", model, "--iters", 2, "--size", 32, "--table", tmp_path / "table.md"]
-    run(monkeypatch, "backends", *words, "--noises", "gaussian 25", "impulse 0.1")
+    run("backends.py", *words, "--noises", "gaussian 25", "impulse 0.1")
     found = report(tmp_path)
     assert set(found["mean"]) == {"gaussian 25", "impulse 0.1"}
     assert set(found["mean"]["gaussian 25"]) == {"noisy", "dip", str(model)}
@@ -236,10 +217,10 @@ def test_backends_stand_in_one_table(data, tmp_path, monkeypatch, model):
     assert (tmp_path / "pictures" / "backends-gaussian-25.png").exists()
 
 
-def test_robustness_counts_what_came_of_damaged_files(data_dir, tmp_path, monkeypatch):
+def test_robustness_counts_what_came_of_damaged_files(data_dir, tmp_path):
     if not (data_dir / "cifar-10-batches-bin").is_dir() or not (data_dir / "mnist").is_dir():
         pytest.skip("CIFAR-10 or MNIST is not in DIP_DATA")
-    run(monkeypatch, "robustness", "--data", data_dir, "--count", 16, "--out", tmp_path / "report.json")
+    run("robustness.py", "--data", data_dir, "--count", 16, "--out", tmp_path / "report.json")
     found = report(tmp_path)
     for kind in ("weights", "MNIST, unpacked", "CIFAR-10, extracted"):
         assert found[kind] == {"refused in one line": 16, "files_written": 0}

@@ -246,7 +246,7 @@ def test_a_colour_model_takes_a_gray_picture_without_noise_as_three_equal_channe
     with torch.no_grad():
         x = torch.from_numpy(image).expand(1, 3, -1, -1)
         expected = one.model(x).mean(dim=1)[0].clamp(0, 1)
-    np.testing.assert_allclose(one(image), expected.numpy(), atol=1e-5)
+    np.testing.assert_allclose(one(image), expected.numpy(), atol=1e-6)
     assert "as 3 channels with noise in their colours, averaged" in one.manner(1)
 
 

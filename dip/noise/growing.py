@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dip.noise.level import by_mask, flat_variances, independent, masked, patches_of, roughness
-from dip.noise.model import PoissonGaussian
+from dip.noise.model import PoissonGaussian, rounded
 
 _GROUPS, _EACH = 8, 600  # of patches equally bright: how many at most, and of how many patches at least
 _ENOUGH = 6000  # patches that are known as a whole, where there are other ways
@@ -60,16 +60,11 @@ def found(picture: Tensor, known: Tensor | None = None) -> PoissonGaussian | Non
     picture = picture.detach().to("cpu", torch.float32)
     line, one = _line_of(picture, known, grows=True), few_counts(picture, known)
     if one is not None and _counts(picture, known, one, line):
-        return PoissonGaussian(_rounded(one))
+        return PoissonGaussian(rounded(one))
     if line is None:
         return None
-    slope, base = map(_rounded, line)
+    slope, base = map(rounded, line)
     return PoissonGaussian(slope, math.sqrt(max(base, 0)), -base / slope if base < 0 else 0.0)
-
-
-def _rounded(value: float) -> float:
-    """Return a number with as many digits as mean something: the last ones depend on the number of threads."""
-    return float(f"{value:.6g}")
 
 
 def growth(picture: Tensor, known: Tensor | None = None) -> tuple[float, float] | None:

@@ -83,6 +83,11 @@ Noise = str | PoissonGaussian | None
 """What may be said of the noise: nothing, "gaussian", "poisson", or its model."""
 
 
+def rounded(value: float) -> float:
+    """Return a number with as many digits as mean something: the last ones depend on the number of threads."""
+    return float(f"{value:.6g}")
+
+
 def check(noise: Any) -> Noise:
     """Return what was said of the noise.
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dip import guides, losses, masks, ranges
+from dip import guides, losses, masks, ranges, stretch
 from dip.light import Light
 from dip.noise import Noise, PoissonGaussian, Stabilising, noise_level
 from dip.noise.level import MORE
@@ -81,6 +81,7 @@ class Denoise(ImageTask):
         self._y: Tensor | None = None
         self._limits: tuple[Tensor, ...] = ()
         self._stabilising: Stabilising | None = None
+        self.stretches, self._stretch = False, stretch.AS_IT_IS
 
     @property
     def noise(self) -> PoissonGaussian | None:
@@ -88,18 +89,27 @@ class Denoise(ImageTask):
         return self._light.noise
 
     def load(self) -> Observation:
-        """Return the observation as float32, stabilised where the noise grows with the light, and its weights."""
+        """Return the observation as float32, stabilised where the noise grows with the light, and its weights.
+
+        What uses little of its range is stretched (`dip.stretch`), if the fit allows.
+        """
         y, weight = self._observed(self._known), self._weight
-        seen = y.flatten(2) if weight is None else y[..., weight[0, 0] > 0]
+        seen = self._seen(y)
         self._limits = tuple(one(dim=2)[..., None, None] for one in (seen.amin, seen.amax))
         surest = None if weight is None else masks.surest(weight)
         model = self._light.model(self.whole(y), self.layout, surest)
         if model is not None:
             self._stabilising = Stabilising(model)
-            self._found = MORE * self._stabilising.level
             y = self._stabilising.forward(y)
-        self._y = y
+        self._stretch = stretch.of(self._seen(y)) if self.stretches else stretch.AS_IT_IS
+        self._y = y = self._stretch.forward(y)
+        if self._stabilising is not None:
+            self._found = MORE * self._stabilising.level / self._stretch.span
         return Observation(y, weight)
+
+    def _seen(self, y: Tensor) -> Tensor:
+        """Return the known values, (1, C, N)."""
+        return y.flatten(2) if self._weight is None else y[..., self._weight[0, 0] > 0]
 
     def place(self, observation: Observation) -> None:
         """Move the limits of what is returned to the observation's device."""
@@ -142,6 +152,7 @@ class Denoise(ImageTask):
 
     def compose(self, x: Tensor) -> Tensor:
         """Return x, brought back to the scale of the image, and no darker or brighter than that is."""
+        x = self._stretch.inverse(x)
         x = x if self._stabilising is None else self._stabilising.inverse(x)
         return x.clamp(*self._limits)  # noise makes what is bright brighter, and no fit's output comes to 0 or 1
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dip import guides, masks
+from dip import guides, masks, stretch
 from dip.callbacks import counted
 from dip.crops import Place, around
 from dip.errors import warn
@@ -52,18 +52,24 @@ class Inpaint(ImageTask):
         super().__init__(image, data_range=data_range, channel_axis=channel_axis)
         masks.check(mask, self.layout)
         self._mask = mask
+        self.stretches, self._stretch = False, stretch.AS_IT_IS
         self.keep_known = bool(keep_known)
 
     def load(self) -> Observation:
-        """Return the observation and its weights, with the missing pixels at 0."""
+        """Return the observation and its weights, with the missing pixels at 0.
+
+        What uses little of its range is stretched (`dip.stretch`), if the fit allows.
+        """
         weight = masks.to_tensor(self._mask, self.layout.height, self.layout.width)
-        y = self._observed(known=(weight[0, 0] > 0).numpy())
+        there = weight[0, 0] > 0
+        y = self._observed(known=there.numpy())
         if weight.min() == 1:
             warn(
                 "the mask marks every pixel as known, so nothing is missing and the image comes back as it is; True, "
                 "non-zero and white mean known: is it the other way round, or of another colour?",
             )
-        self._observation = Observation(y, weight)
+        self._stretch = stretch.of(y[..., there], _BEYOND) if self.stretches else stretch.AS_IT_IS
+        self._observation = Observation(self._stretch.forward(y) * there, weight)
         return self._observation
 
     def place(self, observation: Observation) -> None:
@@ -72,7 +78,8 @@ class Inpaint(ImageTask):
 
     def compose(self, x: Tensor) -> Tensor:
         """Return m y + (1 - m) x, or x itself without `keep_known`."""
-        return torch.lerp(x, self._observation.y, self._weight) if self.keep_known else x
+        x = torch.lerp(x, self._observation.y, self._weight) if self.keep_known else x
+        return self._stretch.inverse(x)
 
     def consistent(self, x: Tensor | None, y: Tensor, times: int = 10) -> Tensor:
         """Return x after a light Wiener filter, with the known pixels put back; of None y filled in.
@@ -174,4 +181,5 @@ _LIGHT = 0.005  # standard deviation, by trials (docs/performance.md)
 _APART = 4  # pixels from patch to patch where that filter is used again and again: five times as fast, and no worse
 _MARGIN = 32  # pixels around a place by which it is filled in, too
 _HELD, _ENOUGH = 0.1, 512  # share of the known pixels that is held out, and the side of what tells the error, in pixels
+_BEYOND = 0.1  # of the range of the known pixels: so much darker or brighter may the missing ones be
 _NO_IDEA = 0.1  # an error where no known pixel can be spared

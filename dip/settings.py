@@ -24,6 +24,7 @@ from dip.callbacks import Callback
 from dip.errors import callables, non_negative_int, positive_float, shown, unknown, yes_or_no
 from dip.problem import Correcting, Holding, Particular, Problem
 from dip.stopping import Rule
+from dip.stretch import Stretching, unitless
 
 if TYPE_CHECKING:
     from dip.solver import Fit
@@ -272,6 +273,8 @@ def resolve(task: Problem, options: Options) -> Settings:
     folds.check(given, task, code)
     if isinstance(task, Particular):
         task.check_options(loss, stop, corrected=consistent or isinstance(code, codes.Autoencoding))
+    if isinstance(task, Stretching):
+        task.stretches = unitless(given.get("network"), loss, penalties, stop, code)
     usual = preset.jitter
     if isinstance(preset.code, codes.Autoencoding | codes.HeldOut) and type(code) is not type(preset.code):
         usual = 0.03  # the preset's is for a picture as the code, and would drown another, or leave it bare
@@ -307,7 +310,7 @@ def resolve(task: Problem, options: Options) -> Settings:
     needed = None
     if found is not None:  # else it is a module that needs real data: its first iteration will tell
         needed = sizes.needed(found, network, code, channels, frame, tile, device, dtype)
-        _check_shape(found.shape, (1, channels, *sizes.seen(frame, tile)), (1, code.channels, *seen))
+        sizes.check_shape(found.shape, (1, channels, *sizes.seen(frame, tile)), (1, code.channels, *seen))
         in_crops = tile is None and task.support is not None and crops.joins(network)
         way_out = crops.needed(crops.USUAL, frame) if in_crops else None
         advised(needed, device, task.shape[1:], tile=way_out)
@@ -437,13 +440,3 @@ def network_options(network: Any, preset: presets.Preset) -> dict[str, Any]:
             raise TypeError(f"network={{{option!r}: ...}}: that follows from the {comes_from}; leave it out")
     usual = {"name": preset.network, **preset.options}
     return {**usual, **given} if given.get("name", preset.network) == preset.network else dict(given)
-
-
-def _check_shape(made: tuple[int, ...], needed: tuple[int, ...], code: tuple[int, ...]) -> None:
-    if made != needed:
-        raise ValueError(
-            f"the network makes {made} of a code of shape {code}; the task needs {needed}: "
-            "give it as many output channels as the image has, and the size of its code (one that halves its size "
-            "needs a method padded_size(height, width), which returns the next size up that suits it; one that makes "
-            "the image of a smaller code, an attribute magnification, how many times as high and wide it is)"
-        )

@@ -290,3 +290,14 @@ def seen(frame: codes.Frame, tile: int | None) -> tuple[int, int]:
     if tile is None:
         return frame.height, frame.width
     return min(tile, frame.height), min(tile, frame.width)
+
+
+def check_shape(made: tuple[int, ...], needed: tuple[int, ...], code: tuple[int, ...]) -> None:
+    """Refuse a network whose output has another shape than the task needs."""
+    if made != needed:
+        raise ValueError(
+            f"the network makes {made} of a code of shape {code}; the task needs {needed}: "
+            "give it as many output channels as the image has, and the size of its code (one that halves its size "
+            "needs a method padded_size(height, width), which returns the next size up that suits it; one that makes "
+            "the image of a smaller code, an attribute magnification, how many times as high and wide it is)"
+        )

@@ -83,7 +83,8 @@ FLOORS = [
     },
     {"networks", "operators", "degradations", "losses", "codes", "draws", "jitter", "falling", "flips"},
     {"presets"},
-    {"stopping", "averaging", "history", "guard", "optimizers", "problem", "callbacks", "checkpoint", "likeness"},
+    {"stopping", "averaging", "history", "guard", "optimizers", "problem", "callbacks", "checkpoint", "likeness"}
+    | {"stretch"},
     {
         "settings",
         "sizes",

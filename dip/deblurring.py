@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
-from dip import guides, losses
+from dip import guides, losses, stretch
 from dip.checkpoint import digest
 from dip.errors import positive_float, warn
 from dip.light import Light
@@ -112,33 +113,42 @@ class Deblur(ImageTask):
             )
 
     def load(self) -> Observation:
-        """Return the observation as float32 in [0, 1], filtered where the loss suits that."""
+        """Return the observation as float32 in [0, 1], filtered where the loss suits that.
+
+        What uses little of its range is stretched (`dip.stretch`), if the fit allows.
+        """
         size, given = self.shape[1:], self._blur.psf.shape[-2:]
         if any(ours < theirs for ours, theirs in zip(size, given, strict=True)):
             raise ValueError(
                 f"psf is {given[0]} x {given[1]} and the image {size[0]} x {size[1]} (height x width); crop the PSF to "
                 "where it is more than its background, and of a Gaussian take a smaller sigma"
             )
-        y = self._observed()
-        self._found = None
-        self._observation = Observation(self._filtered(y) if self._filters else y, None)
+        y, rest = self._observed(), None
+        if self._filters:
+            y, rest = self._filtered(y)
+        beyond_is_black = self._blur.boundary == "zero"
+        find = partial(stretch.of_sharper, nearer=self._nearer, from_black=beyond_is_black)
+        self._observation = Observation(self._stretched(y, find), None)
+        self._found = None if rest is None else _damping(rest / self._stretch.span**2, _BESIDE_REST)
         return self._observation
 
-    def _filtered(self, y: Tensor) -> Tensor:
-        """Return y without most of its noise, and remember what damping suits the rest; y itself where that fails."""
+    def _nearer(self, x: Tensor | None, y: Tensor) -> Tensor:
+        return y if x is None else x + self._blur.back_projected(y - self._blur(x), _SHARP)
+
+    def _filtered(self, y: Tensor) -> tuple[Tensor, float | None]:
+        """Return y without most of its noise, and the variance that it had; y itself and None where that fails."""
         model = self._light.model(y, self.layout)
         if model is None:
             both = levels(y)
             level = min(both)
             if not level or math.isinf(both[1]) or self._was_jpeg(y, level):
-                return y
+                return y, None
             model = PoissonGaussian(0, level)
-        # the variance is linear in the light, so that of the mean is the mean
-        self._found = _damping(model.variance(float(y.mean())), _BESIDE_REST)
         stabilising = Stabilising(model)
         stable, level = stabilising.forward(y), stabilising.level
         pilot = self._blur.band_limited(guides.pilot(stable, level), _BAND)
-        return stabilising.inverse(guides.wiener(stable, pilot, level)[0])
+        # the variance is linear in the light, so that of the mean is the mean
+        return stabilising.inverse(guides.wiener(stable, pilot, level)[0]), model.variance(float(y.mean()))
 
     def consistent(self, x: Tensor | None, y: Tensor, times: int = 10) -> Tensor:
         """Return x, corrected once by the regularised deconvolution of y - A x; of None that of y."""
@@ -192,4 +202,5 @@ _BESIDE_NOISE, _BESIDE_REST = 160, 40  # times the variance of the noise: of y a
 _LEAST = 1e-4
 _FIRMER = 3  # times the damping of the loss
 _AFTER_JPEG = 0.05
+_SHARP = 1e-3  # damping of the pictures that tell how far the deconvolved one may go beyond y
 _BAND = 0.05  # squared gain of the blur from which on there is something left

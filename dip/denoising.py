@@ -81,7 +81,6 @@ class Denoise(ImageTask):
         self._y: Tensor | None = None
         self._limits: tuple[Tensor, ...] = ()
         self._stabilising: Stabilising | None = None
-        self.stretches, self._stretch = False, stretch.AS_IT_IS
 
     @property
     def noise(self) -> PoissonGaussian | None:
@@ -101,8 +100,7 @@ class Denoise(ImageTask):
         if model is not None:
             self._stabilising = Stabilising(model)
             y = self._stabilising.forward(y)
-        self._stretch = stretch.of(self._seen(y)) if self.stretches else stretch.AS_IT_IS
-        self._y = y = self._stretch.forward(y)
+        self._y = y = self._stretched(y, lambda y: stretch.of(self._seen(y)))
         if self._stabilising is not None:
             self._found = MORE * self._stabilising.level / self._stretch.span
         return Observation(y, weight)
@@ -152,7 +150,7 @@ class Denoise(ImageTask):
 
     def compose(self, x: Tensor) -> Tensor:
         """Return x, brought back to the scale of the image, and no darker or brighter than that is."""
-        x = self._stretch.inverse(x)
+        x = super().compose(x)
         x = x if self._stabilising is None else self._stabilising.inverse(x)
         return x.clamp(*self._limits)  # noise makes what is bright brighter, and no fit's output comes to 0 or 1
 

@@ -52,7 +52,6 @@ class Inpaint(ImageTask):
         super().__init__(image, data_range=data_range, channel_axis=channel_axis)
         masks.check(mask, self.layout)
         self._mask = mask
-        self.stretches, self._stretch = False, stretch.AS_IT_IS
         self.keep_known = bool(keep_known)
 
     def load(self) -> Observation:
@@ -68,8 +67,8 @@ class Inpaint(ImageTask):
                 "the mask marks every pixel as known, so nothing is missing and the image comes back as it is; True, "
                 "non-zero and white mean known: is it the other way round, or of another colour?",
             )
-        self._stretch = stretch.of(y[..., there], _BEYOND) if self.stretches else stretch.AS_IT_IS
-        self._observation = Observation(self._stretch.forward(y) * there, weight)
+        y = self._stretched(y, lambda y: stretch.of(y[..., there], _BEYOND))
+        self._observation = Observation(y * there, weight)
         return self._observation
 
     def place(self, observation: Observation) -> None:
@@ -79,7 +78,7 @@ class Inpaint(ImageTask):
     def compose(self, x: Tensor) -> Tensor:
         """Return m y + (1 - m) x, or x itself without `keep_known`."""
         x = torch.lerp(x, self._observation.y, self._weight) if self.keep_known else x
-        return self._stretch.inverse(x)
+        return super().compose(x)
 
     def consistent(self, x: Tensor | None, y: Tensor, times: int = 10) -> Tensor:
         """Return x after a light Wiener filter, with the known pixels put back; of None y filled in.

@@ -6,6 +6,7 @@ the contrast of a picture that ends at a sixteenth of white a step is sixteen ti
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -14,7 +15,7 @@ from torch.nn import Module
 from dip import codes, losses
 from dip.stopping import BY_ITSELF
 
-__all__ = ["AS_IT_IS", "Stretch", "Stretching", "of", "unitless"]
+__all__ = ["AS_IT_IS", "Stretch", "Stretching", "of", "of_sharper", "unitless"]
 
 
 class Stretch(NamedTuple):
@@ -50,7 +51,39 @@ def of(known: Tensor, beyond: float = 0.0) -> Stretch:
     """
     darkest, brightest = float(known.min()), float(known.max())
     more = beyond * (brightest - darkest)
-    low, high = max(0.0, darkest - more), min(1.0, brightest + more)
+    return _within(darkest - more, brightest + more)
+
+
+def of_sharper(y: Tensor, nearer: Callable[[Tensor | None, Tensor], Tensor], *, from_black: bool = False) -> Stretch:
+    """Return a range for a picture that is sharper than y, a blurred or small one whose white is 1.
+
+    Parameters
+    ----------
+    y : Tensor
+        What was observed.
+    nearer : callable
+        ``nearer(x, y)`` returns a picture that fits y better than x does; of None a first one. Eight such, none of
+        which is below black, tell how far beyond the range of y the picture may go. Where that is more than a third of
+        it there are points of light, of whose true brightness y says little, and the picture is left as it is.
+    from_black : bool
+        Whether the range is to begin at black, since A knows of that.
+    """
+    low, high = float(y.min()), float(y.max())
+    span = high - low
+    if not _NOTHING < span < _ENOUGH:
+        return AS_IT_IS
+    x: Tensor | None = None
+    for _ in range(_TURNS):
+        x = nearer(x, y).clamp(min=0)
+    assert x is not None
+    above, below = max(0.0, float(x.max()) - high), max(0.0, low - float(x.min()))
+    if above > _POINTS * span:
+        return AS_IT_IS
+    return _within(0.0 if from_black else low - 2 * below - _MORE * span, high + 6 * above + _MORE * span)
+
+
+def _within(low: float, high: float) -> Stretch:
+    low, high = max(0.0, low), min(1.0, high)
     return Stretch(low, high - low) if _NOTHING < high - low < _ENOUGH else AS_IT_IS
 
 
@@ -69,3 +102,5 @@ def unitless(network: Any, loss: Any, penalties: Any, stop: Any, code: Any) -> b
 
 
 _NOTHING, _ENOUGH = 1e-5, 0.5  # of white
+# Of y's range, by trials with photographs, stars and beads (docs/performance.md).
+_TURNS, _POINTS, _MORE = 8, 1 / 3, 0.1

@@ -6,13 +6,14 @@ A task is what `dip.fit` takes; `dip.restore` has a function for each that retur
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dip import images, presets, ranges
+from dip import images, presets, ranges, stretch
 from dip.errors import positive_float, positive_int, warn
 from dip.operators import Downsample, Identity
 from dip.problem import Observation
@@ -34,6 +35,7 @@ class ImageTask:
         self.layout = images.describe(image, channel_axis=channel_axis, data_range=data_range)
         self._image, self._channel_axis = image, channel_axis
         self._operator: torch.nn.Module = Identity()
+        self.stretches, self._stretch = False, stretch.AS_IT_IS
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -57,6 +59,11 @@ class ImageTask:
         ranges.warn_of(y, self.layout, self.spread, known)
         return y
 
+    def _stretched(self, y: Tensor, find: Callable[[Tensor], stretch.Stretch]) -> Tensor:
+        """Return what the fit sees of y: in the range that is found in it, if nothing is in the unit of white."""
+        self._stretch = find(y) if self.stretches else stretch.AS_IT_IS
+        return self._stretch.forward(y)
+
     def place(self, observation: Observation) -> None:
         """Move the operator to the observation's device."""
         self._operator.to(observation.y.device)
@@ -66,8 +73,8 @@ class ImageTask:
         return self._operator(x)
 
     def compose(self, x: Tensor) -> Tensor:
-        """Return x itself."""
-        return x
+        """Return x, brought back to the image's own range where the fit saw it in another (`dip.stretch`)."""
+        return self._stretch.inverse(x)
 
     def output(self, x: Tensor) -> Any:
         """Return x in the image's kind, dtype and range, with its alpha."""
@@ -189,6 +196,11 @@ class SuperResolve(ImageTask):
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the restored image."""
         return self.layout.channels, self.factor * self.layout.height, self.factor * self.layout.width
+
+    def load(self) -> Observation:
+        """Return the observation as float32 in [0, 1], or, of one that uses little of that, stretched."""
+        nearer = partial(self._downsample.consistent, times=1)
+        return Observation(self._stretched(self._observed(), partial(stretch.of_sharper, nearer=nearer)), None)
 
     def consistent(self, x: Tensor | None, y: Tensor, times: int = 10) -> Tensor:
         """Return x, corrected so often that A x comes to y, or nearer to it (`Downsample.consistent`)."""

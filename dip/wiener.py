@@ -15,7 +15,7 @@ from torch import Tensor
 def wiener(
     picture: Tensor,
     pilot: Tensor,
-    sigma: float,
+    sigma: float | Tensor,
     gains: Sequence[float] = (1.0,),
     *,
     step: int = 1,
@@ -28,16 +28,17 @@ def wiener(
     .. math:: \hat{x} = D^{-1} (w \odot D y), \quad w = \frac{(D p)^2}{(D p)^2 + (g σ)^2} .
 
     Every pixel is the mean of the patches that it is in, 64 unless there is a `step`, each weighted by
-    :math:`1 / \sum w^2`, so that those in which least noise was left count most. Beyond the border the pixels there go
-    on.
+    :math:`1 / \sum w^2 σ^2`, so that those in which least noise was left count most. Beyond the border the pixels there
+    go on.
 
     Parameters
     ----------
     picture, pilot : Tensor
         (1, C, H, W), float32, on one device.
-    sigma : float
-        Standard deviation of the noise. (g σ is at least 1e-6: with 0 only that is taken off of which the pilot has
-        nothing.)
+    sigma : float or Tensor
+        Standard deviation of the noise, or, (C, 64), of each coefficient in each of the opponent colours, where noise
+        is not independent (`dip.noise.spectrum`). (g σ is at least 1e-6: with 0 only that is taken off of which the
+        pilot has nothing.)
     gains : sequence of float
         The g: a pilot is smoother than what it stands for, and a g below 1 makes up for that. A picture is returned for
         each.
@@ -70,15 +71,20 @@ def wiener(
     join = _joined if on_cpu and step == 1 else partial(_joined_at_once, step=step)
     sums = pair.new_zeros(len(gains), 2, *pair.shape[1:])
     for channel in range(pair.shape[1]):
+        level, share = sigma, None
+        if isinstance(sigma, Tensor):
+            level = sigma[channel, :, None].to(picture)
+            share = (level / level.square().mean().sqrt().clamp(min=LEAST)).square()
         for top in range(0, height - rim, rows):
             strip = pair[:, channel, None, top : top + rows + rim]
             coefficients = F.conv2d(strip, transform.reshape(-1, 1, PATCH, PATCH), stride=step)
             (high, wide), (noisy, power) = coefficients.shape[2:], coefficients.flatten(2)
             power = power.square()
             for gain, (total, weights) in zip(gains, sums[:, :, channel, top : top + rows + rim], strict=True):
-                kept = power / (power + max(gain * sigma, LEAST) ** 2)
+                kept = power / (power + _square(gain * level))
                 kept[0] = 1
-                weight = 1 / kept.square().sum(0)
+                left = kept.square()
+                weight = 1 / (left if share is None else left * share).sum(0)
                 join(kept.mul_(noisy).mul_(weight).reshape(-1, high, wide), transform, total)
                 weight = weight.reshape(1, high, wide)
                 if step == 1:
@@ -87,6 +93,10 @@ def wiener(
                     _joined_at_once(weight, torch.ones_like(transform[:1]), weights, step)
     filtered = (sums[:, 0] / sums[:, 1])[..., rim : height - rim, rim : width - rim]
     return [torch.einsum("ji,jhw->ihw", colours, one)[None] for one in filtered]
+
+
+def _square(sigma: float | Tensor) -> float | Tensor:
+    return max(sigma, LEAST) ** 2 if isinstance(sigma, float | int) else sigma.clamp(min=LEAST).square()
 
 
 PATCH, LEAST = 8, 1e-6

@@ -11,7 +11,7 @@ from torch import Tensor
 from dip import guides
 from dip.codes.frame import Frame
 from dip.errors import non_negative_int, positive_float
-from dip.noise import noise_level
+from dip.noise import noise_level, spectrum, total
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,9 @@ class Denoised(_Renewed):
         of what the fit sees. By default it is what follows from that `noise`, or what is found in the picture
         (`dip.noise.noise_level`), which supposes that it is independent from pixel to pixel.
 
+    spectrum : Tensor, optional
+        Its standard deviations by frequency (`dip.noise.spectrum`); a fit fills them in.
+
     Notes
     -----
     For `dip.Denoise` alone: elsewhere what was observed is no picture of the same size.
@@ -86,6 +89,7 @@ class Denoised(_Renewed):
     """
 
     level: float | None = None
+    spectrum: Tensor | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -101,13 +105,16 @@ class Denoised(_Renewed):
         """Return z of a noisy picture (1, image_channels, inner_height, inner_width) in [0, 1] (see `Code.draw`)."""
         if picture is None:
             raise ValueError("a Denoised code is drawn from the noisy picture; in a fit it is, of dip.Denoise alone")
-        level = noise_level(picture) if self.level is None else self.level
-        pictures = self.scaled(torch.cat(self.pictures(picture, level), dim=1), frame, level)
+        ours = self if self.level is not None else self._told(picture)
+        assert ours.level is not None
+        pictures = self.scaled(torch.cat(ours.pictures(picture, ours.level), dim=1), frame, ours.level)
         return _beside_noise(pictures, self.noise, frame, generator)
 
     def begun(self, task: Any, y: Tensor) -> tuple[Self, Tensor]:
         """Return the code with the level of the noise, and the noisy picture itself."""
-        level = self.level or getattr(task, "level", None) or max(noise_level(y), 1e-6)
+        level = self.level or getattr(task, "level", None)
+        if level is None:
+            return self._told(y), y
         whole = task.whole(y)
         if whole is not y:  # pixels are missing
             pilot = guides.pilot(whole, level)
@@ -119,14 +126,22 @@ class Denoised(_Renewed):
     def renew(self, z: Tensor, frame: Frame, task: Any, y: Tensor, average: Tensor, iteration: int) -> None:
         """Make the pictures of the Wiener filter in z anew, with the average of the outputs as the pilot."""
         assert self.level is not None  # see `begun`
-        filtered = torch.cat(guides.wiener(task.whole(y, average), average, self.level, _GAINS), dim=1)
+        sigma = self.level if self.spectrum is None else self.spectrum
+        filtered = torch.cat(guides.wiener(task.whole(y, average), average, sigma, _GAINS), dim=1)
         with torch.no_grad():
             z[:, self.image_channels : 3 * self.image_channels] = self.scaled(filtered, frame, self.level)
 
     def pictures(self, picture: Tensor, level: float) -> list[Tensor]:
         """Return what goes into the code of a noisy picture whose noise has this standard deviation."""
         means, variation = guides.denoised(picture, level)
-        return [means, *guides.wiener(picture, (means + variation) / 2, level, _GAINS)]
+        sigma = level if self.spectrum is None else self.spectrum
+        return [means, *guides.wiener(picture, (means + variation) / 2, sigma, _GAINS)]
+
+    def _told(self, picture: Tensor) -> Self:
+        """Return the code with what the picture tells of its noise: the level and, if it takes one, the spectrum."""
+        found = spectrum(picture)
+        level = noise_level(picture) if found is None else total(found)
+        return replace(self, level=max(level, 1e-6), spectrum=found)
 
     def scaled(self, pictures: Tensor, frame: Frame, level: float) -> Tensor:
         """Return pictures as they go into the code: about 0, scaled, and of the frame's size."""

@@ -179,10 +179,14 @@ def patches_of(picture: Tensor, most: int = _MOST, known: Tensor | None = None) 
         values = picture[..., known]
         whole = F.unfold(known[None, None].float(), _SIDE, stride=step)[0].amin(0) > 0
         patches = patches[:, whole]
-    cut = ((patches == values.min()) | (patches == values.max())).float().mean(0) > 0.05
-    if cut.float().mean() < 0.9:
-        patches = patches[:, ~cut]
+    patches = patches[:, uncut(patches, values)]
     return patches.reshape(channels, _SIDE**2, -1) if patches.shape[1] >= _ENOUGH * _SIDE**2 else None
+
+
+def uncut(patches: Tensor, values: Tensor) -> Tensor:
+    """Return in which patches (K, N) noise was not cut off at the ends of these values, (N,), bool; all, of too few."""
+    cut = ((patches == values.min()) | (patches == values.max())).float().mean(0) > 0.05
+    return ~cut | (cut.float().mean() >= 0.9)
 
 
 def roughness(patches: Tensor) -> Tensor:

@@ -1,0 +1,94 @@
+"""The spectrum of noise that is not independent from pixel to pixel, as that of a camera's JPEG is not."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dip.noise.level import MORE, independent, patches_of, roughness, uncut
+from dip.wiener import PATCH, cosines, opponent
+
+__all__ = ["spectrum", "total"]
+
+
+def spectrum(picture: Tensor) -> Tensor | None:
+    r"""Return how strong noise that is not independent is at each frequency; None of noise that is, or of few pixels.
+
+    What a camera saves was interpolated from one colour a pixel, and a JPEG has its colours at half the size: fine
+    noise is weak then, coarse noise is not, and what looks at the finest detail only (`dip.noise.noise_level`) finds
+    next to none. So patches of 8 x 8 pixels are looked at, in the opponent colours and in the domain of their cosine
+    transform D, as `dip.guides.wiener` weighs them. The variance of the noise is :math:`s_k^2 = \text{mean} (D y)_k^2`
+    over the patches without structure: those with :math:`\sum_k (D y)_k^2 / s_k^2` no larger than nearly all patches
+    of noise have (3.5 standard deviations beyond the mean), in turns, from the variances that the least fifth of the
+    values tells. The coarsest noise, which is most like structure, is taken for no stronger than 2.5 times that of
+    waves of 4 pixels. Where noise is independent from pixel to pixel, and from colour to colour it is not, that of the
+    first colour, the gray one, has one variance: the mean over the finer half of the frequencies.
+
+    Parameters
+    ----------
+    picture : Tensor
+        (1, C, H, W).
+
+    Returns
+    -------
+    Tensor or None
+        (C, 64), standard deviations in each of the opponent colours (`dip.wiener.opponent`) and of each coefficient
+        (`dip.wiener.cosines`), increased as `dip.noise.noise_level` does it.
+    """
+    picture = picture.detach().to("cpu", torch.float32)
+    small = patches_of(picture)
+    if small is None or min(picture.shape[2:]) < PATCH:
+        return None
+    of_pixels, of_channels = independent(small, roughness(small))
+    if of_pixels and of_channels:
+        return None
+    squares = _coefficients(picture)[:, 1:].square()
+    variances = _flat(squares) if squares.shape[2] >= _LEAST else None
+    if variances is None:
+        return None
+    variances = torch.cat([torch.zeros_like(variances[:, :1]), variances], dim=1)
+    ring, coarse, fine = ((low <= _FREQUENCY) & (high > _FREQUENCY) for low, high in (_RING, _COARSE, _FINE))
+    most = _MOST**2 * variances[:, ring].mean(1, keepdim=True)
+    variances = torch.where(coarse, torch.minimum(variances, most), variances)
+    if of_pixels:
+        variances[0] = variances[0, fine].mean()
+    variances[:, 0] = variances[:, [1, PATCH]].amax(1)
+    return MORE * variances.sqrt()
+
+
+def total(found: Tensor) -> float:
+    """Return the standard deviation, over all pixels and channels, of noise of a `spectrum`."""
+    return float(found.square().mean().sqrt())
+
+
+def _coefficients(picture: Tensor) -> Tensor:
+    """Return those of patches, evenly taken of a large picture, (C, 64, N)."""
+    colours, transform = opponent(picture.shape[1]).to(picture), cosines().to(picture)
+    height, width = picture.shape[2:]
+    step = math.ceil(math.sqrt(max(1, (height - PATCH + 1) * (width - PATCH + 1) / _PATCHES)))
+    patches = F.unfold(picture, PATCH, stride=step)[0]
+    patches = patches[:, uncut(patches, picture)].reshape(picture.shape[1], PATCH**2, -1)
+    return torch.einsum("ij,kp,jpn->ikn", colours, transform, patches)
+
+
+def _flat(squares: Tensor) -> Tensor:
+    """Return the mean of squares (C, K, N) over the patches without structure, (C, K)."""
+    values = squares.shape[0] * squares.shape[1]
+    limit = values + _TIMES * math.sqrt(2 * values)
+    variances = (squares.sqrt().quantile(0.2, dim=2) / 0.2533).square()
+    for _ in range(_ROUNDS):
+        sums = (squares / variances.clamp(min=_TINY)[..., None]).sum((0, 1))
+        flattest = sums.kthvalue(_LEAST).values  # so many at least
+        before, variances = variances, squares[..., sums <= flattest.clamp(min=limit)].mean(2)
+        if float((variances / before.clamp(min=_TINY) - 1).abs().mean()) < 5e-3:
+            break
+    return variances
+
+
+_PATCHES, _LEAST, _ROUNDS, _TINY = 2**15, 250, 10, 1e-10
+_TIMES = 3.5  # standard deviations of the sum beyond its mean
+_FREQUENCY = torch.cartesian_prod(torch.arange(PATCH), torch.arange(PATCH)).float().norm(dim=1)
+_COARSE, _RING, _FINE, _MOST = (0.5, 3.3), (3.3, 4.7), (4.7, math.inf), 2.5

@@ -1,0 +1,176 @@
+"""Noise that is not independent from pixel to pixel: its spectrum, and what a fit makes of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from scipy.fft import dctn, idctn
+from scipy.ndimage import convolve, gaussian_filter
+from small import NET, QUICK, picture
+
+import dip
+from dip import guides, noise
+from dip.noise.level import MORE
+from dip.wiener import cosines, opponent
+
+LINE = np.array([0.5, 1.0, 0.5]) / np.sqrt(1.5)
+
+
+def as_tensor(image):
+    return torch.from_numpy(np.ascontiguousarray(np.atleast_3d(image).transpose(2, 0, 1), np.float32))[None]
+
+
+def smooth(size=128, channels=3):
+    """A photograph without its finest detail, (H, W, C)."""
+    photo = skimage.data.astronaut()[:size, :size] / 255
+    return gaussian_filter(photo, (2, 2, 0))[..., :channels]
+
+
+def coloured(shape, sigma, seed=0):
+    """Noise as an interpolation leaves it: neighbours along rows and columns have two thirds in common."""
+    drawn = np.random.default_rng(seed).normal(0, sigma, shape)
+    return convolve(convolve(drawn, LINE[:, None, None], mode="wrap"), LINE[None, :, None], mode="wrap")
+
+
+def by_hand(sigma):
+    """The standard deviation of each coefficient of such noise, from the correlation of the pixels of a patch."""
+    apart = np.abs(np.subtract.outer(np.arange(8), np.arange(8)))
+    line = np.correlate(LINE, LINE, "full")[2:]
+    along = np.where(apart < 3, line[np.minimum(apart, 2)], 0.0)
+    transform = cosines().numpy()
+    return sigma * np.sqrt(np.diag(transform @ np.kron(along, along) @ transform.T))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_of_independent_noise_there_is_none(channels):
+    y = smooth(channels=channels) + np.random.default_rng(0).normal(0, 0.1, (128, 128, channels))
+    assert noise.spectrum(as_tensor(y)) is None
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("sigma", [0.03, 0.1])
+def test_the_spectrum_is_found(channels, sigma):
+    y = as_tensor(smooth(channels=channels) + coloured((128, 128, channels), sigma))
+    found, expected = noise.spectrum(y) / MORE, by_hand(sigma)
+    assert found.shape == (channels, 64)
+    strong = expected > 0.3 * expected.max()
+    strong[0] = False  # the mean stays as it is
+    ratio = found[:, torch.from_numpy(strong)].numpy() / expected[strong]
+    assert ratio.min() > 0.8
+    assert np.median(ratio) == pytest.approx(1.0, abs=0.1)
+    assert ratio.max() < 1.6  # the coarsest, which structure is like
+    assert float(found[:, -1].max()) < 0.2 * float(found[:, 9].min())  # and next to nothing that is fine
+    assert noise.noise_level(y) < 0.3 * sigma  # where the finest detail alone tells nearly nothing
+    assert noise.total(MORE * torch.tensor(expected)) / MORE == pytest.approx(sigma, rel=1e-6)
+
+
+def test_a_jpeg_keeps_gray_noise_and_the_coarse_one_of_colours():
+    clean = smooth()
+    noisy = np.rint(np.clip(clean + np.random.default_rng(0).normal(0, 0.1, clean.shape), 0, 1) * 255).astype(np.uint8)
+    saved = dip.degradations.jpeg(noisy, 98)
+    left = (opponent(3) @ (as_tensor(saved / 255) - as_tensor(clean))[0].flatten(1)).std(dim=1)
+    found = noise.spectrum(as_tensor(saved / 255)) / MORE
+    assert torch.equal(found[0, 1:], found[0, 1].expand(63))
+    assert float(found[0, 1]) == pytest.approx(float(left[0]), rel=0.1)
+    for colour in (1, 2):
+        assert float(found[colour, 63]) < 0.3 * float(found[colour, 9])
+        assert float(found[colour].square().mean().sqrt()) == pytest.approx(float(left[colour]), rel=0.3)
+
+
+def test_what_is_blank_tells_nothing():
+    y = np.clip(smooth() + coloured((128, 128, 3), 0.05), 0.01, 0.99)
+    framed = np.pad(y, ((60, 60), (60, 60), (0, 0)), constant_values=1.0)
+    one, other = (noise.total(noise.spectrum(as_tensor(each))) for each in (y, framed))
+    assert other == pytest.approx(one, rel=0.05)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (5, 40, 3), (7, 7, 3), (12, 12, 1)])
+def test_of_small_pictures_there_is_none(shape):
+    assert noise.spectrum(as_tensor(coloured(shape, 0.1))) is None
+
+
+def test_large_pictures_are_looked_at_in_some_places():
+    tile = smooth() + coloured((128, 128, 3), 0.1)
+    one, other = (noise.spectrum(as_tensor(each)) for each in (tile, np.tile(tile, (5, 6, 1))))
+    assert noise.total(other) == pytest.approx(noise.total(one), rel=0.1)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_wiener_filter_takes_a_spectrum(channels):
+    """As SciPy's cosine transform weighs each coefficient of each patch."""
+    draw, gain = np.random.default_rng(0), 0.5
+    pilot = picture((17, 21, channels)).astype(float)
+    noisy = pilot + draw.normal(0, 0.1, pilot.shape)
+    sigma = draw.uniform(0.02, 0.2, (channels, 64))
+    (found,) = guides.wiener(as_tensor(noisy), as_tensor(pilot), torch.from_numpy(sigma).float(), (gain,))
+    colours = opponent(channels).double().numpy()
+    y, guide = noisy @ colours.T, pilot @ colours.T
+    total, weights = np.zeros_like(y), np.zeros_like(y)
+    for channel in range(channels):
+        level = sigma[channel].reshape(8, 8)
+        for top in range(10):
+            for left in range(14):
+                patch = np.s_[top : top + 8, left : left + 8, channel]
+                power = dctn(guide[patch], norm="ortho") ** 2
+                kept = power / (power + (gain * level) ** 2)
+                kept[0, 0] = 1
+                weight = 1 / ((kept * level) ** 2).sum()
+                total[patch] += weight * idctn(kept * dctn(y[patch], norm="ortho"), norm="ortho")
+                weights[patch] += weight
+    inside = np.s_[7:-7, 7:-7]
+    expected = (total[inside] / weights[inside]) @ colours
+    np.testing.assert_allclose(found[0].permute(1, 2, 0).numpy()[inside], expected, rtol=0, atol=2e-5)
+
+
+def test_a_spectrum_of_one_level_is_a_level():
+    y, pilot = as_tensor(picture((30, 30, 3))), as_tensor(picture((30, 30, 3), seed=1))
+    one, other = (guides.wiener(y, pilot, level)[0] for level in (0.1, torch.full((3, 64), 0.1)))
+    torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+
+
+def test_a_filter_that_is_told_the_spectrum_is_better():
+    clean = skimage.data.astronaut()[:128, :128] / 255
+    y = as_tensor(clean + coloured(clean.shape, 0.1))
+    found = noise.spectrum(y)
+    level = noise.total(found)
+    pilot = guides.pilot(y, level)
+    psnr = [
+        dip.metrics.psnr(guides.wiener(y, pilot, sigma)[0].double(), as_tensor(clean).double())
+        for sigma in (noise.noise_level(y), level, found)
+    ]
+    assert psnr[0] + 2 < psnr[2]
+    assert psnr[1] + 0.3 < psnr[2]
+
+
+def test_a_fit_finds_the_spectrum():
+    y = (smooth(64) + coloured((64, 64, 3), 0.1)).astype(np.float32)
+    fit = dip.Fit(dip.Denoise(y, noise="gaussian"), network=NET, code="denoised")
+    found = noise.spectrum(as_tensor(y))
+    assert torch.equal(fit._code.spectrum, found)
+    assert fit._code.level == noise.total(found) > 2 * noise.noise_level(as_tensor(y))
+    pilot = guides.pilot(as_tensor(y), noise.total(found))
+    filtered = torch.cat(guides.wiener(as_tensor(y), pilot, found, (0.5, 1.0)), dim=1)
+    expected = 0.03 / noise.total(found) * (filtered - filtered.mean((2, 3), keepdim=True))
+    torch.testing.assert_close(fit.code[:, 3:9], fit.settings.frame.extend(expected))
+
+
+def test_pictures_made_anew_are_filtered_by_the_spectrum():
+    y = (smooth(64) + coloured((64, 64, 3), 0.1)).astype(np.float32)
+    options = {**QUICK, "code": dip.codes.Denoised(noise=2, renewed=3), "average": 0.9}
+    fit = dip.Fit(dip.Denoise(y, noise="gaussian"), **options).run(3)
+    average, level = fit.current.clone(), fit._code.level
+    fit.run(1)
+    filtered = torch.cat(guides.wiener(as_tensor(y), average, noise.spectrum(as_tensor(y)), (0.5, 1.0)), dim=1)
+    expected = 0.03 / level * (filtered - filtered.mean((2, 3), keepdim=True))
+    torch.testing.assert_close(fit.code[:, 3:9], fit.settings.frame.extend(expected))
+
+
+def test_a_level_that_is_told_is_that_of_independent_noise():
+    y = (smooth(64) + coloured((64, 64, 3), 0.1)).astype(np.float32)
+    told = dip.Fit(dip.Denoise(y, noise="gaussian"), network=NET, code=dip.codes.Denoised(level=0.05))
+    assert told._code.spectrum is None
+    assert told._code.level == 0.05
+    independent = (smooth(64) + np.random.default_rng(0).normal(0, 0.1, (64, 64, 3))).astype(np.float32)
+    assert dip.Fit(dip.Denoise(independent, noise="gaussian"), network=NET, code="denoised")._code.spectrum is None

@@ -51,9 +51,9 @@ def white_of_all(highest: float, told: str, advice: str) -> float | None:
 def narrowed(image: Any, layout: Layout, known: np.ndarray | None = None) -> Layout:
     """Return the layout with the white that the values of an image tell, where its white was not given.
 
-    A uint16 image of which all values have room in 8, 10, 12 or 14 bits is taken for one of these: as a picture that
-    ends at a sixteenth of white it would be fitted far worse. (Where the clean picture is no brighter than its
-    observation, nothing is lost by it.) Only values that are `known`, (H, W), count.
+    A uint16 image of which all values have room in 8, 10, 12 or 14 bits is taken for one of these: beside the white of
+    16 bits it would be a very dark picture, with a PSNR to match, and options in units of white. (Where the clean
+    picture is no brighter than its observation, nothing is lost by it.) Only values that are `known`, (H, W), count.
     """
     if layout.range_given or images.dtype_name(layout.dtype) != "uint16":
         return layout

@@ -72,8 +72,9 @@ class Denoised(_Renewed):
         Channels of the noisy picture; a fit fills them in.
     level : float, optional
         The standard deviation of the noise, where white is 1, if it is known; with the `noise` of `dip.Denoise`, that
-        of what the fit sees. By default it is what follows from that `noise`, or what is found in the picture
-        (`dip.noise.noise_level`), which supposes that it is independent from pixel to pixel.
+        of what the fit sees. By default it is what follows from that `noise`, or what is found in the picture: by
+        `dip.noise.spectrum` where it is not independent from pixel to pixel and from colour to colour (and all pixels
+        are known), else by `dip.noise.noise_level`. What is told here is that of independent noise.
 
     spectrum : Tensor, optional
         Its standard deviations by frequency (`dip.noise.spectrum`); a fit fills them in.

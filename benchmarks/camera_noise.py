@@ -2,10 +2,10 @@
 
     python benchmarks/camera_noise.py --pictures astronaut coffee
 
-The middle --size pixels of photographs that scikit-image carries get normal noise and are kept as 8 bits: as they are
-("none"), saved as a JPEG of quality 98 with its colours at half the size ("jpeg"), interpolated from one colour a pixel
-in Bayer's order ("bayer"), and both, with quality 95 ("bayer, jpeg"); of these two the picture to compare with is the
-same without noise, before it was saved. Each is denoised by a fit that takes the noise for independent, of the level
+The middle --size pixels of photographs that scikit-image carries get normal noise and are kept as 8 bits: saved as a
+JPEG of quality 98 with its colours at half the size ("jpeg"), interpolated from one colour a pixel in Bayer's order
+("bayer"), and both, with quality 95 ("bayer, jpeg"); of these two the picture to compare with is the same without
+noise, before it was saved. Each is denoised by a fit that takes the noise for independent, of the level
 that `dip.noise.noise_level` finds; by one that finds its spectrum (`dip.noise.spectrum`), as fits do; and by BM3D,
 which is told its true standard deviation.
 """
@@ -27,7 +27,7 @@ import dip
 from dip.degradations import jpeg
 from dip.noise import noise_level
 
-KINDS = ("none", "jpeg", "bayer", "bayer, jpeg")
+KINDS = ("jpeg", "bayer", "bayer, jpeg")
 
 
 def as_tensor(picture: np.ndarray) -> torch.Tensor:

@@ -54,7 +54,9 @@ def of(known: Tensor, beyond: float = 0.0) -> Stretch:
     return _within(darkest - more, brightest + more)
 
 
-def of_sharper(y: Tensor, nearer: Callable[[Tensor | None, Tensor], Tensor], *, from_black: bool = False) -> Stretch:
+def of_sharper(
+    y: Tensor, nearer: Callable[[Tensor | None, Tensor], Tensor], times: float = 2.0, *, from_black: bool = False
+) -> Stretch:
     """Return a range for a picture that is sharper than y, a blurred or small one whose white is 1.
 
     Parameters
@@ -63,8 +65,10 @@ def of_sharper(y: Tensor, nearer: Callable[[Tensor | None, Tensor], Tensor], *, 
         What was observed.
     nearer : callable
         ``nearer(x, y)`` returns a picture that fits y better than x does; of None a first one. Eight such, none of
-        which is below black, tell how far beyond the range of y the picture may go. Where that is more than a third of
-        it there are points of light, of whose true brightness y says little, and the picture is left as it is.
+        which is below black, tell how far beyond the range of y the picture may go.
+    times : float
+        How many times as far beyond it as they are there is to be room. Where that is more than twice the range, there
+        are points of light, of whose true brightness y says little, and the picture is left as it is.
     from_black : bool
         Whether the range is to begin at black, since A knows of that.
     """
@@ -77,9 +81,9 @@ def of_sharper(y: Tensor, nearer: Callable[[Tensor | None, Tensor], Tensor], *, 
         x = nearer(x, y).clamp(min=0)
     assert x is not None
     above, below = max(0.0, float(x.max()) - high), max(0.0, low - float(x.min()))
-    if above > _POINTS * span:
+    if times * above > _POINTS * span:
         return AS_IT_IS
-    return _within(0.0 if from_black else low - 2 * below - _MORE * span, high + 6 * above + _MORE * span)
+    return _within(0.0 if from_black else low - times * below - _MORE * span, high + times * above + _MORE * span)
 
 
 def _within(low: float, high: float) -> Stretch:
@@ -103,4 +107,4 @@ def unitless(network: Any, loss: Any, penalties: Any, stop: Any, code: Any) -> b
 
 _NOTHING, _ENOUGH = 1e-5, 0.5  # of white
 # Of y's range, by trials with photographs, stars and beads (docs/performance.md).
-_TURNS, _POINTS, _MORE = 8, 1 / 3, 0.1
+_TURNS, _POINTS, _MORE = 8, 2.0, 0.1

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import skimage.data
 import torch
+from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio
 from small import NET, QUICK, assert_equal_states, picture, quick_fit, trained_state
 
@@ -142,6 +144,62 @@ def test_known_pixels_come_back_bit_by_bit(dtype):
     np.testing.assert_array_equal(made[MASK], image[MASK])
     assert made.dtype == dtype
     assert made.max() < np.iinfo(dtype).max // 4
+
+
+def sharper(kind, image, **options):
+    if kind == "deblur":
+        return dip.Deblur(image, dip.operators.gaussian_psf(1.0), data_range=1.0, **options)
+    return dip.SuperResolve(image, 2, data_range=1.0)
+
+
+@pytest.mark.parametrize("kind", ["deblur", "super_resolve"])
+@pytest.mark.parametrize("above", [0.0, 0.5])
+def test_of_blurred_and_small_pictures_the_range_is_that_of_sharper_ones(kind, above):
+    image = gaussian_filter(noisy(1 / 8, above), (1, 1, 0))
+    one, other = (
+        quick_fit(sharper(kind, (given + above).astype(np.float32))) for given in (image - above, image / 8 - above / 8)
+    )
+    low, high = float(one.y.min()), float(one.y.max())
+    assert 0 <= low < 0.45
+    assert 0.5 < high < 0.95
+    assert (
+        float(torch.corrcoef(torch.stack([one.y.flatten(), torch.from_numpy(image).permute(2, 0, 1).flatten()]))[0, 1])
+        > 0.9999
+    )
+    torch.testing.assert_close(other.y, one.y, rtol=0, atol=1e-3)
+    clean = one.task.compose(one.current)
+    assert image.min() - 0.2 < float(clean.min()) <= float(clean.max()) < image.max() + 0.2
+    np.testing.assert_allclose(one.image, clean[0].movedim(0, -1), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["deblur", "super_resolve"])
+def test_points_of_light_may_be_brighter_than_all_that_was_seen(kind):
+    stars = np.zeros((32, 32), np.float32)
+    stars[[5, 9, 20, 27], [7, 22, 11, 28]] = 0.4, 0.9, 0.6, 0.5
+    forward = sharper(kind, stars)._operator
+    seen = forward(torch.from_numpy(stars)[None, None])[0, 0].numpy()
+    assert seen.max() < 0.45
+    fit = quick_fit(sharper(kind, seen), iters=1)
+    np.testing.assert_array_equal(fit.y[0, 0], seen)
+
+
+def test_beyond_the_border_black_stays_black():
+    image = gaussian_filter(noisy(1 / 8, 0.3), (1, 1, 0))
+    fit = quick_fit(sharper("deblur", image, boundary="zero"), iters=1)
+    np.testing.assert_allclose(fit.y[0].movedim(0, -1) / float(fit.y.max()), image / image.max(), atol=1e-6)
+
+
+def test_the_damping_of_a_dark_picture_is_that_of_a_bright_one():
+    """Its noise is as much weaker."""
+    clean = gaussian_filter(skimage.data.camera()[180:276, 180:276] / 255.0, 1.0)
+    clean = (clean - clean.min()) / np.ptp(clean)
+    y = clean + np.random.default_rng(0).normal(0, 0.01, clean.shape)
+    options = {**QUICK, "loss": "back-projection", "iters": 1}
+    bright, dark = (dip.fit(sharper("deblur", (y / times).astype(np.float32)), **options) for times in (1, 8))
+    ours, theirs = (fit.task._known_damping for fit in (dark, bright))
+    span = float(bright.y.max() - bright.y.min()) / float(dark.y.max() - dark.y.min())
+    assert 1 < span < 2.5
+    assert ours == pytest.approx(theirs / span**2, rel=0.1)
 
 
 def test_noise_that_grows_with_the_light_is_as_strong_as_is_said():

@@ -199,10 +199,8 @@ class SuperResolve(ImageTask):
 
     def load(self) -> Observation:
         """Return the observation as float32 in [0, 1], or, of one that uses little of that, stretched."""
-        nearer = partial(self._downsample.consistent, times=1)
-        return Observation(
-            self._stretched(self._observed(), partial(stretch.of_sharper, nearer=nearer, times=_BRIGHTER)), None
-        )
+        find = partial(stretch.of_sharper, nearer=partial(self._downsample.consistent, times=1), times=_BRIGHTER)
+        return Observation(self._stretched(self._observed(), find), None)
 
     def consistent(self, x: Tensor | None, y: Tensor, times: int = 10) -> Tensor:
         """Return x, corrected so often that A x comes to y, or nearer to it (`Downsample.consistent`)."""

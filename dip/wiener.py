@@ -73,15 +73,15 @@ def wiener(
     for channel in range(pair.shape[1]):
         level, share = sigma, None
         if isinstance(sigma, Tensor):
-            level = sigma[channel, :, None].to(picture)
-            share = (level / level.square().mean().sqrt().clamp(min=LEAST)).square()
+            level = sigma[channel, :, None].to(picture).clamp(min=LEAST)
+            share = level.square() / level.square().mean()
         for top in range(0, height - rim, rows):
             strip = pair[:, channel, None, top : top + rows + rim]
             coefficients = F.conv2d(strip, transform.reshape(-1, 1, PATCH, PATCH), stride=step)
             (high, wide), (noisy, power) = coefficients.shape[2:], coefficients.flatten(2)
             power = power.square()
             for gain, (total, weights) in zip(gains, sums[:, :, channel, top : top + rows + rim], strict=True):
-                kept = power / (power + _square(gain * level))
+                kept = power / (power + _variance(gain, level))
                 kept[0] = 1
                 left = kept.square()
                 weight = 1 / (left if share is None else left * share).sum(0)
@@ -95,8 +95,8 @@ def wiener(
     return [torch.einsum("ji,jhw->ihw", colours, one)[None] for one in filtered]
 
 
-def _square(sigma: float | Tensor) -> float | Tensor:
-    return max(sigma, LEAST) ** 2 if isinstance(sigma, float | int) else sigma.clamp(min=LEAST).square()
+def _variance(gain: float, sigma: float | Tensor) -> float | Tensor:
+    return (gain * sigma).clamp(min=LEAST).square() if isinstance(sigma, Tensor) else max(gain * sigma, LEAST) ** 2
 
 
 PATCH, LEAST = 8, 1e-6

@@ -79,6 +79,21 @@ def test_a_jpeg_keeps_gray_noise_and_the_coarse_one_of_colours():
         assert float(found[colour].square().mean().sqrt()) == pytest.approx(float(left[colour]), rel=0.3)
 
 
+def test_gray_noise_in_colour_is_gray():
+    clean = smooth()
+    y = clean + np.random.default_rng(0).normal(0, 0.1, (128, 128, 1))
+    found = noise.spectrum(as_tensor(y)) / MORE
+    assert float(found[0, 1]) == pytest.approx(0.1 * 3**0.5, rel=0.25)  # the same in all three
+    assert float(found[1:, 20:].max()) < 0.02
+
+
+def test_texture_of_one_colour_does_not_make_independent_noise_another():
+    texture = skimage.data.brick()[:72, :72, None] / 255 * np.array([1.0, 0.8, 0.7])
+    for sigma in (0.02, 0.06):
+        y = texture + np.random.default_rng(0).normal(0, sigma, texture.shape)
+        assert noise.spectrum(as_tensor(y)) is None
+
+
 def test_what_is_blank_tells_nothing():
     y = np.clip(smooth() + coloured((128, 128, 3), 0.05), 0.01, 0.99)
     framed = np.pad(y, ((60, 60), (60, 60), (0, 0)), constant_values=1.0)
@@ -89,6 +104,17 @@ def test_what_is_blank_tells_nothing():
 @pytest.mark.parametrize("shape", [(1, 1, 1), (5, 40, 3), (7, 7, 3), (12, 12, 1)])
 def test_of_small_pictures_there_is_none(shape):
     assert noise.spectrum(as_tensor(coloured(shape, 0.1))) is None
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_blank_page_has_no_noise(channels):
+    blank = torch.full((1, channels, 40, 40), 0.3)
+    found = noise.spectrum(blank)
+    assert found is None or float(found.max()) < 1e-4
+    for sigma in (torch.zeros(channels, 64), torch.full((channels, 64), 0.1)):
+        torch.testing.assert_close(guides.wiener(blank, blank, sigma)[0], blank, rtol=0, atol=1e-6)
+    made = dip.denoise(blank[0, 0].numpy(), preset="fast", network=NET, iters=2, progress=False)
+    np.testing.assert_array_equal(made, blank[0, 0].numpy())
 
 
 def test_large_pictures_are_looked_at_in_some_places():

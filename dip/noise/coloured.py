@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dip.noise.level import MORE, independent, patches_of, roughness, uncut
+from dip.noise.level import MORE, independent, noise_level, patches_of, roughness, uncut
 from dip.wiener import PATCH, cosines, opponent
 
 __all__ = ["spectrum", "total"]
@@ -24,8 +24,9 @@ def spectrum(picture: Tensor) -> Tensor | None:
     over the patches without structure: those with :math:`\sum_k (D y)_k^2 / s_k^2` no larger than nearly all patches
     of noise have (3.5 standard deviations beyond the mean), in turns, from the variances that the least fifth of the
     values tells. The coarsest noise, which is most like structure, is taken for no stronger than 2.5 times that of
-    waves of 4 pixels. Where noise is independent from pixel to pixel, and from colour to colour it is not, that of the
-    first colour, the gray one, has one variance: the mean over the finer half of the frequencies.
+    waves of 4 pixels. Where noise is independent from pixel to pixel, and from colour to colour it does not seem to be,
+    that of the first of the opponent colours, the gray one, is what `dip.noise.noise_level` finds there; if the finest
+    noise of the others is half as strong or more, it is independent after all.
 
     Parameters
     ----------
@@ -36,25 +37,26 @@ def spectrum(picture: Tensor) -> Tensor | None:
     -------
     Tensor or None
         (C, 64), standard deviations in each of the opponent colours (`dip.wiener.opponent`) and of each coefficient
-        (`dip.wiener.cosines`), increased as `dip.noise.noise_level` does it.
+        (`dip.wiener.cosines`), increased by a fifth: a filter that leaves noise costs more than one that is a little too
+        strong.
     """
     picture = picture.detach().to("cpu", torch.float32)
     small = patches_of(picture)
-    if small is None or min(picture.shape[2:]) < PATCH:
+    if small is None or small.shape[2] < _ENOUGH * len(small):
         return None
     of_pixels, of_channels = independent(small, roughness(small))
-    if of_pixels and of_channels:
-        return None
     squares = _coefficients(picture)[:, 1:].square()
-    variances = _flat(squares) if squares.shape[2] >= _LEAST else None
-    if variances is None:
+    if (of_pixels and of_channels) or squares.shape[2] < _LEAST:
         return None
-    variances = torch.cat([torch.zeros_like(variances[:, :1]), variances], dim=1)
-    ring, coarse, fine = ((low <= _FREQUENCY) & (high > _FREQUENCY) for low, high in (_RING, _COARSE, _FINE))
+    variances = F.pad(_flat(squares), (1, 0))
+    ring, coarse, finest = ((low <= _FREQUENCY) & (high > _FREQUENCY) for low, high in (_RING, _COARSE, _FINEST))
     most = _MOST**2 * variances[:, ring].mean(1, keepdim=True)
     variances = torch.where(coarse, torch.minimum(variances, most), variances)
     if of_pixels:
-        variances[0] = variances[0, fine].mean()
+        gray = torch.einsum("j,bjhw->bhw", opponent(len(small))[0], picture)[None]
+        variances[0] = noise_level(gray) ** 2
+        if float(variances[1:, finest].mean()) > _WEAKER**2 * float(variances[0, 0]):
+            return None
     variances[:, 0] = variances[:, [1, PATCH]].amax(1)
     return MORE * variances.sqrt()
 
@@ -78,7 +80,8 @@ def _flat(squares: Tensor) -> Tensor:
     """Return the mean of squares (C, K, N) over the patches without structure, (C, K)."""
     values = squares.shape[0] * squares.shape[1]
     limit = values + _TIMES * math.sqrt(2 * values)
-    variances = (squares.sqrt().quantile(0.2, dim=2) / 0.2533).square()
+    fifth = squares.kthvalue(max(1, squares.shape[2] // 5), dim=2).values
+    variances = fifth / 0.2533**2  # of the square of a normal value a fifth is below that
     for _ in range(_ROUNDS):
         sums = (squares / variances.clamp(min=_TINY)[..., None]).sum((0, 1))
         flattest = sums.kthvalue(_LEAST).values  # so many at least
@@ -88,7 +91,8 @@ def _flat(squares: Tensor) -> Tensor:
     return variances
 
 
+_ENOUGH = 1000  # patches for each channel: of fewer, structure is hard to tell from coarse noise
 _PATCHES, _LEAST, _ROUNDS, _TINY = 2**15, 250, 10, 1e-10
 _TIMES = 3.5  # standard deviations of the sum beyond its mean
 _FREQUENCY = torch.cartesian_prod(torch.arange(PATCH), torch.arange(PATCH)).float().norm(dim=1)
-_COARSE, _RING, _FINE, _MOST = (0.5, 3.3), (3.3, 4.7), (4.7, math.inf), 2.5
+_COARSE, _RING, _FINEST, _MOST, _WEAKER = (0.5, 3.3), (3.3, 4.7), (7.0, math.inf), 2.5, 0.5

@@ -37,8 +37,8 @@ def spectrum(picture: Tensor) -> Tensor | None:
     -------
     Tensor or None
         (C, 64), standard deviations in each of the opponent colours (`dip.wiener.opponent`) and of each coefficient
-        (`dip.wiener.cosines`), increased by a fifth: a filter that leaves noise costs more than one that is a little too
-        strong.
+        (`dip.wiener.cosines`), increased by a fifth: a filter that leaves noise costs more than one that is a little
+        too strong.
     """
     picture = picture.detach().to("cpu", torch.float32)
     small = patches_of(picture)

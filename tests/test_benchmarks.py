@@ -214,3 +214,30 @@ def test_a_scan_with_scratches_is_restored(tmp_path):
     assert found["psnr_missing"] > 15
     assert found["iterations"] == 1
     assert 0 < found["seconds_filters"] <= found["seconds"]
+
+
+def test_dark_pictures_are_restored_as_they_are_and_stretched(tmp_path):
+    with pytest.warns(RuntimeWarning, match="known pixels are few"):
+        run("dark.py", "--pictures", "camera", "--size", 32, "--iters", 2, "--out", tmp_path / "dark.json")
+    report = json.loads((tmp_path / "dark.json").read_text())
+    whole, quarter, sixteenth = (report[f"camera, 1/{times}, from 0"] for times in (1, 4, 16))
+    for task in ("denoise", "inpaint", "deblur", "super_resolve"):
+        assert list(whole[task]) == ["as it is"]
+        assert sixteenth[task]["as it is"] < whole[task]["as it is"] - 2
+        assert sixteenth[task]["stretched"] > sixteenth[task]["as it is"] + 2
+    for task in ("denoise", "inpaint"):
+        assert quarter[task]["stretched"] == pytest.approx(sixteenth[task]["stretched"], abs=0.02)
+    flat = report["camera, 1/16, from 0.4"]["inpaint"]
+    assert flat["stretched"] == pytest.approx(whole["inpaint"]["as it is"], abs=2)
+
+
+def test_noise_of_a_camera_is_made_and_found(tmp_path):
+    out = tmp_path / "noise.json"
+    run("camera_noise.py", "--pictures", "astronaut", "--size", 80, "--sigmas", 25, "--iters", 2, "--out", out)
+    report = json.loads(out.read_text())
+    for kind, least, most in (("jpeg", 1, 1.5), ("bayer", 3, 30), ("bayer, jpeg", 2, 30)):
+        found = report[f"astronaut, {kind}, sigma 25"]
+        assert 10 < found["sigma"] < 22  # interpolation and JPEG take off some
+        assert least < found["found"]["spectrum"] / found["found"]["independent"] < most
+        assert found["found"]["spectrum"] > 0.9 * found["sigma"]
+        assert 20 < found["psnr"]["y"] < found["psnr"]["bm3d"]

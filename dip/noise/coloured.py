@@ -91,7 +91,7 @@ def _flat(squares: Tensor) -> Tensor:
     return variances
 
 
-_ENOUGH = 1000  # patches for each channel: of fewer, structure is hard to tell from coarse noise
+_ENOUGH = 500  # patches for each channel: of fewer, structure is hard to tell from coarse noise
 _PATCHES, _LEAST, _ROUNDS, _TINY = 2**15, 250, 10, 1e-10
 _TIMES = 3.5  # standard deviations of the sum beyond its mean
 _FREQUENCY = torch.cartesian_prod(torch.arange(PATCH), torch.arange(PATCH)).float().norm(dim=1)

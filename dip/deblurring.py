@@ -126,13 +126,14 @@ class Deblur(ImageTask):
         y, rest = self._observed(), None
         if self._filters:
             y, rest = self._filtered(y)
-        beyond_is_black = self._blur.boundary == "zero"
-        find = partial(stretch.of_sharper, nearer=self._nearer, from_black=beyond_is_black)
+        # (beyond the border it is black there, in every range)
+        find = partial(stretch.of_sharper, nearer=self._nearer, from_black=self._blur.boundary == "zero")
         self._observation = Observation(self._stretched(y, find), None)
         self._found = None if rest is None else _damping(rest / self._stretch.span**2, _BESIDE_REST)
         return self._observation
 
     def _nearer(self, x: Tensor | None, y: Tensor) -> Tensor:
+        """Return x after a step of a deconvolution that is little damped; of None y."""
         return y if x is None else x + self._blur.back_projected(y - self._blur(x), _SHARP)
 
     def _filtered(self, y: Tensor) -> tuple[Tensor, float | None]:

@@ -67,8 +67,6 @@ def observed(clean: np.ndarray, kind: str, sigma: float, seed: int) -> tuple[np.
 
 def measured(clean: np.ndarray, kind: str, sigma: float, options: argparse.Namespace) -> dict[str, Any]:
     """Return the levels of the noise, on the scale of 0 to 255, and the PSNR of each method."""
-    from bm3d import bm3d_rgb
-
     y, clean = observed(clean, kind, sigma, options.seed)
     true, level = float((y.astype(float) - clean).std()), max(noise_level(as_tensor(y)), 1e-6)
     given = {"preset": "fast", "iters": options.iters, "seed": options.seed, "progress": False}
@@ -77,7 +75,10 @@ def measured(clean: np.ndarray, kind: str, sigma: float, options: argparse.Names
         "spectrum": dip.fit(dip.Denoise(y, noise="gaussian"), **given),
     }
     pictures = {name: fit.image for name, fit in fits.items()}
-    pictures["bm3d"] = eight_bits(bm3d_rgb(y / 255, true / 255))
+    if options.rivals:
+        from bm3d import bm3d_rgb
+
+        pictures["bm3d"] = eight_bits(bm3d_rgb(y / 255, true / 255))
     return {
         "sigma": round(true, 1),
         "found": {name: round(255 * fit._code.level, 1) for name, fit in fits.items()},
@@ -91,6 +92,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--pictures", nargs="+", default=["astronaut", "coffee"])
     parser.add_argument("--sigmas", nargs="+", type=float, default=[10, 25], help="on the scale of 0 to 255")
     parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--rivals", nargs="*", default=["bm3d"], choices=["bm3d"])
     parser.add_argument("--iters", type=int, help="by default the preset's")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=RESULTS / "camera-noise.json")

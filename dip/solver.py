@@ -46,8 +46,7 @@ class Fit(checkpoints.Saved):
         The restored image, in the kind, shape, dtype and range of the one given.
     picture, current, output : Tensor
         In [0, 1], (1, C, H, W), on the device: what `image` shows; what it would show without a stopping rule (the
-        average); f_θ(z) of the last iteration alone. All before they are brought back: with the `noise` of
-        `dip.Denoise`, and of pictures with less than half of their contrast (`dip.stretch`).
+        average); f_θ(z) of the last iteration alone. With `noise`, or stretched (`dip.stretch`), as the fit sees them.
     iteration : int
         Iterations done.
     history : History

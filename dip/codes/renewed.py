@@ -106,10 +106,10 @@ class Denoised(_Renewed):
         """Return z of a noisy picture (1, image_channels, inner_height, inner_width) in [0, 1] (see `Code.draw`)."""
         if picture is None:
             raise ValueError("a Denoised code is drawn from the noisy picture; in a fit it is, of dip.Denoise alone")
-        ours = self if self.level is not None else self._told(picture)
-        assert ours.level is not None
-        pictures = self.scaled(torch.cat(ours.pictures(picture, ours.level), dim=1), frame, ours.level)
-        return _beside_noise(pictures, self.noise, frame, generator)
+        level, sigma = (self if self.level is not None else self._told(picture))._noise
+        means, variation = guides.denoised(picture, level)
+        pictures = [means, *guides.wiener(picture, (means + variation) / 2, sigma, _GAINS)]
+        return _beside_noise(self.scaled(torch.cat(pictures, dim=1), frame, level), self.noise, frame, generator)
 
     def begun(self, task: Any, y: Tensor) -> tuple[Self, Tensor]:
         """Return the code with the level of the noise, and the noisy picture itself."""
@@ -126,17 +126,16 @@ class Denoised(_Renewed):
 
     def renew(self, z: Tensor, frame: Frame, task: Any, y: Tensor, average: Tensor, iteration: int) -> None:
         """Make the pictures of the Wiener filter in z anew, with the average of the outputs as the pilot."""
-        assert self.level is not None  # see `begun`
-        sigma = self.level if self.spectrum is None else self.spectrum
+        level, sigma = self._noise
         filtered = torch.cat(guides.wiener(task.whole(y, average), average, sigma, _GAINS), dim=1)
         with torch.no_grad():
-            z[:, self.image_channels : 3 * self.image_channels] = self.scaled(filtered, frame, self.level)
+            z[:, self.image_channels : 3 * self.image_channels] = self.scaled(filtered, frame, level)
 
-    def pictures(self, picture: Tensor, level: float) -> list[Tensor]:
-        """Return what goes into the code of a noisy picture whose noise has this standard deviation."""
-        means, variation = guides.denoised(picture, level)
-        sigma = level if self.spectrum is None else self.spectrum
-        return [means, *guides.wiener(picture, (means + variation) / 2, sigma, _GAINS)]
+    @property
+    def _noise(self) -> tuple[float, float | Tensor]:
+        """The level of the noise, and what the Wiener filter takes for it."""
+        assert self.level is not None  # see `begun`
+        return self.level, self.level if self.spectrum is None else self.spectrum
 
     def _told(self, picture: Tensor) -> Self:
         """Return the code with what the picture tells of its noise: the level and, if it takes one, the spectrum."""

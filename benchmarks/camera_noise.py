@@ -20,8 +20,10 @@ from typing import Any
 import numpy as np
 import torch
 from dark import middle
+from paper import eight_bits
 from records import RESULTS, Report
 from scipy.ndimage import convolve
+from time_to_quality import as_tensor
 
 import dip
 from dip.degradations import jpeg
@@ -30,14 +32,9 @@ from dip.noise import noise_level
 KINDS = ("jpeg", "bayer", "bayer, jpeg")
 
 
-def as_tensor(picture: np.ndarray) -> torch.Tensor:
-    """Return a picture of 8 bits as (1, 3, H, W), float32, in [0, 1]."""
-    return torch.from_numpy((picture / 255).astype(np.float32).transpose(2, 0, 1).copy())[None]
-
-
-def eight_bits(picture: np.ndarray) -> np.ndarray:
-    """Return values of 0 to 1, rounded to 8 bits and clipped."""
-    return np.rint(picture.clip(0, 1) * 255).astype(np.uint8)
+def as_x(picture: np.ndarray) -> torch.Tensor:
+    """Return a picture of 8 bits as (1, 3, H, W), in [0, 1]."""
+    return as_tensor(picture / 255, torch.device("cpu"))[None]
 
 
 def interpolated(picture: np.ndarray) -> np.ndarray:
@@ -52,7 +49,7 @@ def interpolated(picture: np.ndarray) -> np.ndarray:
 
 def saved(picture: np.ndarray, quality: int) -> np.ndarray:
     """Return a picture of 8 bits as a JPEG has it."""
-    return eight_bits(jpeg(as_tensor(picture), quality)[0].numpy().transpose(1, 2, 0))
+    return eight_bits(jpeg(as_x(picture), quality)[0].numpy().transpose(1, 2, 0))
 
 
 def observed(clean: np.ndarray, kind: str, sigma: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -68,7 +65,7 @@ def observed(clean: np.ndarray, kind: str, sigma: float, seed: int) -> tuple[np.
 def measured(clean: np.ndarray, kind: str, sigma: float, options: argparse.Namespace) -> dict[str, Any]:
     """Return the levels of the noise, on the scale of 0 to 255, and the PSNR of each method."""
     y, clean = observed(clean, kind, sigma, options.seed)
-    true, level = float((y.astype(float) - clean).std()), max(noise_level(as_tensor(y)), 1e-6)
+    true, level = float((y.astype(float) - clean).std()), max(noise_level(as_x(y)), 1e-6)
     given = {"preset": "fast", "iters": options.iters, "seed": options.seed, "progress": False}
     fits = {
         "independent": dip.fit(dip.Denoise(y, noise="gaussian"), code=dip.codes.Denoised(level=level), **given),

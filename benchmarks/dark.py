@@ -20,7 +20,9 @@ from typing import Any
 import numpy as np
 import skimage
 import torch
+from paper import crop
 from records import RESULTS, Report
+from time_to_quality import as_tensor
 
 import dip
 from dip.operators import Blur, Downsample, gaussian_psf
@@ -31,14 +33,12 @@ PLACES = ((1, 0.0), (4, 0.0), (16, 0.0), (16, 0.4))  # the contrast is divided b
 
 def middle(name: str, size: int) -> np.ndarray:
     """Return the middle pixels of a photograph, gray or RGB, in [0, 1]."""
-    picture = getattr(skimage.data, name)()
-    top, left = ((n - size) // 2 for n in picture.shape[:2])
-    return (picture[top : top + size, left : left + size] / 255).astype(np.float32)
+    return crop((getattr(skimage.data, name)() / 255).astype(np.float32), size)
 
 
 def applied(operator: torch.nn.Module, picture: np.ndarray) -> np.ndarray:
     """Return A of a picture."""
-    x = torch.from_numpy(np.ascontiguousarray(np.atleast_3d(picture).transpose(2, 0, 1)))[None]
+    x = as_tensor(np.atleast_3d(picture), torch.device("cpu"))[None]
     return operator(x)[0].numpy().transpose(1, 2, 0).reshape(-1, *picture.shape[2:])
 
 

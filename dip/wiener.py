@@ -71,17 +71,20 @@ def wiener(
     join = _joined if on_cpu and step == 1 else partial(_joined_at_once, step=step)
     sums = pair.new_zeros(len(gains), 2, *pair.shape[1:])
     for channel in range(pair.shape[1]):
-        level, share = sigma, None
+        variances: list[float] | list[Tensor]
         if isinstance(sigma, Tensor):
             level = sigma[channel, :, None].to(picture).clamp(min=LEAST)
             share = level.square() / level.square().mean()
+            variances = [(gain * level).clamp(min=LEAST).square() for gain in gains]
+        else:
+            share, variances = None, [max(gain * sigma, LEAST) ** 2 for gain in gains]
         for top in range(0, height - rim, rows):
             strip = pair[:, channel, None, top : top + rows + rim]
             coefficients = F.conv2d(strip, transform.reshape(-1, 1, PATCH, PATCH), stride=step)
             (high, wide), (noisy, power) = coefficients.shape[2:], coefficients.flatten(2)
             power = power.square()
-            for gain, (total, weights) in zip(gains, sums[:, :, channel, top : top + rows + rim], strict=True):
-                kept = power / (power + _variance(gain, level))
+            for variance, (total, weights) in zip(variances, sums[:, :, channel, top : top + rows + rim], strict=True):
+                kept = power / (power + variance)
                 kept[0] = 1
                 left = kept.square()
                 weight = 1 / (left if share is None else left * share).sum(0)
@@ -93,10 +96,6 @@ def wiener(
                     _joined_at_once(weight, torch.ones_like(transform[:1]), weights, step)
     filtered = (sums[:, 0] / sums[:, 1])[..., rim : height - rim, rim : width - rim]
     return [torch.einsum("ji,jhw->ihw", colours, one)[None] for one in filtered]
-
-
-def _variance(gain: float, sigma: float | Tensor) -> float | Tensor:
-    return (gain * sigma).clamp(min=LEAST).square() if isinstance(sigma, Tensor) else max(gain * sigma, LEAST) ** 2
 
 
 PATCH, LEAST = 8, 1e-6

@@ -101,7 +101,7 @@ def test_what_is_blank_tells_nothing():
     assert other == pytest.approx(one, rel=0.05)
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1), (5, 40, 3), (7, 7, 3), (12, 12, 1)])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (5, 40, 3), (7, 7, 3), (12, 12, 1), (7, 900, 1), (900, 6, 3)])
 def test_of_small_pictures_there_is_none(shape):
     assert noise.spectrum(as_tensor(coloured(shape, 0.1))) is None
 

@@ -75,7 +75,6 @@ class Denoised(_Renewed):
         of what the fit sees. By default it is what follows from that `noise`, or what is found in the picture: by
         `dip.noise.spectrum` where it is not independent from pixel to pixel and from colour to colour (and all pixels
         are known), else by `dip.noise.noise_level`. What is told here is that of independent noise.
-
     spectrum : Tensor, optional
         Its standard deviations by frequency (`dip.noise.spectrum`); a fit fills them in.
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dip.noise.level import MORE, independent, noise_level, patches_of, roughness, uncut
+from dip.noise.level import MORE, evenly, independent, noise_level, patches_of, roughness, uncut
 from dip.wiener import PATCH, cosines, opponent
 
 __all__ = ["spectrum", "total"]
@@ -42,11 +42,13 @@ def spectrum(picture: Tensor) -> Tensor | None:
     """
     picture = picture.detach().to("cpu", torch.float32)
     small = patches_of(picture)
-    if small is None or small.shape[2] < _ENOUGH * len(small):
+    if small is None or small.shape[2] < _ENOUGH * len(small) or min(picture.shape[2:]) < PATCH:
         return None
     of_pixels, of_channels = independent(small, roughness(small))
+    if of_pixels and of_channels:
+        return None
     squares = _coefficients(picture)[:, 1:].square()
-    if (of_pixels and of_channels) or squares.shape[2] < _LEAST:
+    if squares.shape[2] < _LEAST:
         return None
     variances = F.pad(_flat(squares), (1, 0))
     ring, coarse, finest = ((low <= _FREQUENCY) & (high > _FREQUENCY) for low, high in (_RING, _COARSE, _FINEST))
@@ -67,11 +69,9 @@ def total(found: Tensor) -> float:
 
 
 def _coefficients(picture: Tensor) -> Tensor:
-    """Return those of patches, evenly taken of a large picture, (C, 64, N)."""
+    """Return those of the patches in which noise was not cut off, (C, 64, N)."""
     colours, transform = opponent(picture.shape[1]).to(picture), cosines().to(picture)
-    height, width = picture.shape[2:]
-    step = math.ceil(math.sqrt(max(1, (height - PATCH + 1) * (width - PATCH + 1) / _PATCHES)))
-    patches = F.unfold(picture, PATCH, stride=step)[0]
+    patches = evenly(picture, PATCH)
     patches = patches[:, uncut(patches, picture)].reshape(picture.shape[1], PATCH**2, -1)
     return torch.einsum("ij,kp,jpn->ikn", colours, transform, patches)
 
@@ -92,7 +92,7 @@ def _flat(squares: Tensor) -> Tensor:
 
 
 _ENOUGH = 500  # patches for each channel: of fewer, structure is hard to tell from coarse noise
-_PATCHES, _LEAST, _ROUNDS, _TINY = 2**15, 250, 10, 1e-10
+_LEAST, _ROUNDS, _TINY = 250, 10, 1e-10
 _TIMES = 3.5  # standard deviations of the sum beyond its mean
 _FREQUENCY = torch.cartesian_prod(torch.arange(PATCH), torch.arange(PATCH)).float().norm(dim=1)
 _COARSE, _RING, _FINEST, _MOST, _WEAKER = (0.5, 3.3), (3.3, 4.7), (7.0, math.inf), 2.5, 0.5

@@ -170,17 +170,22 @@ def patches_of(picture: Tensor, most: int = _MOST, known: Tensor | None = None) 
 
     Those of which a pixel is not known are left out, too.
     """
-    _, channels, height, width = picture.shape
-    if min(height, width) < _SIDE:
+    if min(picture.shape[2:]) < _SIDE:
         return None
-    step = math.ceil(math.sqrt(max(1, (height - _SIDE + 1) * (width - _SIDE + 1) / most)))
-    patches, values = F.unfold(picture, _SIDE, stride=step)[0], picture
+    patches, values = evenly(picture, _SIDE, most), picture
     if known is not None:
         values = picture[..., known]
-        whole = F.unfold(known[None, None].float(), _SIDE, stride=step)[0].amin(0) > 0
+        whole = evenly(known[None, None].float(), _SIDE, most).amin(0) > 0
         patches = patches[:, whole]
     patches = patches[:, uncut(patches, values)]
-    return patches.reshape(channels, _SIDE**2, -1) if patches.shape[1] >= _ENOUGH * _SIDE**2 else None
+    return patches.reshape(picture.shape[1], _SIDE**2, -1) if patches.shape[1] >= _ENOUGH * _SIDE**2 else None
+
+
+def evenly(picture: Tensor, side: int, most: int = _MOST) -> Tensor:
+    """Return all patches of so many pixels a side, (values, N); of a large picture about `most`, evenly taken."""
+    height, width = picture.shape[2:]
+    step = math.ceil(math.sqrt(max(1, (height - side + 1) * (width - side + 1) / most)))
+    return F.unfold(picture, side, stride=step)[0]
 
 
 def uncut(patches: Tensor, values: Tensor) -> Tensor:

@@ -55,10 +55,10 @@ class Pictures(dip.codes.Denoised):
         """As many for each kind as the picture has, and those of noise."""
         return len(self.kinds) * self.image_channels + self.noise
 
-    def pictures(self, picture: Tensor, level: float) -> list[Tensor]:
+    def pictures(self, picture: Tensor) -> list[Tensor]:
         """Return what of the noisy picture goes into the code."""
-        means, variation = dip.guides.denoised(picture, level)
-        (filtered,) = dip.guides.wiener(picture, (means + variation) / 2, level)
+        means, variation = dip.guides.denoised(picture, self.level)
+        (filtered,) = dip.guides.wiener(picture, (means + variation) / 2, self.level)
         ready = {"means": means, "variation": variation, "wiener": filtered}
         pixels = picture[0].numpy()
         return [

@@ -105,10 +105,10 @@ class Denoised(_Renewed):
         """Return z of a noisy picture (1, image_channels, inner_height, inner_width) in [0, 1] (see `Code.draw`)."""
         if picture is None:
             raise ValueError("a Denoised code is drawn from the noisy picture; in a fit it is, of dip.Denoise alone")
-        level, sigma = (self if self.level is not None else self._told(picture))._noise
-        means, variation = guides.denoised(picture, level)
-        pictures = [means, *guides.wiener(picture, (means + variation) / 2, sigma, _GAINS)]
-        return _beside_noise(self.scaled(torch.cat(pictures, dim=1), frame, level), self.noise, frame, generator)
+        told = self if self.level is not None else self._told(picture)
+        level, _ = told._noise
+        pictures = self.scaled(torch.cat(told.pictures(picture), dim=1), frame, level)
+        return _beside_noise(pictures, self.noise, frame, generator)
 
     def begun(self, task: Any, y: Tensor) -> tuple[Self, Tensor]:
         """Return the code with the level of the noise, and the noisy picture itself."""
@@ -129,6 +129,12 @@ class Denoised(_Renewed):
         filtered = torch.cat(guides.wiener(task.whole(y, average), average, sigma, _GAINS), dim=1)
         with torch.no_grad():
             z[:, self.image_channels : 3 * self.image_channels] = self.scaled(filtered, frame, level)
+
+    def pictures(self, picture: Tensor) -> list[Tensor]:
+        """Return what goes into the code at first of a noisy picture, the level of whose noise is known by now."""
+        level, sigma = self._noise
+        means, variation = guides.denoised(picture, level)
+        return [means, *guides.wiener(picture, (means + variation) / 2, sigma, _GAINS)]
 
     @property
     def _noise(self) -> tuple[float, float | Tensor]:

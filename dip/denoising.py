@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dip import guides, losses, masks, ranges, stretch
 from dip.light import Light
-from dip.noise import Noise, PoissonGaussian, Stabilising, noise_level
+from dip.noise import Noise, PoissonGaussian, Stabilising, level_and_spectrum
 from dip.noise.level import MORE
 from dip.problem import Observation
 from dip.stopping import Discrepancy, Rule
@@ -48,8 +48,10 @@ class Denoise(ImageTask):
         What is taken of the noise that grows with the light, in the numbers of the image: as given, or as found once
         a fit was made; None where it is the same everywhere.
     level : float or None
-        Standard deviation of the noise in the fit's y, increased as that of `dip.noise.noise_level` is, where it
-        follows from `noise` or is found in the known pixels; None where it is to be found in y.
+        Standard deviation of the noise in the fit's y, increased as that of `dip.noise.noise_level` is: where it grows
+        with the light as follows from `noise`, else as it is found in the known pixels; None before a fit was made.
+    spectrum : Tensor or None
+        That of the noise by frequency (`dip.noise.spectrum`), where it is found not to be independent.
 
     Raises
     ------
@@ -77,7 +79,7 @@ class Denoise(ImageTask):
         self.layout = ranges.narrowed(image, self.layout, self._known)
         self._light = Light(noise)
         self.spread = self._light.spread
-        self._found: float | None = None
+        self._found: tuple[float | None, Tensor | None] = (None, None)
         self._y: Tensor | None = None
         self._limits: tuple[Tensor, ...] = ()
         self._stabilising: Stabilising | None = None
@@ -102,7 +104,7 @@ class Denoise(ImageTask):
             y = self._stabilising.forward(y)
         self._y = y = self._stretched(y, lambda y: stretch.of(self._seen(y)))
         if self._stabilising is not None:
-            self._found = MORE * self._stabilising.level / self._stretch.span
+            self._found = MORE * self._stabilising.level / self._stretch.span, None
         return Observation(y, weight)
 
     def _seen(self, y: Tensor) -> Tensor:
@@ -116,9 +118,21 @@ class Denoise(ImageTask):
 
     @property
     def level(self) -> float | None:
-        """The standard deviation of the noise in y, where more is known of it than y shows."""
-        if self._found is None and self._weight is not None and self._y is not None:
-            self._found = max(noise_level(self._y, masks.surest(self._weight)), 1e-6)
+        """The standard deviation of the noise in y."""
+        return self._noise_of_y[0]
+
+    @property
+    def spectrum(self) -> Tensor | None:
+        """The standard deviations of the noise in y by frequency, where it is not independent."""
+        return self._noise_of_y[1]
+
+    @property
+    def _noise_of_y(self) -> tuple[float | None, Tensor | None]:
+        """What is known of the noise, looked for when it is first needed."""
+        if self._found[0] is None and self._y is not None:
+            surest = None if self._weight is None else masks.surest(self._weight)
+            level, spectrum = level_and_spectrum(self._y, surest)
+            self._found = max(level, 1e-6), spectrum
         return self._found
 
     def whole(self, y: Tensor, x: Tensor | None = None) -> Tensor:

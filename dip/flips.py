@@ -27,7 +27,6 @@ from torch import Tensor
 from dip import codes, devices
 from dip.errors import non_negative_int
 from dip.falling import falls_of, faster
-from dip.noise import noise_level
 
 AUTO = "auto"
 _LEARNT = 0.4  # iterations times the standard deviation of the noise, of a picture of one coloured pixel
@@ -88,17 +87,15 @@ def begin_after(flips: int | str, shape: tuple[int, int, int], level: float, til
     return max(1, round(_LEARNT * math.sqrt(math.prod(shape) / 3) / max(level, 1e-6))) * tiles
 
 
-def planned(
-    flips: int | str, task: Any, code: codes.Code, y: Tensor, tiles: int, device: torch.device, *, ends: bool
-) -> Flips:
-    """Return the flips of a fit; where the level of the noise counts, it is that of code or task, or found in y.
+def planned(flips: int | str, task: Any, code: codes.Code, tiles: int, device: torch.device, *, ends: bool) -> Flips:
+    """Return the flips of a fit; where the level of the noise counts, it is that of the code, or else of the task.
 
     Parameters
     ----------
     flips : int or "auto"
         The option.
-    task, code, y
-        Of the fit; y is (1, C, H, W).
+    task, code
+        Of the fit.
     tiles : int
         How many crops make a pass over the picture.
     device : torch.device
@@ -108,8 +105,7 @@ def planned(
     """
     level = 0.0
     if flips == AUTO:
-        known = code.level if isinstance(code, codes.Denoised) else getattr(task, "level", None)
-        level = known or noise_level(y)
+        level = float(getattr(code, "level", None) or task.level)  # only a dip.Denoise has such flips
     return Flips(begin_after(flips, task.shape, level, tiles), device, level, ends=ends)
 
 

@@ -102,7 +102,7 @@ class Fit(checkpoints.Saved):
         self.code.requires_grad_(s.optimize_code)
         self._jitter = Jitter(s.jitter, s.jitter_seed, self.device, s.dtype)
         self._draws = Draws(self.network, s.jitter_seed + 1, self.device)
-        self._flips = planned(s.flips, task, self._code, observation.y, s.tiles, self.device, ends=s.stop is None)
+        self._flips = planned(s.flips, task, self._code, s.tiles, self.device, ends=s.stop is None)
         self._part = self.code
         self._gain = losses.gain(self.y)
         self._fitted = [p for p in self.network.parameters() if p.requires_grad] + [self.code] * s.optimize_code

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import skimage.data
 import torch
 from skimage.io import imsave
 
-from dip import devices
+from dip import devices, guides
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -37,6 +38,12 @@ def _ctrl_c() -> Iterator[None]:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def few_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let pixels be filled in in 8 turns in place of 100, for what does not depend on how well it is done."""
+    monkeypatch.setattr(guides, "inpainted", partial(guides.inpainted, times=8))
 
 
 @pytest.fixture(scope="session")

@@ -216,6 +216,7 @@ def test_a_scan_with_scratches_is_restored(tmp_path):
     assert 0 < found["seconds_filters"] <= found["seconds"]
 
 
+@pytest.mark.usefixtures("few_turns")
 def test_dark_pictures_are_restored_as_they_are_and_stretched(tmp_path):
     with pytest.warns(RuntimeWarning, match="known pixels are few"):
         run("dark.py", "--pictures", "camera", "--size", 32, "--iters", 2, "--out", tmp_path / "dark.json")
@@ -232,14 +233,17 @@ def test_dark_pictures_are_restored_as_they_are_and_stretched(tmp_path):
 
 
 def test_noise_of_a_camera_is_made_and_found(tmp_path):
-    out = tmp_path / "noise.json"
-    words = ("--pictures", "astronaut", "--size", 80, "--sigmas", 25, "--iters", 2, "--rivals")
-    run("camera_noise.py", *words, "--out", out)
-    report = json.loads(out.read_text())
+    words = ("--pictures", "astronaut", "--size", 80, "--sigmas", 25, "--iters", 2, "--methods")
+    methods = ("independent", "spectrum")
+    run("camera_noise.py", *words, *methods, "--out", tmp_path / "noise.json")
+    report = json.loads((tmp_path / "noise.json").read_text())
     for kind, least, most in (("jpeg", 1, 1.5), ("bayer", 3, 30), ("bayer, jpeg", 2, 30)):
-        found = report[f"astronaut, {kind}, sigma 25"]
-        assert 10 < found["sigma"] < 22  # interpolation and JPEG take off some
-        assert least < found["found"]["spectrum"] / found["found"]["independent"] < most
-        assert found["found"]["spectrum"] > 0.9 * found["sigma"]
-        assert 20 < found["psnr"]["y"] < 26
-        assert list(found["psnr"]) == ["y", "independent", "spectrum"]
+        independent, spectrum = (report[f"astronaut, {kind}, sigma 25, {method}"] for method in methods)
+        assert 10 < spectrum["true"] < 22  # interpolation and JPEG take off some
+        assert least < spectrum["found"] / independent["found"] < most
+        assert spectrum["found"] > 0.9 * spectrum["true"]
+        assert 20 < spectrum["noisy"] < 20 * np.log10(255 / spectrum["true"]) + 0.1  # which has no offset in it
+    run("camera_noise.py", *words, "spectrum", "--missing", "lines", "--out", tmp_path / "missing.json")
+    missing = json.loads((tmp_path / "missing.json").read_text())["astronaut, bayer, sigma 25, spectrum"]
+    assert missing["true"] == pytest.approx(report["astronaut, bayer, sigma 25, spectrum"]["true"], rel=0.05)
+    assert missing["found"] > 0.9 * missing["true"]

@@ -200,3 +200,48 @@ def test_a_level_that_is_told_is_that_of_independent_noise():
     assert told._code.level == 0.05
     independent = (smooth(64) + np.random.default_rng(0).normal(0, 0.1, (64, 64, 3))).astype(np.float32)
     assert dip.Fit(dip.Denoise(independent, noise="gaussian"), network=NET, code="denoised")._code.spectrum is None
+
+
+# ---------------------------------------------------------------------- where pixels are missing
+
+
+def scratched(size=128):
+    """Which pixels are known, (H, W): all but lines and spots."""
+    there = np.ones((size, size), bool)
+    there[::23] = there[:, 5::31] = False
+    there[40:60, 70:84] = False
+    return there
+
+
+def test_the_spectrum_is_that_of_the_known_pixels():
+    there = scratched()
+    y = smooth() + coloured((128, 128, 3), 0.1)
+    expected = noise.spectrum(as_tensor(y))
+    holes = as_tensor(np.where(there[..., None], y, 3.0))
+    found = noise.spectrum(holes, torch.from_numpy(there))
+    torch.testing.assert_close(found[:, 1:20], expected[:, 1:20], rtol=0.3, atol=0.01)
+    level, told = noise.level_and_spectrum(holes, torch.from_numpy(there))
+    assert torch.equal(told, found)
+    assert level == noise.total(found)
+    few = torch.from_numpy(np.random.default_rng(0).random((128, 128)) < 0.7)  # hardly a whole patch
+    assert noise.spectrum(holes, few) is None
+    assert noise.level_and_spectrum(holes, few) == (noise.noise_level(holes, few), None)
+
+
+def test_a_fit_with_a_mask_finds_the_spectrum():
+    there, clean = scratched(96), smooth(96)
+    y = (clean + coloured(clean.shape, 0.1)).astype(np.float32)
+    task = dip.Denoise(np.where(there[..., None], y, np.nan).astype(np.float32), mask=there, noise="gaussian")
+    options = {**QUICK, "code": dip.codes.Denoised(noise=2, renewed=3), "average": 0.9}
+    fit = dip.Fit(task, **options).run(3)
+    found = noise.spectrum(fit.y, torch.from_numpy(there))
+    assert torch.equal(fit._code.spectrum, found)
+    assert torch.equal(task.spectrum, found)
+    assert fit._code.level == task.level == noise.total(found)
+    average = fit.current.clone()
+    fit.run(1)
+    whole = torch.where(torch.from_numpy(there), fit.y, average)
+    filtered = torch.cat(guides.wiener(whole, average, found, (0.5, 1.0)), dim=1)
+    expected = 0.03 / task.level * (filtered - filtered.mean((2, 3), keepdim=True))
+    torch.testing.assert_close(fit.code[:, 3:9], fit.settings.frame.extend(expected))
+    assert fit.history["loss"][-1] < fit.history["loss"][0]

@@ -87,6 +87,7 @@ FEW = pytest.mark.filterwarnings("ignore:WindowedVariance looks at nothing befor
         ("own_operator", ["filtered back-projection", "Deep Image Prior"]),
     ],
 )
+@pytest.mark.usefixtures("few_turns")
 def test_example_draws_and_prints(run, name, printed_figures):
     _, printed, figure = run(name, "--iters", "3")
     assert_is_a_drawing(figure)

@@ -1,4 +1,4 @@
-"""Fits of missing pixels that begin with what the filter makes of them, and how far they trust it."""
+"""Fits of missing pixels that begin with what the filter makes of them: how far they trust it, and come beyond it."""
 
 from __future__ import annotations
 
@@ -72,3 +72,22 @@ def test_where_nothing_is_missing_there_is_no_error():
         fit = dip.fit(dip.Inpaint(picture(), np.ones((16, 16), bool)), iters=4, **OWN)
     assert fit.task.error == 0
     np.testing.assert_array_equal(fit.image, picture())
+
+
+def test_the_preset_is_ahead_of_the_filter_and_does_not_pass_its_best():
+    clean, mask, _ = photograph()
+    filtered = guides.inpainted(clean, torch.from_numpy(mask)[None, None].float())
+    fit = dip.fit(dip.Inpaint(clean, mask), preset="fast", iters=200, reference=clean)
+    error = float((fit.image - clean).square().mean())
+    assert error < 0.98 * float((filtered - clean).square().mean())
+    assert fit.history["psnr"][-1] > max(fit.history["psnr"]) - 0.1
+
+
+def test_where_the_filter_is_right_the_fit_leaves_it_so():
+    """With a code that has all known pixels a fit would have to learn the whole picture first."""
+    rows, columns = np.mgrid[:96, :96]
+    stripes = (0.5 + 0.3 * np.sin(0.9 * rows + 0.5 * columns)).astype(np.float32)
+    mask = dip.degradations.random_mask(stripes.shape, 0.5, seed=0)
+    filtered = guides.inpainted(torch.from_numpy(stripes)[None, None], torch.from_numpy(mask)[None, None].float())
+    error = np.square(dip.inpaint(stripes, mask, preset="fast", iters=150) - stripes).mean()
+    assert error < 1.1 * float((filtered[0, 0] - torch.from_numpy(stripes)).square().mean())

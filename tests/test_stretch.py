@@ -38,6 +38,7 @@ def task_of(kind, image):
         ("inpaint", "fast", 88),
     ],
 )
+@pytest.mark.usefixtures("few_turns")
 def test_a_picture_is_fitted_alike_however_dark_it_is(kind, preset, size):
     """Between powers of two nothing is rounded another way."""
     options = {"preset": preset, "iters": 4, "progress": False, "precision": "float32", "network": NET}

@@ -11,7 +11,7 @@ from torch import Tensor
 from dip import guides
 from dip.codes.frame import Frame
 from dip.errors import non_negative_int, positive_float
-from dip.noise import noise_level, spectrum, total
+from dip.noise import level_and_spectrum
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ class Denoised(_Renewed):
     level : float, optional
         The standard deviation of the noise, where white is 1, if it is known; with the `noise` of `dip.Denoise`, that
         of what the fit sees. By default it is what follows from that `noise`, or what is found in the picture: by
-        `dip.noise.spectrum` where it is not independent from pixel to pixel and from colour to colour (and all pixels
-        are known), else by `dip.noise.noise_level`. What is told here is that of independent noise.
+        `dip.noise.spectrum` where it is not independent from pixel to pixel and from colour to colour, else by
+        `dip.noise.noise_level`. What is told here is that of independent noise.
     spectrum : Tensor, optional
         Its standard deviations by frequency (`dip.noise.spectrum`); a fit fills them in.
 
@@ -111,17 +111,16 @@ class Denoised(_Renewed):
         return _beside_noise(pictures, self.noise, frame, generator)
 
     def begun(self, task: Any, y: Tensor) -> tuple[Self, Tensor]:
-        """Return the code with the level of the noise, and the noisy picture itself."""
-        level = self.level or getattr(task, "level", None)
-        if level is None:
-            return self._told(y), y
+        """Return the code with what is known of the noise, and the noisy picture itself."""
+        told = self if self.level is not None else replace(self, level=task.level, spectrum=task.spectrum)
         whole = task.whole(y)
         if whole is not y:  # pixels are missing
+            level, sigma = told._noise
             pilot = guides.pilot(whole, level)
             for _ in range(_FILLED):
-                (pilot,) = guides.wiener(whole, pilot, level)
+                (pilot,) = guides.wiener(whole, pilot, sigma)
                 whole = task.whole(y, pilot)
-        return replace(self, level=level), whole
+        return told, whole
 
     def renew(self, z: Tensor, frame: Frame, task: Any, y: Tensor, average: Tensor, iteration: int) -> None:
         """Make the pictures of the Wiener filter in z anew, with the average of the outputs as the pilot."""
@@ -144,8 +143,7 @@ class Denoised(_Renewed):
 
     def _told(self, picture: Tensor) -> Self:
         """Return the code with what the picture tells of its noise: the level and, if it takes one, the spectrum."""
-        found = spectrum(picture)
-        level = noise_level(picture) if found is None else total(found)
+        level, found = level_and_spectrum(picture)
         return replace(self, level=max(level, 1e-6), spectrum=found)
 
     def scaled(self, pictures: Tensor, frame: Frame, level: float) -> Tensor:

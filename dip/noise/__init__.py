@@ -1,6 +1,6 @@
 """The noise in a picture: its level, or its spectrum, where it is the same everywhere, and how it grows with light."""
 
-from dip.noise.coloured import spectrum, total
+from dip.noise.coloured import level_and_spectrum, spectrum, total
 from dip.noise.growing import found
 from dip.noise.level import blocks, by_mask, by_patches, noise_level
 from dip.noise.model import Noise, PoissonGaussian
@@ -14,6 +14,7 @@ __all__ = [
     "by_mask",
     "by_patches",
     "found",
+    "level_and_spectrum",
     "noise_level",
     "spectrum",
     "total",

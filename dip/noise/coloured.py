@@ -8,13 +8,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dip.noise.level import MORE, evenly, independent, noise_level, patches_of, roughness, uncut
+from dip.noise.level import MORE, independent, noise_level, patches_of, roughness
 from dip.wiener import PATCH, cosines, opponent
 
-__all__ = ["spectrum", "total"]
+__all__ = ["level_and_spectrum", "spectrum", "total"]
 
 
-def spectrum(picture: Tensor) -> Tensor | None:
+def level_and_spectrum(picture: Tensor, known: Tensor | None = None) -> tuple[float, Tensor | None]:
+    """Return what a picture tells of its noise: the standard deviation of all of it, and the `spectrum`, if it has one.
+
+    Parameters and errors are those of `dip.noise.noise_level`, which is asked where there is no spectrum.
+    """
+    found = spectrum(picture, known)
+    return (noise_level(picture, known) if found is None else total(found)), found
+
+
+def spectrum(picture: Tensor, known: Tensor | None = None) -> Tensor | None:
     r"""Return how strong noise that is not independent is at each frequency; None of noise that is, or of few pixels.
 
     What a camera saves was interpolated from one colour a pixel, and a JPEG has its colours at half the size: fine
@@ -32,6 +41,8 @@ def spectrum(picture: Tensor) -> Tensor | None:
     ----------
     picture : Tensor
         (1, C, H, W).
+    known : Tensor, optional
+        (H, W), bool: only patches of which every pixel is True are looked at. The others may hold anything finite.
 
     Returns
     -------
@@ -41,22 +52,24 @@ def spectrum(picture: Tensor) -> Tensor | None:
         too strong.
     """
     picture = picture.detach().to("cpu", torch.float32)
-    small = patches_of(picture)
-    if small is None or small.shape[2] < _ENOUGH * len(small) or min(picture.shape[2:]) < PATCH:
+    small = patches_of(picture, known=known)
+    if small is None or small.shape[2] < _ENOUGH * len(small):
         return None
     of_pixels, of_channels = independent(small, roughness(small))
     if of_pixels and of_channels:
         return None
-    squares = _coefficients(picture)[:, 1:].square()
-    if squares.shape[2] < _LEAST:
+    patches = patches_of(picture, known=known, side=PATCH)
+    if patches is None:
         return None
-    variances = F.pad(_flat(squares), (1, 0))
+    colours, transform = opponent(len(patches)).to(patches), cosines().to(patches)
+    coefficients = torch.einsum("ij,kp,jpn->ikn", colours, transform, patches)
+    variances = F.pad(_flat(coefficients[:, 1:].square()), (1, 0))
     ring, coarse, finest = ((low <= _FREQUENCY) & (high > _FREQUENCY) for low, high in (_RING, _COARSE, _FINEST))
     most = _MOST**2 * variances[:, ring].mean(1, keepdim=True)
     variances = torch.where(coarse, torch.minimum(variances, most), variances)
     if of_pixels:
-        gray = torch.einsum("j,bjhw->bhw", opponent(len(small))[0], picture)[None]
-        variances[0] = noise_level(gray) ** 2
+        gray = torch.einsum("j,bjhw->bhw", colours[0], picture)[None]
+        variances[0] = noise_level(gray, known) ** 2
         if float(variances[1:, finest].mean()) > _WEAKER**2 * float(variances[0, 0]):
             return None
     variances[:, 0] = variances[:, [1, PATCH]].amax(1)
@@ -66,14 +79,6 @@ def spectrum(picture: Tensor) -> Tensor | None:
 def total(found: Tensor) -> float:
     """Return the standard deviation, over all pixels and channels, of noise of a `spectrum`."""
     return float(found.square().mean().sqrt())
-
-
-def _coefficients(picture: Tensor) -> Tensor:
-    """Return those of the patches in which noise was not cut off, (C, 64, N)."""
-    colours, transform = opponent(picture.shape[1]).to(picture), cosines().to(picture)
-    patches = evenly(picture, PATCH)
-    patches = patches[:, uncut(patches, picture)].reshape(picture.shape[1], PATCH**2, -1)
-    return torch.einsum("ij,kp,jpn->ikn", colours, transform, patches)
 
 
 def _flat(squares: Tensor) -> Tensor:

@@ -165,30 +165,30 @@ def flat_variances(patches: Tensor, rough: Tensor, together: bool) -> tuple[Tens
     return variances, flat
 
 
-def patches_of(picture: Tensor, most: int = _MOST, known: Tensor | None = None) -> Tensor | None:
-    """Return patches (C, 25, N), without those where noise was cut off unless nearly all are such; None of too few.
+def patches_of(picture: Tensor, most: int = _MOST, known: Tensor | None = None, side: int = _SIDE) -> Tensor | None:
+    """Return patches (C, side², N), without those where noise was cut off unless nearly all are such; None of too few.
 
     Those of which a pixel is not known are left out, too.
     """
-    if min(picture.shape[2:]) < _SIDE:
+    if min(picture.shape[2:]) < side:
         return None
-    patches, values = evenly(picture, _SIDE, most), picture
+    patches, values = _evenly(picture, side, most), picture
     if known is not None:
         values = picture[..., known]
-        whole = evenly(known[None, None].float(), _SIDE, most).amin(0) > 0
+        whole = _evenly(known[None, None].float(), side, most).amin(0) > 0
         patches = patches[:, whole]
-    patches = patches[:, uncut(patches, values)]
-    return patches.reshape(picture.shape[1], _SIDE**2, -1) if patches.shape[1] >= _ENOUGH * _SIDE**2 else None
+    patches = patches[:, _uncut(patches, values)]
+    return patches.reshape(picture.shape[1], side**2, -1) if patches.shape[1] >= _ENOUGH * _SIDE**2 else None
 
 
-def evenly(picture: Tensor, side: int, most: int = _MOST) -> Tensor:
+def _evenly(picture: Tensor, side: int, most: int) -> Tensor:
     """Return all patches of so many pixels a side, (values, N); of a large picture about `most`, evenly taken."""
     height, width = picture.shape[2:]
     step = math.ceil(math.sqrt(max(1, (height - side + 1) * (width - side + 1) / most)))
     return F.unfold(picture, side, stride=step)[0]
 
 
-def uncut(patches: Tensor, values: Tensor) -> Tensor:
+def _uncut(patches: Tensor, values: Tensor) -> Tensor:
     """Return in which patches (K, N) noise was not cut off at the ends of these values, (N,), bool; all, of too few."""
     cut = ((patches == values.min()) | (patches == values.max())).float().mean(0) > 0.05
     return ~cut | (cut.float().mean() >= 0.9)

@@ -103,8 +103,8 @@ class Denoise(ImageTask):
             self._stabilising = Stabilising(model)
             y = self._stabilising.forward(y)
         self._y = y = self._stretched(y, lambda y: stretch.of(self._seen(y)))
-        if self._stabilising is not None:
-            self._found = MORE * self._stabilising.level / self._stretch.span, None
+        stable = self._stabilising
+        self._found = (None if stable is None else MORE * stable.level / self._stretch.span), None
         return Observation(y, weight)
 
     def _seen(self, y: Tensor) -> Tensor:
@@ -131,8 +131,7 @@ class Denoise(ImageTask):
         """What is known of the noise, looked for when it is first needed."""
         if self._found[0] is None and self._y is not None:
             surest = None if self._weight is None else masks.surest(self._weight)
-            level, spectrum = level_and_spectrum(self._y, surest)
-            self._found = max(level, 1e-6), spectrum
+            self._found = level_and_spectrum(self._y, surest)
         return self._found
 
     def whole(self, y: Tensor, x: Tensor | None = None) -> Tensor:

@@ -245,3 +245,15 @@ def test_a_fit_with_a_mask_finds_the_spectrum():
     expected = 0.03 / task.level * (filtered - filtered.mean((2, 3), keepdim=True))
     torch.testing.assert_close(fit.code[:, 3:9], fit.settings.frame.extend(expected))
     assert fit.history["loss"][-1] < fit.history["loss"][0]
+
+
+def test_each_fit_of_a_task_looks_at_the_noise_as_it_sees_it():
+    """A penalty is in units of white, so that with one a dark picture is not stretched."""
+    y = ((smooth(64) + coloured((64, 64, 3), 0.1)) / 16).astype(np.float32)
+    task = dip.Denoise(y, noise="gaussian", data_range=1.0)
+    levels = []
+    for penalty in ((), dip.losses.TotalVariation(1e-3), ()):
+        fit = dip.Fit(task, penalty=penalty, **{**QUICK, "code": "denoised"})
+        assert fit._code.level == task.level == noise.total(noise.spectrum(fit.y))
+        levels.append(task.level)
+    assert levels[0] == levels[2] > 8 * levels[1]

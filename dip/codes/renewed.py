@@ -144,7 +144,7 @@ class Denoised(_Renewed):
     def _told(self, picture: Tensor) -> Self:
         """Return the code with what the picture tells of its noise: the level and, if it takes one, the spectrum."""
         level, found = level_and_spectrum(picture)
-        return replace(self, level=max(level, 1e-6), spectrum=found)
+        return replace(self, level=level, spectrum=found)
 
     def scaled(self, pictures: Tensor, frame: Frame, level: float) -> Tensor:
         """Return pictures as they go into the code: about 0, scaled, and of the frame's size."""

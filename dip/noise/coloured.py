@@ -17,10 +17,11 @@ __all__ = ["level_and_spectrum", "spectrum", "total"]
 def level_and_spectrum(picture: Tensor, known: Tensor | None = None) -> tuple[float, Tensor | None]:
     """Return what a picture tells of its noise: the standard deviation of all of it, and the `spectrum`, if it has one.
 
-    Parameters and errors are those of `dip.noise.noise_level`, which is asked where there is no spectrum.
+    The former is at least 1e-6. Parameters and errors are those of `dip.noise.noise_level`, which is asked where there
+    is no spectrum.
     """
     found = spectrum(picture, known)
-    return (noise_level(picture, known) if found is None else total(found)), found
+    return max(noise_level(picture, known) if found is None else total(found), 1e-6), found
 
 
 def spectrum(picture: Tensor, known: Tensor | None = None) -> Tensor | None:

@@ -216,7 +216,6 @@ def test_a_scan_with_scratches_is_restored(tmp_path):
     assert 0 < found["seconds_filters"] <= found["seconds"]
 
 
-@pytest.mark.usefixtures("few_turns")
 def test_dark_pictures_are_restored_as_they_are_and_stretched(tmp_path):
     with pytest.warns(RuntimeWarning, match="known pixels are few"):
         run("dark.py", "--pictures", "camera", "--size", 32, "--iters", 2, "--out", tmp_path / "dark.json")
@@ -233,7 +232,7 @@ def test_dark_pictures_are_restored_as_they_are_and_stretched(tmp_path):
 
 
 def test_noise_of_a_camera_is_made_and_found(tmp_path):
-    words = ("--pictures", "astronaut", "--size", 80, "--sigmas", 25, "--iters", 2, "--methods")
+    words = ("--pictures", "astronaut", "--size", 128, "--sigmas", 25, "--iters", 2, "--methods")
     methods = ("independent", "spectrum")
     run("camera_noise.py", *words, *methods, "--out", tmp_path / "noise.json")
     report = json.loads((tmp_path / "noise.json").read_text())

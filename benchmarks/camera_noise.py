@@ -17,9 +17,11 @@ from __future__ import annotations
 
 import argparse
 import itertools
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -33,6 +35,7 @@ from time_to_quality import as_tensor, now
 import dip
 from dip.degradations import jpeg
 from dip.noise import noise_level
+from dip.wiener import opponent
 
 KINDS = ("jpeg", "bayer", "bayer, jpeg")
 
@@ -76,32 +79,36 @@ def fitted(y: np.ndarray, there: np.ndarray | None, method: str, options: argpar
     return dip.fit(dip.Denoise(y, mask=there, noise="gaussian"), **given)
 
 
-def told(given: np.ndarray, kind: str, sigma: float, method: str, options: argparse.Namespace) -> np.ndarray:
-    """Return what BM3D makes of a picture with noise that it is told."""
+def told(y: np.ndarray, clean: np.ndarray, draw: Callable[[int], tuple[np.ndarray, np.ndarray]] | None) -> np.ndarray:
+    """Return what BM3D makes of y: told the standard deviation of its noise, or the power at each frequency.
+
+    The latter is the mean over what `draw` returns for 40 seeds, noisy and clean.
+    """
     from bm3d import bm3d, bm3d_rgb
 
-    y, clean = observed(given, kind, sigma, options.seed)
-    if method == "bm3d":
+    if draw is None:
         return eight_bits(bm3d_rgb(y / 255, float((y.astype(float) - clean).std()) / 255))
-    if not hasattr(np, "trapz"):  # which bm3d 4.0 calls, and NumPy 2 has under another name
-        np.trapz = np.trapezoid  # noqa: NPY201
-    colours = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]]) / [[3], [2], [4]]  # each as large as white
+    colours = opponent(3).double().numpy()
+    colours /= np.abs(colours).sum(axis=1, keepdims=True)  # each as large as white
     powers = np.zeros(clean.shape)
     for seed in range(1000, 1040):
-        noise = observed(given, kind, sigma, seed)[0] / 255 - clean / 255
+        noise = draw(seed)[0] / 255 - clean / 255
         powers += np.abs(np.fft.fft2(noise @ colours.T, axes=(0, 1))) ** 2 / 40
-    return eight_bits(bm3d(y / 255 @ colours.T, powers) @ np.linalg.inv(colours).T)
+    with patch.object(np, "trapz", np.trapezoid, create=True):  # as bm3d 4.0 calls it, by the name before NumPy 2
+        made = bm3d(y / 255 @ colours.T, powers)
+    return eight_bits(made @ np.linalg.inv(colours).T)
 
 
 def measured(given: np.ndarray, kind: str, sigma: float, method: str, options: argparse.Namespace) -> dict[str, Any]:
     """Return the true standard deviation and the one that was found, of 255, and the PSNR before and after."""
-    y, clean = observed(given, kind, sigma, options.seed)
+    draw = partial(observed, given, kind, sigma)
+    y, clean = draw(options.seed)
     there = known(options.missing, options) if options.missing else None
     if there is not None:
         y[~there] = 0
     wrong = (y.astype(float) - clean)[... if there is None else there]
     if method.startswith("bm3d"):
-        level, made = None, told(given, kind, sigma, method, options)
+        level, made = None, told(y, clean, draw if method == "bm3d-spectrum" else None)
     else:
         fit = fitted(y, there, method, options)
         level, made = round(255 * fit._code.level, 1), fit.image

@@ -246,3 +246,14 @@ def test_noise_of_a_camera_is_made_and_found(tmp_path):
     missing = json.loads((tmp_path / "missing.json").read_text())["astronaut, bayer, sigma 25, spectrum"]
     assert missing["true"] == pytest.approx(report["astronaut, bayer, sigma 25, spectrum"]["true"], rel=0.05)
     assert missing["found"] > 0.9 * missing["true"]
+
+
+def test_bm3d_is_told_the_noise_of_a_camera(tmp_path):
+    pytest.importorskip("bm3d")
+    out, methods = tmp_path / "noise.json", ("bm3d", "bm3d-spectrum")
+    words = ("--pictures", "astronaut", "--size", 80, "--sigmas", 25, "--methods", *methods)
+    run("camera_noise.py", *words, "--out", out)
+    report = json.loads(out.read_text())
+    for kind in ("jpeg", "bayer", "bayer, jpeg"):
+        deviation, spectrum = (report[f"astronaut, {kind}, sigma 25, {method}"] for method in methods)
+        assert 20 < deviation["noisy"] == spectrum["noisy"] < deviation["psnr"] < spectrum["psnr"]

@@ -238,10 +238,10 @@ def test_both_are_refused_where_they_mean_nothing():
             Autoencoding(**wrong)
 
 
-@pytest.mark.parametrize("factor", [2, 4, 8])
-def test_the_fast_preset_is_ahead_of_interpolation_and_of_back_projection(factor):
+@pytest.mark.parametrize(("factor", "size"), [(2, 128), (4, 96), (8, 96)])
+def test_the_fast_preset_is_ahead_of_interpolation_and_of_back_projection(factor, size):
     """Its picture is more than what it is shown at first."""
-    clean = as_tensor(skimage.data.coffee()[100:228, 200:328] / np.float32(255))
+    clean = as_tensor(skimage.data.coffee()[100 : 100 + size, 200 : 200 + size] / np.float32(255))
     operator = dip.operators.Downsample(factor)
     y = operator(clean)
     restored = dip.super_resolve(y, factor, preset="fast", iters=150)

@@ -19,13 +19,11 @@ import dip
 @pytest.mark.skipif(sys.platform == "win32", reason="peak memory is read as on POSIX")
 def test_speed_compares_with_the_convolutions_alone(tmp_path):
     pytest.importorskip("matplotlib")
-    words = ("--sizes", 64, 96, "--channels", 4, "--iters", 2, "--rounds", 1, "--precision", "float32")
+    words = ("--sizes", 64, "--channels", 4, "--iters", 2, "--rounds", 1, "--precision", "float32")
     report_path, plot = tmp_path / "speed.json", tmp_path / "speed.png"
     run_apart("speed.py", *words, "--device", "cpu", "--out", report_path, "--plot", plot)
     report = json.loads(report_path.read_text())
-    assert [(one["name"], one["size"]) for one in report["results"]] == [
-        (name, size) for size in (64, 96) for name in ("dip", "convolutions")
-    ]
+    assert [(one["name"], one["size"]) for one in report["results"]] == [("dip", 64), ("convolutions", 64)]
     for one in report["results"]:
         for kind in ("seconds", "cpu_seconds"):
             assert 0 < one[kind]["least"] <= one[kind]["median"] <= one[kind]["most"]
@@ -82,13 +80,13 @@ def test_time_to_quality_says_when_each_came_to_the_mark(photos, tmp_path):
 
 def test_many_at_a_time_are_measured_and_compared(tmp_path):
     path = tmp_path / "many.json"
-    run("many.py", "--sizes", 32, "--count", 3, "--iters", 2, "--rounds", 2, "--at-once", 2, "--out", path)
+    run("many.py", "--sizes", 32, "--count", 3, "--iters", 2, "--rounds", 1, "--at-once", 2, "--out", path)
     found = json.loads(path.read_text())["sizes"]["32"]
     assert found["side of the large picture"] == 64
     assert found["at once"] == 2
     rates = found["megapixels a second"]
     assert {"one after the other", "dip.run_all", "one large picture"} <= set(rates)
-    assert all(len(rate) == 2 and min(rate) > 0 for rate in rates.values())
+    assert all(len(rate) == 1 and min(rate) > 0 for rate in rates.values())
     assert set(found["furthest from single fits"]) == set(rates) - {"one after the other", "one large picture"}
     assert max(found["furthest from single fits"].values()) == 0
 
@@ -211,7 +209,7 @@ def test_every_stopping_rule_watches_one_fit(tmp_path):
 def test_noise_that_grows_is_looked_for(tmp_path):
     pictures, out = tmp_path / "pictures", tmp_path / "growing.json"
     dip.files.write(pictures / "coffee.png", skimage.data.coffee()[60:220, 200:360])
-    run("noise_level.py", pictures, "--growing", "--size", 128, "--out", out)
+    run("noise_level.py", pictures, "--growing", "--size", 96, "--out", out)
     noises = json.loads(out.read_text())["noises"]
     few = noises["colour, 5 photons, sigma 0"]
     assert few["bright"] == [pytest.approx(1, rel=1e-3)] * 5

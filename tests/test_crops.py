@@ -136,15 +136,15 @@ def test_a_fit_in_crops_denoises_as_one_in_a_piece_does():
     clean = photograph()
     noisy = dip.degradations.gaussian(clean, 25, seed=0)
     options = {"network": SMALL, "preset": "fast", "progress": False, "reference": clean}
-    whole = dip.fit(dip.Denoise(noisy), iters=200, **options)
-    fit = dip.fit(dip.Denoise(noisy), iters=600, tile=64, lr=0.01, **options)
+    whole = dip.fit(dip.Denoise(noisy), iters=120, **options)
+    fit = dip.fit(dip.Denoise(noisy), iters=360, tile=64, lr=0.01, **options)
     assert fit.settings.tiles == 6
     assert fit.settings.iters == 6 * 750
     assert dip.Fit(dip.Denoise(noisy), tile=64, **options).settings.lr == pytest.approx(0.003)
     got, had, wanted = (dip.metrics.psnr(image, clean) for image in (fit.image, noisy, whole.image))
     assert got > had + 4
     assert got > wanted - 0.3
-    assert fit.history.iterations("psnr").tolist() == list(range(60, 601, 60))
+    assert fit.history.iterations("psnr").tolist() == list(range(60, 361, 60))
 
 
 def test_what_is_fitted_at_last_is_what_makes_the_whole():
@@ -173,21 +173,20 @@ def test_what_is_fitted_at_last_is_what_makes_the_whole():
     assert rates[-10] < 0.001
 
 
-@pytest.mark.parametrize("saved", [5, 50, 55])
-def test_a_resumed_fit_in_crops_is_the_same(saved, tmp_path):
+def test_a_resumed_fit_in_crops_is_the_same(tmp_path):
     noisy = dip.degradations.gaussian(photograph(70, 100), 25, seed=0)
     options = {"tile": 48, "network": SMALL, "code": dip.codes.Denoised(renewed=1), "progress": False}
-    straight = dip.fit(dip.Denoise(noisy), iters=60, **options)
-    assert straight._view.frozen_at == 50
-    path = tmp_path / "fit.ckpt"
+    saved = {5: tmp_path / "5.ckpt", 50: tmp_path / "50.ckpt", 55: tmp_path / "55.ckpt"}
 
     def keep(fit: dip.Fit) -> None:
-        if fit.iteration == saved:
-            fit.save(path)
+        if fit.iteration in saved:
+            fit.save(saved[fit.iteration])
 
-    dip.fit(dip.Denoise(noisy), iters=60, callbacks=[keep], **options)
-    resumed = dip.fit(dip.Denoise(noisy), iters=60, resume=path, **options)
-    np.testing.assert_array_equal(resumed.image, straight.image)
+    straight = dip.fit(dip.Denoise(noisy), iters=60, callbacks=[keep], **options)
+    assert straight._view.frozen_at == 50
+    for path in saved.values():
+        resumed = dip.fit(dip.Denoise(noisy), iters=60, resume=path, **options)
+        np.testing.assert_array_equal(resumed.image, straight.image)
 
 
 def test_the_code_is_renewed_once_for_all_tiles_until_the_statistics_are_frozen():

@@ -97,6 +97,7 @@ def test_example_draws_and_prints(run, name, printed_figures):
 
 
 @FEW
+@pytest.mark.usefixtures("few_turns")
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_example_takes_a_picture_of_ones_own(run, own_picture, script):
     extra = ["--size", "40"] if script.stem == "noise_impedance" else []

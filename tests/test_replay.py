@@ -7,6 +7,7 @@ import math
 import types
 import warnings
 from contextlib import contextmanager, nullcontext
+from functools import cache
 
 import numpy as np
 import pytest
@@ -73,6 +74,18 @@ def tape(monkeypatch):
 
 def new_fit(task=None, **options):
     return dip.Fit(dip.Denoise(picture()) if task is None else task, **{**QUICK, "lr": LR, "device": "cpu", **options})
+
+
+def plain_fit(iters=FEW, **options):
+    """The same without a recording; where there are no options but the seed, that of an earlier test, which is read."""
+    if options.keys() <= {"seed"}:
+        return _plain_fit(iters, **options)
+    return new_fit(engine="plain", **options).run(iters)
+
+
+@cache
+def _plain_fit(iters, **options):
+    return new_fit(engine="plain", **options).run(iters)
 
 
 def assert_same_fit(one, other):
@@ -361,7 +374,7 @@ def wrong(number, what):
 
 def stays(tape, what, **options):
     """The fit whose replays are spoilt is the plain one, and says what is wrong."""
-    plain = new_fit(engine="plain", **options).run(FEW)
+    plain = plain_fit(**options)
     before = torch.get_rng_state()
     with pytest.warns(
         RuntimeWarning, match=f"could not be recorded as a CUDA graph: .*{what}.*the fit goes on"
@@ -420,7 +433,7 @@ def forgetful(monkeypatch, owner, name):
 )
 def test_what_is_left_out_is_noticed(tape, monkeypatch, owner, name, what):
     options = {"flips": 1} if owner is dip.flips.Flips else {}
-    plain = new_fit(engine="plain", **options).run(FEW)
+    plain = plain_fit(**options)
     tape.play = forgetful(monkeypatch, owner, name)
     with pytest.warns(RuntimeWarning, match=f"CUDA graph: .*{what}"):
         spoilt = new_fit(**options).run(FEW)
@@ -469,7 +482,7 @@ def test_statistics_that_do_not_follow_are_noticed(tape):
 
     fit = []
     tape.play = play
-    plain = new_fit(engine="plain").run(FEW)
+    plain = plain_fit()
     fit.append(new_fit())
     with pytest.warns(RuntimeWarning, match=r"num_batches_tracked|running"):
         fit[0].run(FEW)
@@ -505,7 +518,7 @@ def test_a_broken_recorder_cannot_hurt(tape, monkeypatch):
     def broken(*_):
         raise RuntimeError("no graphs here")
 
-    plain = new_fit(engine="plain").run(FEW)
+    plain = plain_fit()
     monkeypatch.setattr(tape, "record", broken)
     monkeypatch.setattr(tape, "mend", broken)
     with pytest.warns(RuntimeWarning, match="no graphs here"):

@@ -14,7 +14,7 @@ import pytest
 import torch
 from small import picture
 from test_fused import COMPILER, Emulated, compiled, driver, made, ordered
-from test_replay import Tape, assert_same_fit, new_fit
+from test_replay import Tape, assert_same_fit, new_fit, plain_fit
 from test_several import no_thread_is_left, one_thread
 from torch import nn
 
@@ -319,9 +319,9 @@ def together(fits, iters=LONG, at_once=3):
     return list(dip.run_all(fits, iters, at_once=at_once, merged=True))
 
 
-def assert_as_alone(fits, **options):
+def assert_as_alone(fits, iters=LONG, **options):
     for seed, fit in enumerate(fits):
-        assert_same_fit(fit, new_fit(seed=seed, engine="plain", **options).run(LONG))
+        assert_same_fit(fit, plain_fit(iters, seed=seed, **options))
 
 
 @pytest.mark.parametrize(
@@ -449,8 +449,7 @@ def test_a_recording_that_is_given_up_is_not_replayed_with_others(tape):
     options = {"callbacks": [dip.callbacks.Every(30, replace)]}
     iters = LONG + 30
     fits = together(several(**options), iters)
-    for seed, fit in enumerate(fits):
-        assert_same_fit(fit, new_fit(seed=seed, engine="plain", **options).run(iters))
+    assert_as_alone(fits, iters, **options)
     assert len(tape.joined) >= 2
     assert tape.recorded == 12
 
@@ -475,7 +474,7 @@ def test_one_that_ends_lets_the_others_go_on(tape):
     one, *others = together(fits)
     assert (one.iteration, one.stop_reason) == (60, "enough")
     for seed, fit in enumerate(others, 1):
-        assert_same_fit(fit, new_fit(seed=seed, engine="plain").run(LONG))
+        assert_same_fit(fit, plain_fit(LONG, seed=seed))
 
 
 on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")

@@ -183,7 +183,7 @@ def place(path: Any, every: Any) -> tuple[Path | None, int]:
     """
     if path is None:
         if every is not None:
-            raise ValueError("checkpoint_every means nothing without checkpoint=FILE")
+            raise ValueError("checkpoint_every= means nothing without checkpoint=FILE")
         return None, 100
     path = _as_path(path)
     if not path.absolute().parent.is_dir():

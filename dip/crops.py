@@ -274,6 +274,7 @@ def check(options: dict[str, Any], task: Problem, network: Any, frame: Frame) ->
     for name, why in (
         ("stop", "looks at the whole picture at every iteration"),
         ("optimize_code", "changes the code as a whole"),
+        ("average", "is of pictures of the whole that follow each other"),
     ):
         if options.get(name):
             raise ValueError(f"the option {name} {why}, and with tile={tile} there is a crop; leave one of them out")

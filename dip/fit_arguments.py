@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dip import files, noise_arguments, stopping
+from dip import files, noise_arguments, presets, stopping
 from dip.codes import Image
 from dip.deblurring import Deblur
 from dip.decompression import Dejpeg
@@ -62,6 +62,23 @@ def _jpeg(args: argparse.Namespace, source: Path | None) -> int | JPEG | Path | 
     return None if source is None or not files.is_jpeg(source) else source
 
 
+def _check_lists(args: argparse.Namespace, network: dict[str, Any]) -> None:
+    """Refuse lists of channels that are for another network.
+
+    Raises
+    ------
+    ValueError
+        They are.
+    """
+    of_task = args.command.replace("-", "_")
+    usual = presets.get(of_task, args.preset).network if args.preset in presets.names(of_task) else "encoder-decoder"
+    name = network.get("name", usual)
+    ours, others = ("--down, --up, --skip", "--channels")[:: 1 if name == "encoder-decoder" else -1]
+    wrong = [f"--{one}" for one in ("down", "up", "skip", "channels") if one in network and f"--{one}" in others]
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)} means nothing for the network {name!r}; it has {ours}")
+
+
 def order(args: argparse.Namespace) -> FitOrder:
     """Return what the options come to.
 
@@ -90,6 +107,7 @@ def order(args: argparse.Namespace) -> FitOrder:
 
     given = {"name": args.network, **{name: getattr(args, name) for name in ("down", "up", "skip", "channels")}}
     network: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    _check_lists(args, network)
     if "down" in network:
         network.setdefault("up", network["down"])
     options: Options = {

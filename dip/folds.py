@@ -177,6 +177,7 @@ def check(options: dict[str, Any], task: Any, code: Any) -> None:
     for name, refused, why in (
         ("stop", options.get("stop") is not None, "looks at the picture of each iteration"),
         ("optimize_code", bool(options.get("optimize_code")), "changes the one code that there is"),
+        ("average", bool(options.get("average")), "is of pictures that follow each other by the same code"),
         ("optimizer", options.get("optimizer") == "lbfgs", "with lbfgs is for a loss that stays the same"),
         ("engine", options.get("engine") == "graph", 'with "graph" repeats an iteration as it is'),
     ):

@@ -369,7 +369,10 @@ def _refuse_not_finite(planes: np.ndarray, name: str, fitted: bool) -> None:
     bad = planes.size - sum(int(np.count_nonzero(np.isfinite(plane))) for plane in planes)
     advice = "only finite ones are allowed: set them to "
     if fitted:
-        advice += "any number and mark their pixels as missing (False) in the mask of dip.denoise or dip.inpaint"
+        advice += (
+            "any number and mark their pixels as missing (False) in the mask of dip.denoise or dip.inpaint (of a small "
+            "or a blurred image: 0 in the weight of dip.reconstruct with dip.operators.Downsample or Blur)"
+        )
     else:
         advice += "numbers, or crop to where there are some"
     raise ValueError(f"{name} has {bad} NaN or infinite values; {advice}")

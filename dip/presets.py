@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from dip.codes import RENEWED, Autoencoding, Denoised, HeldOut, Meshgrid, Uniform
-from dip.errors import unknown
+from dip.errors import shown, unknown
 
 
 @dataclass(frozen=True)
@@ -238,16 +238,23 @@ _TASKS = tuple(dict.fromkeys(p.task for p in _PRESETS))
 
 def names(task: str | None = None) -> list[str]:
     """Return the names of a task's presets, or of all tasks as "task/name"."""
-    if task is not None and task not in _TASKS:
-        raise unknown("task", task, _TASKS)
     if task is None:
         return [f"{p.task}/{p.name}" for p in _PRESETS]
+    task = _known(task)
     return [p.name for p in _PRESETS if p.task == task]
 
 
 def task_names() -> list[str]:
     """Return the tasks, as the command line has them."""
     return [task.replace("_", "-") for task in _TASKS]
+
+
+def _known(task: str) -> str:
+    """Return a task's name as it is in Python; the command line's, with hyphens, will do."""
+    found = str(task).replace("-", "_")
+    if found not in _TASKS:
+        raise unknown("task", task, _TASKS)
+    return found
 
 
 def get(task: str, name: str) -> Preset:
@@ -264,12 +271,15 @@ def get(task: str, name: str) -> Preset:
     ------
     ValueError
         There is none of that name for the task; the message has the nearest, or the tasks that have it.
+    TypeError
+        `name` is no name.
     """
+    task = _known(task)
+    if not isinstance(name, str):
+        raise TypeError(f"preset={shown(name)}: give one by its name, {' or '.join(map(repr, names(task)))}")
     for preset in _PRESETS:
         if (preset.task, preset.name) == (task, name):
             return preset
-    if task not in _TASKS:
-        raise unknown("task", task, _TASKS)
     others = [p.task.replace("_", "-") for p in _PRESETS if p.name == name]
     if others:
         raise ValueError(f"preset {name!r} is one for {' and '.join(others)}; for {task}: {', '.join(names(task))}")

@@ -137,7 +137,7 @@ class Reconstruct:
         try_out(self.forward, shape, observation.y)
         self._response = response(self.forward, shape, observation.y.device)
         if self._response:
-            self._warn_of_scale(norm(observation.y), self._response[0])
+            self._warn_of_scale(norm(observation.y), self._response[0], observation.y.device)
             self._warn_of_gradient(shape, observation.y.device)
         if isinstance(self._forward, Fourier):
             for text in doubts(self._forward, observation.y, self.layout.channels, self.layout.low):
@@ -165,13 +165,20 @@ class Reconstruct:
                 "go another way than its loss falls; let backward be the transpose: <A x, y> = <x, A^T y> for all x, y"
             )
 
-    def _warn_of_scale(self, ours: float, made: float) -> None:
-        """Warn where y is of another size than what A makes of values that fill the range of x."""
+    def _warn_of_scale(self, ours: float, made: float, device: torch.device) -> None:
+        """Warn where y is of another size than what A makes of values that fill the range of x.
+
+        Values on either side of 0 may cancel: where y is larger it is compared with what A makes of an even x, too.
+        """
+        if ours > 10 * made:
+            with torch.no_grad():
+                even = [self.forward(torch.full((1, *self.shape), end, device=device)) for end in (0.0, 1.0)]
+            made = max(made, *map(norm, even))
         times = ours / made if made else 1.0
         if not 1e-3 < times < 10 and times:
             low, high = self.layout.low, self.layout.high
             warn(
-                f"y is {times:.2g} times as large as what forward makes of random values in [{low:g}, {high:g}], in "
+                f"y is {times:.2g} times as large as what forward makes of values in [{low:g}, {high:g}], in "
                 "which the image will lie; give data_range=, the image's range, or bring y and forward to one scale"
             )
 

@@ -84,6 +84,8 @@ def fit(
         if name in _own(task.__init__):  # type: ignore[misc]
             raise TypeError(f"{name} belongs to the task: {type(task).__name__}(..., {name}=...)")
     check_names(dict(options), also=("iters", "resume"))
+    if resume is not None and options.get("init") is not None:
+        raise ValueError("init= and resume= are two ways to begin: with the weights of another fit, or where one was")
     total = None if iters is None else positive_int(iters, "iters")
     check_free(options.get("checkpoint"), resume)
     prepared = Fit(task, **options)
@@ -155,7 +157,7 @@ def denoise(
     def task(one: Any) -> Problem:
         return Denoise(one, mask=mask, noise=noise, data_range=data_range, channel_axis=channel_axis)
 
-    return _restore(image, task, channel_axis, iters, resume, options)
+    return _restore(image, task, channel_axis, iters, resume, options, mask)
 
 
 def inpaint(
@@ -194,7 +196,7 @@ def inpaint(
     def task(one: Any) -> Problem:
         return Inpaint(one, mask, keep_known=keep_known, data_range=data_range, channel_axis=channel_axis)
 
-    return _restore(image, task, channel_axis, iters, resume, options)
+    return _restore(image, task, channel_axis, iters, resume, options, mask)
 
 
 def super_resolve(
@@ -380,6 +382,7 @@ def _restore(
     iters: int | None,
     resume: Any,
     options: Options,
+    mask: Any = None,
 ) -> Any:
     """Restore one image, or each of a batch (N, C, H, W) by a fit of its own; Ctrl-C ends the batch."""
     if not images.is_batch(image, channel_axis):
@@ -387,6 +390,8 @@ def _restore(
     single = sorted({"checkpoint", "reference", "init"} & {k for k, v in options.items() if v is not None})
     if isinstance(options.get("network"), torch.nn.Module):  # its weights would go on from image to image
         single.append("network")
+    if set(tuple(getattr(mask, "shape", ()))[:-2]) - {1}:
+        single.append("mask")
     if single or resume is not None:
         raise ValueError(
             f"image is a batch of {len(image)}, and {', '.join(single) or 'resume'} belongs to one image; call the "

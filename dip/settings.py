@@ -60,7 +60,7 @@ class Options(TypedDict, total=False):
     penalty : callable or sequence of callables
         Added to the loss, each called with x (1, C, H, W), such as ``dip.losses.TotalVariation(1e-3)``.
     optimizer : {"adam", "lbfgs"}
-        LBFGS (strong Wolfe line search) is for fits without jitter.
+        LBFGS (strong Wolfe line search) is for fits without jitter, and has none unless it is given.
     lr : float
         Learning rate; where LBFGS is taken in place of a preset's Adam it is 1 by default. With `tile`, and with
         `dip.codes.HeldOut` ("fast" for missing pixels), it falls to the end of each run: two runs are not one of both.
@@ -278,6 +278,8 @@ def resolve(task: Problem, options: Options) -> Settings:
     usual = preset.jitter
     if isinstance(preset.code, codes.Autoencoding | codes.HeldOut) and type(code) is not type(preset.code):
         usual = 0.03  # the preset's is for a picture as the code, and would drown another, or leave it bare
+    if optimizer == "lbfgs" != preset.optimizer:
+        usual = 0.0  # it searches along a line, where each look has to be at the same function
     jitter = positive_float(given.get("jitter", usual), "jitter", zero_ok=True)
     mirrored = flips.check(given.get("flips"), preset.flips, task.task, code)
     network = _network(given.get("network"), preset, code.channels, channels, weights_seed)

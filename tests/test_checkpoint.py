@@ -652,7 +652,7 @@ def test_places_that_cannot_be_written_are_refused_before_the_fit(tmp_path, monk
         quick_fit(checkpoint=tmp_path / "missing" / "fit.st")
     with pytest.raises(IsADirectoryError, match="is a folder; give the name of a file"):
         quick_fit(checkpoint=tmp_path, resume=tmp_path)
-    with pytest.raises(ValueError, match="checkpoint_every means nothing without checkpoint=FILE"):
+    with pytest.raises(ValueError, match="checkpoint_every= means nothing without checkpoint=FILE"):
         quick_fit(checkpoint_every=5)
     with pytest.raises(ValueError, match="checkpoint_every must be a whole number"):
         quick_fit(checkpoint=tmp_path / "fit.st", checkpoint_every=0)

@@ -433,6 +433,21 @@ MISTAKES = [
     ("patience", ["denoise", "in.png", "-o", "o.png", "--patience", "9"], "--patience means nothing"),
     ("sigma", ["denoise", "in.png", "-o", "o.png", "--sigma", "25"], "--sigma means nothing"),
     ("earliest", ["denoise", "in.png", "-o", "o.png", "--earliest", "25"], "--earliest means nothing"),
+    (
+        "channels",
+        ["denoise", "in.png", "-o", "o.png", "--channels", "32x5"],
+        "--channels means nothing for the network 'encoder-decoder'; it has --down, --up, --skip",
+    ),
+    (
+        "down and skip",
+        ["denoise", "in.png", "-o", "o.png", "--network", "unet", "--down", "32x5", "--skip", "4x5"],
+        "--down, --skip means nothing for the network 'unet'; it has --channels",
+    ),
+    (
+        "skip of a preset",
+        ["denoise", "in.png", "-o", "o.png", "--preset", "deep-decoder", "--skip", "4x5"],
+        "network 'deep-decoder'; it has --channels",
+    ),
     ("no sigma", ["denoise", "in.png", "-o", "o.png", "--stop", "discrepancy"], "add --sigma 25"),
     ("no input", ["denoise", "none.png", "-o", "o.png"], "none.png does not exist"),
     ("output exists", ["denoise", "in.png", "-o", "old.png"], "old.png exists"),
@@ -650,7 +665,7 @@ def test_quiet_is_quiet(capsys):
     ("message", "line"),
     [
         ('precision="float32", or another seed', "--precision float32, or another seed"),
-        ("checkpoint_every means nothing", "checkpoint_every means nothing"),
+        ("checkpoint_every= means nothing", "--checkpoint-every means nothing"),
         ("(data_range=255, or divide)", "(--data-range 255, or divide)"),
         ('network={"down": [64] * 5, "up": [64] * 5}', "--down 64x5"),
         ('(network={"name": "unet", "channels": [16] * 5}),', "(--network unet --channels 16x5),"),

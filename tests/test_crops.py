@@ -245,6 +245,7 @@ def test_inpainting_and_super_resolution_in_crops():
         ({"tile": 4}, "take tile="),
         ({"tile": 48, "stop": dip.stopping.WindowedVariance()}, "option stop looks at the whole picture"),
         ({"tile": 48, "optimize_code": True}, "optimize_code"),
+        ({"tile": 48, "average": 0.5}, "option average is of pictures of the whole"),
         ({"tile": 48, "optimizer": "lbfgs", "jitter": 0.0}, "lbfgs"),
         ({"tile": 48, "network": torch.nn.Conv2d(32, 3, 3, padding=1)}, "reach"),
     ],

@@ -240,7 +240,9 @@ def test_losses_by_name_and_of_ones_own():
 
 
 def test_lbfgs_lowers_the_loss():
-    fit = quick_fit(iters=25, optimizer="lbfgs", jitter=0)
+    fit = quick_fit(iters=25, optimizer="lbfgs")
+    assert fit.settings.jitter == 0  # unless it is asked for
+    assert dip.Fit(dip.Denoise(picture()), optimizer="lbfgs", jitter=0.1, **QUICK).settings.jitter == 0.1
     assert losses(fit)[-1] < 0.1 * losses(fit)[0]
     assert (np.diff(losses(fit)) <= 1e-6).all()  # a line search does not go up
     fit.run(2)

@@ -232,6 +232,7 @@ def test_progress_of_the_filter_is_shown_where_it_is_asked_for(monkeypatch):
         ({"stop": dip.stopping.WindowedVariance()}, "the option stop looks at the picture of each iteration"),
         ({"optimize_code": True}, "the option optimize_code changes the one code"),
         ({"optimizer": "lbfgs"}, "the option optimizer with lbfgs"),
+        ({"average": 0.5}, "the option average is of pictures that follow each other by the same code"),
     ],
 )
 def test_what_looks_at_each_iteration_is_refused(options, words):

@@ -129,12 +129,24 @@ def test_flash_preset_needs_its_code():
         ("denoise", "papper", "unknown preset for denoise: 'papper'; did you mean 'paper'"),
         ("inpaint", "paper-sigma5", "unknown preset for inpaint: 'paper-sigma5'.*allowed: paper, paper-hole"),
         ("super_resolve", "paper-hole", "'paper-hole' is one for inpaint; for super_resolve: paper, fast, paper-x8"),
-        ("denoise", 3, "unknown preset for denoise: 3; allowed: "),
     ],
 )
 def test_unknown_presets(task, name, message):
     with pytest.raises(ValueError, match=message):
         presets.get(task, name)
+
+
+def test_a_preset_is_named():
+    with pytest.raises(TypeError, match=r"preset=Preset\(.*: give one by its name, 'paper' or 'fast' or "):
+        dip.denoise(np.zeros((8, 8), np.float32), preset=presets.get("denoise", "fast"))
+
+
+def test_tasks_may_have_the_names_of_the_command_line():
+    assert "super-resolve" in presets.task_names()
+    for task in presets.task_names():
+        here = task.replace("-", "_")
+        assert presets.names(task) == presets.names(here)
+        assert presets.get(task, "fast").task == here
 
 
 def test_listing_shows_every_preset_of_a_task():
@@ -151,7 +163,7 @@ def test_listing_shows_every_preset_of_a_task():
 
 
 @pytest.mark.parametrize(
-    "asked", [lambda: dip.presets.names("super-resolve"), lambda: dip.presets.get("denois", "fast")]
+    "asked", [lambda: dip.presets.names("super-resolv"), lambda: dip.presets.get("denois", "fast")]
 )
 def test_a_task_that_is_none_is_refused(asked):
     with pytest.raises(ValueError, match=r"unknown task .*; did you mean '(super_resolve|denoise)'"):

@@ -134,13 +134,19 @@ def test_what_is_missing_says_nothing_of_the_white_of_a_batch():
         {"resume": "fit.st"},
         {"reference": picture((9, 8, 3))},
         {"network": torch.nn.Conv2d(8, 3, 1)},  # its weights would go on from image to image
+        {"mask": np.ones((2, 9, 8), bool)},
+        {"mask": torch.ones(2, 1, 9, 8)},
     ],
+    ids=lambda options: next(iter(options)),
 )
 def test_what_belongs_to_one_image_is_refused_for_a_batch(options):
     batch = torch.rand(2, 3, 9, 8)
     (name,) = options
     with pytest.raises(ValueError, match=f"batch of 2, and {name} belongs to one image; call .* for each image"):
         dip.denoise(batch, iters=1, **{**QUICK, **options})
+    if name == "mask":
+        with pytest.raises(ValueError, match="batch of 2, and mask belongs to one image"):
+            dip.inpaint(batch, iters=1, **{**QUICK, **options})
 
 
 # ---------------------------------------------------------------------- inpainting
@@ -594,6 +600,16 @@ def test_measurements_of_another_scale_than_the_operators_are_told(scale):
     with pytest.warns(RuntimeWarning, match=r"y is .* times as large as what forward makes .*give data_range="):
         quick_fit(dip.Reconstruct(scale * y, lambda x: x, (9, 14)), iters=1)
     quick_fit(dip.Reconstruct(scale * y, lambda x: x, (9, 14), data_range=scale), iters=1)  # a warning is an error
+
+
+def test_values_that_cancel_are_not_of_another_scale():
+    """Along a ray those on either side of 0 do, where they are drawn at random; those of a body in air do not."""
+    clean, radon = np.full((32, 32), -1000, np.float32), dip.operators.Radon(np.arange(0, 180, 20))
+    clean[12:20, 10:24] = 40
+    y = radon(torch.from_numpy(clean)[None, None])
+    quick_fit(dip.Reconstruct(y, radon, (32, 32), data_range=(-1000, 1000)), iters=1)  # a warning is an error
+    with pytest.warns(RuntimeWarning, match=r"y is .* times as large"):
+        quick_fit(dip.Reconstruct(20 * y, radon, (32, 32), data_range=(-1000, 1000)), iters=1)
 
 
 def test_a_fit_is_the_same_in_any_unit_of_a_small_measurement():

@@ -148,6 +148,8 @@ def doubts(operator: Fourier, y: Tensor, channels: int, low: float) -> list[str]
             "neither can be negative; give data_range=(-1, 1), or what they span"
         )
     power = y.abs().square().reshape(-1, *y.shape[-2:]).sum(dim=0)
+    if not power.any():
+        return [*found, "y is 0 everywhere, so the image will be, too: was nothing measured?"]
     height, width = power.shape
     row, column = divmod(int(power.argmax()), width)
     corner = max(min(row, height - row), min(column, width - column))

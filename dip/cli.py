@@ -44,13 +44,13 @@ exit status: 0; 1 if a picture failed; 2 if the command was wrong; 130 after Ctr
 written, and the checkpoint; pictures at hand in workers are begun anew by the same command)"""
 
 _FILES = """\
-PNG, JPEG, TIFF, BMP and WebP are read, of 8 or 16 bits, and TIFFs of 32-bit floats; PNG, JPEG (of quality 95) and TIFF
-are written. Depth, alpha, ICC profile, resolution, EXIF and XMP of IN are kept; texts of a PNG, comments of a JPEG, and
-what ImageJ or OME say of a TIFF of one page beside the size of its pixels are not. If IN is a folder, all pictures in
-it and below it, but for TIFFs of several pages, are restored one after the other, and OUT is a folder that gets the
-same tree; results that exist are kept, so a run that was interrupted can be repeated. If IN is a TIFF of several pages,
-each is restored as a picture of its own, and OUT is a TIFF with the same axes, and what ImageJ or OME say; the pages
-that are done are kept in a folder beside it until all are."""
+PNG, JPEG, TIFF, BMP and WebP are read, of 8 or 16 bits, and TIFFs of 32-bit floats; PNG, JPEG (of quality 95) and
+TIFF are written. Depth, alpha, ICC profile, resolution, EXIF and XMP of IN are kept, and from TIFF to TIFF of one size
+what ImageJ or OME say; texts of a PNG and comments of a JPEG are not. If IN is a folder, all pictures in it and below
+it, but for TIFFs of several pages, are restored one after the other, and OUT is a folder that gets the same tree;
+results that exist are kept, so a run that was interrupted can be repeated. If IN is a TIFF of several pages, each is
+restored as a picture of its own, and OUT is a TIFF with the same axes; the pages that are done are kept in a folder
+beside it until all are."""
 
 _PLACES = """\
 The pictures of a folder, or the pages of a TIFF, may be restored several at a time: small ones, and thin networks,

@@ -76,11 +76,14 @@ class Decoded:
         The ICC profile.
     exif : bytes or None
         EXIF as far as it is still true: no orientation, no sizes, no thumbnail.
+    told : dict or None
+        What ImageJ or OME say of a TIFF that has no EXIF, in the words of tifffile.imwrite (`dip.metadata`).
     """
 
     array: np.ndarray
     icc: bytes | None
     exif: bytes | None
+    told: dict[str, Any] | None = None
 
 
 def kind_of(head: bytes) -> str | None:
@@ -125,10 +128,10 @@ def decode(file: BinaryIO, kind: str, max_pixels: int, wide: bool = False) -> De
     file.seek(0)
     with quiet():
         if kind == "TIFF":
-            array, orientation, icc, exif = _decode_tiff(file, max_pixels, wide)
+            (array, orientation, icc, exif), told = _decode_tiff(file, max_pixels, wide)
         else:
-            array, orientation, icc, exif = _decode_common(file, kind, max_pixels)
-    return Decoded(np.ascontiguousarray(_upright(array, orientation)), icc, exif)
+            (array, orientation, icc, exif), told = _decode_common(file, kind, max_pixels), None
+    return Decoded(np.ascontiguousarray(_upright(array, orientation)), icc, exif, told)
 
 
 @contextmanager
@@ -269,8 +272,8 @@ def _gray_alpha_png(file: BinaryIO) -> np.ndarray:
     return np.ascontiguousarray(rows).view(">u2").astype(np.uint16)
 
 
-def _decode_tiff(file: BinaryIO, max_pixels: int, wide: bool) -> _Parts:
-    """A TIFF, described by tifffile."""
+def _decode_tiff(file: BinaryIO, max_pixels: int, wide: bool) -> tuple[_Parts, dict[str, Any] | None]:
+    """A TIFF, described by tifffile, and what ImageJ or OME say of it."""
     import tifffile
     from PIL import Image
 
@@ -279,6 +282,7 @@ def _decode_tiff(file: BinaryIO, max_pixels: int, wide: bool) -> _Parts:
         _check_size(page.imagewidth, page.imagelength, max_pixels)
         _check_tiff(tiff, file, max_pixels, wide)
         profile, orientation = page.tags.valueof(34675), page.tags.valueof(ORIENTATION)
+        told = _told(tiff)
         if page.bitspersample > 8 and page.compression in (1, *_TIFF_DEFLATE) and page.predictor in (1, 2):
             array = page.asarray().astype(page.dtype.newbyteorder("="))
             if array.ndim == 3 and page.planarconfig == 2:
@@ -298,7 +302,24 @@ def _decode_tiff(file: BinaryIO, max_pixels: int, wide: bool) -> _Parts:
         return directory
 
     resolution = metadata.ome_resolution(str(page.description)) if tiff.is_ome else None
-    return array, orientation, bytes(profile) if profile else None, _exif(read, resolution)[1]
+    return (array, orientation, bytes(profile) if profile else None, _exif(read, resolution)[1]), told
+
+
+def _told(tiff: Any) -> dict[str, Any] | None:
+    """What ImageJ or OME say of a plain picture without EXIF; None where they do not, or it cannot be read."""
+    page = tiff.pages.first
+    plain = page.photometric in (1, 2) and page.planarconfig == 1 and page.samplesperpixel in (1, 3)
+    if not plain or any(page.tags.valueof(code) is not None for code in (EXIF_IFD, GPS_IFD, XMP, ORIENTATION)):
+        return None
+    try:
+        told = metadata.of_microscope(tiff, "YX" if page.samplesperpixel == 1 else "YXS", 1, same_size=True)
+        also = {"software": page.software or None, "datetime": page.datetime, **metadata.resolution(page)}
+        inches = metadata.ome_resolution(str(page.description)) if tiff.is_ome else None
+        if inches is not None and also.get("resolutionunit", 1) == 1:
+            also |= {"resolution": inches, "resolutionunit": PER_INCH}
+    except Exception:  # damaged words are no reason to refuse a picture
+        return None
+    return None if told is None else told | {name: value for name, value in also.items() if value is not None}
 
 
 def _tiff_by_pillow(file: BinaryIO, page: Any) -> np.ndarray:

@@ -26,7 +26,7 @@ from dip.decoding import (
     quiet,
 )
 
-__all__ = ["encode", "rescaled", "unfit"]
+__all__ = ["encode", "rescaled", "stacked", "unfit"]
 
 _JPEG_EXIF_LIMIT = 65_533  # bytes in a marker
 _XMP_IN_PNG = "XML:com.adobe.xmp"
@@ -63,7 +63,24 @@ def unfit(kind: str, dtype: np.dtype, channels: int) -> str | None:
     return None
 
 
-def encode(array: np.ndarray, kind: str, icc: bytes | None, exif: bytes | None) -> bytes:
+def stacked(pixels: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:
+    """Return pixels and alpha as one (H, W, C) array; ValueError of what makes no picture."""
+    pixels = np.asarray(pixels)
+    if 0 in pixels.shape or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))):
+        raise ValueError(f"pixels have shape {pixels.shape}; allowed: (H, W), (H, W, 3) or (H, W, 4)")
+    array = pixels[..., None] if pixels.ndim == 2 else pixels
+    if alpha is not None:
+        alpha = np.asarray(alpha)
+        if array.shape[2] == 4 or alpha.shape != array.shape[:2] or alpha.dtype != array.dtype:
+            given = f"{alpha.dtype} {alpha.shape} with pixels {pixels.dtype} {pixels.shape}"
+            raise ValueError(f"alpha is {given}; give it the dtype and size of pixels that have none yet")
+        array = np.concatenate([array, alpha[..., None]], axis=2)
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+
+
+def encode(
+    array: np.ndarray, kind: str, icc: bytes | None, exif: bytes | None, told: dict[str, Any] | None = None
+) -> bytes:
     """Encode pixels that `unfit` has nothing against.
 
     Parameters
@@ -75,6 +92,8 @@ def encode(array: np.ndarray, kind: str, icc: bytes | None, exif: bytes | None) 
     icc, exif : bytes or None
         ICC profile, left out if it is for gray and the picture is in colour or the other way round; and EXIF, with XMP
         in it as in a TIFF.
+    told : dict, optional
+        What ImageJ or OME say of a TIFF, in place of EXIF, in the words of tifffile.imwrite.
 
     Returns
     -------
@@ -96,7 +115,7 @@ def encode(array: np.ndarray, kind: str, icc: bytes | None, exif: bytes | None) 
     out = io.BytesIO()
     with quiet():
         if kind == "TIFF":
-            return _encode_tiff(array, icc, exif)
+            return _encode_tiff(array, icc, exif) if told is None else _encode_told(array, icc, told)
         exif, xmp = _apart(exif)
         if kind == "PNG" and array.dtype == np.uint16:
             return _encode_png16(array, icc, exif, xmp)
@@ -182,6 +201,16 @@ def _encode_png16(array: np.ndarray, icc: bytes | None, exif: bytes | None, xmp:
         header += chunk(b"iTXt", _XMP_IN_PNG.encode() + b"\0\0\0\0\0" + xmp)
     data = chunk(b"IDAT", zlib.compress(filtered.tobytes()))
     return b"\x89PNG\r\n\x1a\n" + header + data + chunk(b"IEND", b"")
+
+
+def _encode_told(array: np.ndarray, icc: bytes | None, told: dict[str, Any]) -> bytes:
+    """A TIFF with the words of ImageJ or OME."""
+    import tifffile
+
+    out, gray = io.BytesIO(), array.shape[2] == 1
+    pixels, kind = (array[..., 0], "minisblack") if gray else (array, "rgb")
+    tifffile.imwrite(out, pixels, photometric=kind, iccprofile=icc, **told)
+    return out.getvalue()
 
 
 def _encode_tiff(array: np.ndarray, icc: bytes | None, exif: bytes | None) -> bytes:

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from dip.decoding import Refusal, decode, kind_of
-from dip.encoding import encode, rescaled, unfit
+from dip.encoding import encode, rescaled, stacked, unfit
 from dip.errors import positive_int, shown, warn
 from dip.storage import check_place, write_bytes
 
@@ -67,6 +67,8 @@ class Picture:
         the file tells it, and XMP as its entry 700.
     path : pathlib.Path
         The file.
+    told : dict or None
+        What ImageJ or OME say of a TIFF.
     """
 
     pixels: np.ndarray
@@ -74,6 +76,7 @@ class Picture:
     icc: bytes | None
     exif: bytes | None
     path: Path
+    told: dict[str, Any] | None = None
 
 
 def read(path: str | os.PathLike[str], *, max_pixels: int = _MAX_PIXELS, wide: bool = False) -> Picture:
@@ -283,7 +286,7 @@ def write(
     """
     path = Path(path)
     kind = _writable_kind(path)
-    array = _stacked(pixels, _alpha_of(like, pixels) if alpha is None else alpha)
+    array = stacked(pixels, _alpha_of(like, pixels) if alpha is None else alpha)
     reason = unfit(kind, array.dtype, array.shape[2])
     if reason:
         raise ValueError(f"{path} {reason}")
@@ -291,8 +294,10 @@ def write(
     exif = like.exif if like else None
     if like and exif and like.pixels.shape[:2] != array.shape[:2]:
         exif = rescaled(exif, *(new / old for new, old in zip(array.shape, like.pixels.shape[:2], strict=False)))
-    data = encode(array, kind, like.icc if like else None, exif)
-    return write_bytes(path, data)
+    same = like is not None and (array.dtype, array.shape) == (like.pixels.dtype, stacked(like.pixels, None).shape)
+    return write_bytes(
+        path, encode(array, kind, like.icc if like else None, exif, like.told if like and same else None)
+    )
 
 
 def _alpha_of(like: Picture | None, pixels: np.ndarray) -> np.ndarray | None:
@@ -385,7 +390,7 @@ def _read(path: Path, max_pixels: int, wide: bool = False) -> tuple[Picture, str
     array = decoded.array
     alpha = array[..., -1].copy() if array.shape[2] in (2, 4) else None
     pixels = array[..., 0].copy() if array.shape[2] < 3 else array[..., :3].copy()
-    return Picture(pixels, alpha, decoded.icc, decoded.exif, path), kind
+    return Picture(pixels, alpha, decoded.icc, decoded.exif, path, decoded.told), kind
 
 
 @contextmanager
@@ -432,18 +437,3 @@ def _check_free(path: Path, force: bool) -> None:
         raise FileExistsError(f"{path} is a pipe, socket or device; name a file")
     if not force and path.exists():
         raise FileExistsError(f"{path} exists; choose another name, or replace it with force=True (--force)")
-
-
-def _stacked(pixels: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:
-    """Pixels and alpha as one (H, W, C) array."""
-    pixels = np.asarray(pixels)
-    if 0 in pixels.shape or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))):
-        raise ValueError(f"pixels have shape {pixels.shape}; allowed: (H, W), (H, W, 3) or (H, W, 4)")
-    array = pixels[..., None] if pixels.ndim == 2 else pixels
-    if alpha is not None:
-        alpha = np.asarray(alpha)
-        if array.shape[2] == 4 or alpha.shape != array.shape[:2] or alpha.dtype != array.dtype:
-            given = f"{alpha.dtype} {alpha.shape} with pixels {pixels.dtype} {pixels.shape}"
-            raise ValueError(f"alpha is {given}; give it the dtype and size of pixels that have none yet")
-        array = np.concatenate([array, alpha[..., None]], axis=2)
-    return np.ascontiguousarray(array, array.dtype.newbyteorder("="))

@@ -1,10 +1,11 @@
-"""What a file says of its picture in words, so far as it is true of another one made of it; for `dip.decoding`."""
+"""What a file says of its picture in words, so far as it is true of another one made of it."""
 
 from __future__ import annotations
 
 import re
+from typing import Any
 
-__all__ = ["caption", "ome_resolution", "xmp"]
+__all__ = ["caption", "of_microscope", "ome_resolution", "resolution", "xmp"]
 
 _METRES = {"m": 1.0, "cm": 1e-2, "mm": 1e-3, "µm": 1e-6, "μm": 1e-6, "um": 1e-6, "nm": 1e-9, "pm": 1e-12}
 _MOST = 65_504  # bytes, as many as a JPEG's marker holds
@@ -15,6 +16,50 @@ _STALE = (
 )
 _ATTRIBUTES = re.compile(rb"\s" + _STALE + rb"\s*=\s*(?:\"[^\"]*\"|'[^']*')")
 _ELEMENTS = re.compile(rb"<(" + _STALE + rb")\b[^>]*(?<!/)>.*?</\1>|<" + _STALE + rb"\b[^>]*/>", re.DOTALL)
+# What ImageJ says of a stack that is written anew, and what is not true of one of another size.
+_COUNTED = ("ImageJ", "images", "channels", "slices", "frames", "order", "hyperstack")
+_PLACED = ("ROI", "Overlays", "Plot", "xorigin", "yorigin")
+
+
+def of_microscope(tiff: Any, axes: str, count: int, *, same_size: bool) -> dict[str, Any] | None:
+    """Return what ImageJ or OME say of the pages of a TIFF, in the words of tifffile.imwrite; None if neither does.
+
+    Parameters
+    ----------
+    tiff : tifffile.TiffFile
+        The file.
+    axes : str
+        The field's letters for its axes.
+    count : int
+        How many pages there are.
+    same_size : bool
+        Whether it is for pages of the same size.
+    """
+    if tiff.is_imagej and all(axis in "TZCYXS" for axis in axes):
+        gone = _COUNTED if same_size else _COUNTED + _PLACED
+        kept = {name: _ascii(value) for name, value in (tiff.imagej_metadata or {}).items() if name not in gone}
+        return {"imagej": True, "metadata": {**kept, "axes": axes}}
+    if tiff.is_ome and same_size:
+        # the pages are in order now, in this file, which is another
+        own = re.sub(r"<UUID\b.*?</UUID>", "", tiff.ome_metadata, flags=re.DOTALL)
+        own = re.sub(r"<TiffData\b[^>]*?(/>|>.*?</TiffData>)", "", own, flags=re.DOTALL)
+        own = own.replace("</Pixels>", f'<TiffData IFD="0" PlaneCount="{count}"/></Pixels>', 1)
+        return {"description": own.encode(), "metadata": None}
+    return None
+
+
+def _ascii(value: Any) -> Any:
+    """Write a unit such as µm as ImageJ does."""
+    return value.encode("ascii", "backslashreplace").decode() if isinstance(value, str) else value
+
+
+def resolution(page: Any, wider: float = 1.0, taller: float = 1.0) -> dict[str, Any]:
+    """Return the resolution of a TIFF's page, in a picture so much wider and taller, in tifffile.imwrite's words."""
+    across, down, unit = (page.tags.valueof(code) for code in (282, 283, 296))
+    if not across or not down or not across[1] or not down[1]:
+        return {}
+    found: dict[str, Any] = {"resolution": (wider * across[0] / across[1], taller * down[0] / down[1])}
+    return found | ({"resolutionunit": unit} if unit in (1, 2, 3) else {})
 
 
 def ome_resolution(xml: str) -> tuple[float, float] | None:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from dip import files, ranges
+from dip import files, metadata, ranges
 from dip.decoding import goes_on_outside, kind_of, quiet
 from dip.storage import write_bytes
 
@@ -26,9 +26,6 @@ __all__ = ["Stack", "digest", "is_stack", "numbered", "restored"]
 
 _DTYPES = ("uint8", "uint16", "float32")
 _LARGE = 2**32 - 2**25  # bytes, beyond which a TIFF needs wider offsets
-# What ImageJ says of a stack that is written anew, and what is not true of one of another size.
-_COUNTED = ("ImageJ", "images", "channels", "slices", "frames", "order", "hyperstack")
-_PLACED = ("ROI", "Overlays", "Plot", "xorigin", "yorigin")
 _MANIFEST = "stack.json"
 
 
@@ -199,7 +196,7 @@ class Stack:
         leading = self.shape[: len(self.shape) - len(self.page)]
         with quiet(), _opened(self.path) as tiff:
             given = _told(tiff, self.axes, self.count, same_size=size == self.page)
-            given |= _resolution(tiff.pages.first, size[1] / self.page[1], size[0] / self.page[0])
+            given |= metadata.resolution(tiff.pages.first, size[1] / self.page[1], size[0] / self.page[0])
         out = io.BytesIO()
         kind = "rgb" if self.colour else "minisblack"
         wide = pages.nbytes > _LARGE and not given.get("imagej")
@@ -245,35 +242,14 @@ def _told_pages(tiff: Any) -> int | None:
 def _told(tiff: Any, axes: str, count: int, *, same_size: bool) -> dict[str, Any]:
     """Return what a file tells of its axes and pages, in the way in which it tells it."""
     page = tiff.pages.first
-    if tiff.is_imagej and all(axis in "TZCYXS" for axis in axes):
-        gone = _COUNTED if same_size else _COUNTED + _PLACED
-        kept = {name: _ascii(value) for name, value in (tiff.imagej_metadata or {}).items() if name not in gone}
-        return {"imagej": True, "metadata": {**kept, "axes": axes}}
-    if tiff.is_ome and same_size:
-        # the pages are in order now, in this file, which is another
-        own = re.sub(r"<UUID\b.*?</UUID>", "", tiff.ome_metadata, flags=re.DOTALL)
-        own = re.sub(r"<TiffData\b[^>]*?(/>|>.*?</TiffData>)", "", own, flags=re.DOTALL)
-        own = own.replace("</Pixels>", f'<TiffData IFD="0" PlaneCount="{count}"/></Pixels>', 1)
-        return {"description": own.encode(), "metadata": None}
+    known = metadata.of_microscope(tiff, axes, count, same_size=same_size)
+    if known is not None:
+        return known
     if tiff.is_shaped or tiff.is_ome:
         return {"metadata": {"axes": axes}}
     found = {"software": page.software or None, "datetime": page.datetime, "iccprofile": page.iccprofile}
     described = None if tiff.is_imagej else page.description.encode(errors="replace") or None
     return {"metadata": None, "description": described} | {k: v for k, v in found.items() if v is not None}
-
-
-def _ascii(value: Any) -> Any:
-    """Write a unit such as µm as ImageJ does."""
-    return value.encode("ascii", "backslashreplace").decode() if isinstance(value, str) else value
-
-
-def _resolution(page: Any, wider: float, taller: float) -> dict[str, Any]:
-    """Return the resolution of a page, in a picture that is so much wider and taller."""
-    across, down, unit = (page.tags.valueof(code) for code in (282, 283, 296))
-    if not across or not down or not across[1] or not down[1]:
-        return {}
-    found: dict[str, Any] = {"resolution": (wider * across[0] / across[1], taller * down[0] / down[1])}
-    return found | ({"resolutionunit": unit} if unit in (1, 2, 3) else {})
 
 
 def numbered(stack: Stack, target: Path, text: str) -> str:

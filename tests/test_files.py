@@ -554,9 +554,61 @@ def test_pixel_size_of_imagej_is_kept_and_scaled(tmp_path: Path) -> None:
             metadata, tags = tiff.imagej_metadata, tiff.pages[0].tags
         assert metadata is not None
         assert metadata["unit"] == "um"
-        assert "min" not in metadata  # what the old pixels were shown with
+        assert ("min" in metadata) == (name == "same")  # what the old pixels were shown with
         assert (tags["XResolution"].value, tags["YResolution"].value) == ((across, 1), (down, 1))
         assert tags["ResolutionUnit"].value == 1
+
+
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize("colours", [(), (3,)])
+def test_what_imagej_says_of_one_page_is_kept(tmp_path: Path, byteorder: str, colours: tuple[int, ...]) -> None:
+    pixels = draw((20, 24, *colours), "uint8")
+    told = {"unit": "um", "min": 3.0, "max": 200.0, "Info": "mounted in glycerol", "ROI": b"Iout" + bytes(60)}
+    how = {"imagej": True, "byteorder": byteorder, "photometric": "rgb" if colours else "minisblack"}
+    tifffile.imwrite(tmp_path / "cells.tif", pixels, resolution=(5.0, 4.0), metadata=told, **how)
+    picture = files.read(tmp_path / "cells.tif")
+    files.write(tmp_path / "same.tif", pixels[::-1], like=picture)
+    with tifffile.TiffFile(tmp_path / "same.tif") as tiff:
+        found, tags = tiff.imagej_metadata, tiff.pages[0].tags
+        np.testing.assert_array_equal(tiff.asarray(), pixels[::-1])
+    assert found is not None
+    assert {name: found[name] for name in told} == told
+    assert (tags["XResolution"].value, tags["YResolution"].value) == ((5, 1), (4, 1))
+    files.write(tmp_path / "same.png", pixels, like=picture)
+    assert files.read(tmp_path / "same.png").told is None
+
+
+@pytest.mark.parametrize("colours", [(), (3,)])
+def test_what_ome_says_of_one_page_is_kept_where_it_is_true(tmp_path: Path, colours: tuple[int, ...]) -> None:
+    pixels = draw((20, 24, *colours), "uint16")
+    said = {"axes": "YXS" if colours else "YX", "PhysicalSizeX": 0.2, "PhysicalSizeXUnit": "µm", "Name": "kept"}
+    how = {"ome": True, "photometric": "rgb" if colours else "minisblack"}
+    tifffile.imwrite(tmp_path / "cells.ome.tif", pixels, metadata=said, **how)
+    picture = files.read(tmp_path / "cells.ome.tif")
+    large = np.kron(pixels, np.ones((2, 2, 1) if colours else (2, 2), np.uint16))
+    for name, shown, kept in (
+        ("same", pixels, True),
+        ("large", large, False),
+        ("shallow", (pixels // 256).astype(np.uint8), False),
+        ("other", pixels[..., :1].repeat(3, axis=-1) if colours else np.stack([pixels] * 3, axis=-1), bool(colours)),
+    ):
+        files.write(tmp_path / f"{name}.ome.tif", shown, like=picture)
+        with tifffile.TiffFile(tmp_path / f"{name}.ome.tif") as tiff:
+            xml = tiff.ome_metadata or ""
+            np.testing.assert_array_equal(tiff.asarray(), shown)
+            assert ('PhysicalSizeX="0.2"' in xml and 'Name="kept"' in xml) == kept, name
+
+
+def test_exif_goes_before_what_imagej_says(tmp_path: Path) -> None:
+    """Both would not go into one file, and the pixels' size is in either."""
+    pixels, packet = draw((20, 24), "uint8"), b"<x:xmpmeta><rdf:RDF/></x:xmpmeta>"
+    extra = [(700, "B", len(packet), packet, True)]
+    tifffile.imwrite(tmp_path / "a.tif", pixels, imagej=True, metadata={"unit": "um", "Info": "x"}, extratags=extra)
+    picture = files.read(tmp_path / "a.tif")
+    files.write(tmp_path / "b.tif", pixels, like=picture)
+    with tifffile.TiffFile(tmp_path / "b.tif") as tiff:
+        assert bytes(tiff.pages[0].tags[700].value) == packet
+        assert "unit=um" in tiff.pages[0].description
 
 
 # --- what is refused

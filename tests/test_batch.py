@@ -125,13 +125,24 @@ def test_the_estimate_counts_each_kind_by_itself():
     jobs = [batch.Job(str(n), trivial.noted, tuple, kind="slow" if n < 4 else "quick") for n in range(10)]
     progress = batch.Progress(jobs)
     assert progress.seconds_left() is None
-    progress._started = time.monotonic() - 51  # one job at a time
     progress.count(jobs[0], "done", 50)
     progress.count(jobs[4], "done", 1)
     assert progress.left == 8
+    progress._began = time.monotonic() - 51  # one job at a time
     assert progress.seconds_left() == pytest.approx(3 * 50 + 5 * 1, rel=0.01)
-    progress._started = time.monotonic() - 25.5  # two at a time
+    progress._began = time.monotonic() - 25.5  # two at a time
     assert progress.seconds_left() == pytest.approx((3 * 50 + 5 * 1) / 2, rel=0.01)
+
+
+@pytest.mark.parametrize(("at_once", "ends"), [(1, (150, 200)), (2, (150, 150))])
+def test_the_estimate_does_not_count_the_start_of_workers(monkeypatch, at_once, ends):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    jobs = [batch.Job(str(n), trivial.noted, tuple) for n in range(10)]
+    progress = batch.Progress(jobs)
+    for job, now[0] in zip(jobs, ends, strict=False):  # they began at 100
+        progress.count(job, "done", 50)
+    assert progress.seconds_left() == pytest.approx(8 * 50 / at_once)
 
 
 # ---------------------------------------------------------------------- the file

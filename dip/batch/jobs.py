@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import math
 import queue
 import time
 from collections import Counter, deque
@@ -123,7 +124,7 @@ class Progress:
         self.total, self.done, self.failed, self.kept = len(jobs), 0, 0, 0
         self._left = Counter(job.kind for job in jobs)
         self._seconds: dict[str, tuple[int, float]] = {}
-        self._started = time.monotonic()
+        self._began = math.inf  # when the first job did, which is later than workers are asked for
 
     def count(self, job: Job, how: str, seconds: float = 0.0) -> None:
         """Count a job as "done", "failed" or "kept"."""
@@ -132,6 +133,7 @@ class Progress:
         if how == "done":
             number, before = self._seconds.get(job.kind, (0, 0.0))
             self._seconds[job.kind] = number + 1, before + seconds
+            self._began = min(self._began, time.monotonic() - seconds)
 
     @property
     def left(self) -> int:
@@ -144,7 +146,7 @@ class Progress:
         For each kind the mean of its jobs so far (of all jobs where there was none of the kind), divided by the number
         of jobs that have been running side by side.
         """
-        passed = time.monotonic() - self._started
+        passed = time.monotonic() - self._began
         number, work = (
             (sum(column) for column in zip(*self._seconds.values(), strict=True)) if self._seconds else (0, 0)
         )

@@ -77,7 +77,7 @@ class Options(TypedDict, total=False):
         For pictures too large for the memory: at each iteration the network sees only a random crop of this many pixels
         a side, and a last pass makes the whole (`dip.crops`). The preset's iterations are then meant for each tile: a
         picture of 16 tiles takes 16 times as many. The learning rate is 0.3 of the preset's, if none is given; it falls
-        towards the end of a run, and `average` does not apply. With `dip.codes.HeldOut` ("fast" for missing pixels)
+        towards the end of a run, and there is no `average`. With `dip.codes.HeldOut` ("fast" for missing pixels)
         all crops are the same one, and nothing else is changed; a picture of more than 1024 x 512 pixels has 512.
     seed : int
         Everything random is drawn from it: weights, code, jitter; 0 by default. PyTorch's global generator is not

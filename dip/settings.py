@@ -35,8 +35,9 @@ class Options(TypedDict, total=False):
 
     Attributes
     ----------
-    preset : str
-        Name of the settings (`dip.presets.names`); "paper" by default, where the task does not know better.
+    preset : str or Preset
+        The settings, by name (`dip.presets.names`), or one's own (`dip.presets`); "paper" by default, where the task
+        does not know better.
     network : dict, str or Module
         A dict changes options of the preset's network, as in ``network={"down": [64] * 5, "up": [64] * 5}``; a
         name takes another network (`dip.networks.names`), as does "name" in a dict, with options of its own: ``{"name":
@@ -105,7 +106,7 @@ class Options(TypedDict, total=False):
         Iterations between checkpoints; 100 by default.
     """
 
-    preset: str | None
+    preset: str | presets.Preset | None
     network: dict[str, Any] | str | nn.Module | None
     code: Any
     jitter: float | None

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from small import picture
+from small import NET, picture
 
 import dip
 from dip import codes, presets
@@ -136,9 +136,20 @@ def test_unknown_presets(task, name, message):
         presets.get(task, name)
 
 
-def test_a_preset_is_named():
-    with pytest.raises(TypeError, match=r"preset=Preset\(.*: give one by its name, 'paper' or 'fast' or "):
-        dip.denoise(np.zeros((8, 8), np.float32), preset=presets.get("denoise", "fast"))
+def test_a_preset_may_be_ones_own():
+    own = dataclasses.replace(presets.get("denoise", "fast"), name="mine", iters=3, lr=0.02, options=NET)
+    given = {"network": NET, "lr": 0.02, "iters": 3, "preset": "fast"}
+    fits = [dip.fit(dip.Denoise(picture()), **options) for options in ({"preset": own}, given)]
+    assert fits[0].settings.preset is own
+    assert fits[0].iteration == 3
+    assert np.array_equal(*(fit.image for fit in fits))
+    with pytest.raises(ValueError, match="preset 'mine' is one for denoise; for inpaint: paper, "):
+        dip.inpaint(picture(), np.eye(16), preset=own)
+    with pytest.raises(ValueError, match="lr must be"):
+        dip.denoise(picture(), preset=dataclasses.replace(own, lr=-1))
+    for wrong in (3, presets.Preset):
+        with pytest.raises(TypeError, match=r"preset=.*: give a name, such as 'paper' or 'fast', or a dip.presets.Pre"):
+            dip.denoise(picture(), preset=wrong)
 
 
 def test_tasks_may_have_the_names_of_the_command_line():

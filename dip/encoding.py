@@ -25,6 +25,7 @@ from dip.decoding import (
     Y_RESOLUTION,
     quiet,
 )
+from dip.errors import warn
 
 __all__ = ["encode", "rescaled", "stacked", "unfit"]
 
@@ -115,7 +116,7 @@ def encode(
     out = io.BytesIO()
     with quiet():
         if kind == "TIFF":
-            return _encode_tiff(array, icc, exif) if told is None else _encode_told(array, icc, told)
+            return (_encode_told(array, icc, told) if told else None) or _encode_tiff(array, icc, exif)
         exif, xmp = _apart(exif)
         if kind == "PNG" and array.dtype == np.uint16:
             return _encode_png16(array, icc, exif, xmp)
@@ -203,13 +204,17 @@ def _encode_png16(array: np.ndarray, icc: bytes | None, exif: bytes | None, xmp:
     return b"\x89PNG\r\n\x1a\n" + header + data + chunk(b"IEND", b"")
 
 
-def _encode_told(array: np.ndarray, icc: bytes | None, told: dict[str, Any]) -> bytes:
-    """A TIFF with the words of ImageJ or OME."""
+def _encode_told(array: np.ndarray, icc: bytes | None, told: dict[str, Any]) -> bytes | None:
+    """A TIFF with the words of ImageJ or OME; None of words that cannot be written, which cost nobody his picture."""
     import tifffile
 
     out, gray = io.BytesIO(), array.shape[2] == 1
     pixels, kind = (array[..., 0], "minisblack") if gray else (array, "rgb")
-    tifffile.imwrite(out, pixels, photometric=kind, iccprofile=icc, **told)
+    try:
+        tifffile.imwrite(out, pixels, photometric=kind, iccprofile=icc, **told)
+    except Exception as error:
+        warn(f"what ImageJ or OME say of the picture is left out, since it cannot be written: {error}")
+        return None
     return out.getvalue()
 
 

@@ -114,9 +114,10 @@ def encode(
         raise ValueError(f"{size} pixels of {array.dtype} are too many for {kind}; choose another format")
     icc = icc if icc and icc[16:20] == (b"GRAY" if array.shape[2] < 3 else b"RGB ") else None
     out = io.BytesIO()
+    described = _encode_told(array, icc, told) if told and kind == "TIFF" else None
     with quiet():
         if kind == "TIFF":
-            return (_encode_told(array, icc, told) if told else None) or _encode_tiff(array, icc, exif)
+            return described or _encode_tiff(array, icc, exif)
         exif, xmp = _apart(exif)
         if kind == "PNG" and array.dtype == np.uint16:
             return _encode_png16(array, icc, exif, xmp)
@@ -211,7 +212,8 @@ def _encode_told(array: np.ndarray, icc: bytes | None, told: dict[str, Any]) -> 
     out, gray = io.BytesIO(), array.shape[2] == 1
     pixels, kind = (array[..., 0], "minisblack") if gray else (array, "rgb")
     try:
-        tifffile.imwrite(out, pixels, photometric=kind, iccprofile=icc, **told)
+        with quiet():
+            tifffile.imwrite(out, pixels, photometric=kind, iccprofile=icc, **told)
     except Exception as error:
         warn(f"what ImageJ or OME say of the picture is left out, since it cannot be written: {error}")
         return None

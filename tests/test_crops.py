@@ -126,6 +126,17 @@ def test_every_pixel_is_seen_and_none_much_less_than_the_rest():
     assert count.min() > 0.3 * count.mean()
 
 
+def test_a_reference_is_looked_at_in_every_tenth_pass():
+    noisy = photograph(40, 60)
+    fit = dip.fit(dip.Denoise(noisy), reference=noisy, tile=48, network=SMALL, iters=19, progress=False)
+    assert fit.settings.tiles == 2
+    with pytest.raises(
+        KeyError, match=r"'psnr', only loss; in crops \(tile=\) the reference is looked at in every tenth"
+    ):
+        fit.history["psnr"]
+    assert fit.run(1).history.iterations("psnr").tolist() == [20]
+
+
 def test_a_tile_that_holds_the_picture_changes_nothing():
     noisy = dip.degradations.gaussian(photograph(40, 60), 25, seed=0)
     options = {"iters": 4, "network": SMALL, "progress": False}

@@ -332,6 +332,7 @@ def test_warm_start_of_a_picture_of_another_size_takes_the_weights():
         ({"code": dip.codes.Uniform(5)}, ValueError, "init is the fit of a network of another shape"),
         ({"init": "fit.st"}, TypeError, "init='fit.st': give an earlier fit, as returned by dip.fit"),
         ({"init": picture()}, TypeError, "init=ndarray of shape .*give an earlier fit"),
+        ({"resume": "fit.st"}, ValueError, "init= and resume= are two ways to begin"),
     ],
 )
 def test_warm_start_refuses(options, error, message):

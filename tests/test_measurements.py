@@ -519,6 +519,9 @@ def test_a_k_space_in_another_order_is_told(size: tuple[int, int], coils: int) -
         placed(shifted, Fourier(order, maps, centred=False))
     placed(space, Fourier(order, maps, centred=False))  # a warning is an error
     placed(shifted, Fourier(known, maps))
+    with pytest.warns(RuntimeWarning, match="y is 0 everywhere") as told:  # as an empty slice has it
+        placed(0 * space, Fourier(known, maps))
+    assert len(told) == 1
 
 
 def test_a_complex_image_that_cannot_be_negative_is_told() -> None:

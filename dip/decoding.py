@@ -282,7 +282,8 @@ def _decode_tiff(file: BinaryIO, max_pixels: int, wide: bool) -> tuple[_Parts, d
         _check_size(page.imagewidth, page.imagelength, max_pixels)
         _check_tiff(tiff, file, max_pixels, wide)
         profile, orientation = page.tags.valueof(34675), page.tags.valueof(ORIENTATION)
-        told = _told(tiff)
+        resolution = metadata.ome_resolution(str(page.description)) if tiff.is_ome else None
+        told = _told(tiff, resolution)
         if page.bitspersample > 8 and page.compression in (1, *_TIFF_DEFLATE) and page.predictor in (1, 2):
             array = page.asarray().astype(page.dtype.newbyteorder("="))
             if array.ndim == 3 and page.planarconfig == 2:
@@ -301,12 +302,14 @@ def _decode_tiff(file: BinaryIO, max_pixels: int, wide: bool) -> tuple[_Parts, d
         directory.load_from_fp(file)
         return directory
 
-    resolution = metadata.ome_resolution(str(page.description)) if tiff.is_ome else None
     return (array, orientation, bytes(profile) if profile else None, _exif(read, resolution)[1]), told
 
 
-def _told(tiff: Any) -> dict[str, Any] | None:
-    """What ImageJ or OME say of a plain picture without EXIF; None where they do not, or it cannot be read."""
+def _told(tiff: Any, inches: tuple[float, float] | None) -> dict[str, Any] | None:
+    """What ImageJ or OME say of a plain picture without EXIF; None where they do not, or it cannot be read.
+
+    The pixels per inch that OME's words tell become its resolution, where it has none in a unit.
+    """
     page = tiff.pages.first
     plain = page.photometric in (1, 2) and page.planarconfig == 1 and page.samplesperpixel in (1, 3)
     if not plain or any(page.tags.valueof(code) is not None for code in (EXIF_IFD, GPS_IFD, XMP, ORIENTATION)):
@@ -314,7 +317,6 @@ def _told(tiff: Any) -> dict[str, Any] | None:
     try:
         told = metadata.of_microscope(tiff, "YX" if page.samplesperpixel == 1 else "YXS", 1, same_size=True)
         also = {"software": page.software or None, "datetime": page.datetime, **metadata.resolution(page)}
-        inches = metadata.ome_resolution(str(page.description)) if tiff.is_ome else None
         if inches is not None and also.get("resolutionunit", 1) == 1:
             also |= {"resolution": inches, "resolutionunit": PER_INCH}
     except Exception:  # damaged words are no reason to refuse a picture

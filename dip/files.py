@@ -291,13 +291,14 @@ def write(
     if reason:
         raise ValueError(f"{path} {reason}")
     _check_free(path, force)
-    exif = like.exif if like else None
-    if like and exif and like.pixels.shape[:2] != array.shape[:2]:
-        exif = rescaled(exif, *(new / old for new, old in zip(array.shape, like.pixels.shape[:2], strict=False)))
-    same = like is not None and (array.dtype, array.shape) == (like.pixels.dtype, stacked(like.pixels, None).shape)
-    return write_bytes(
-        path, encode(array, kind, like.icc if like else None, exif, like.told if like and same else None)
-    )
+    if like is None:
+        return write_bytes(path, encode(array, kind, None, None))
+    size, exif, told = like.pixels.shape[:2], like.exif, like.told
+    if exif and size != array.shape[:2]:
+        exif = rescaled(exif, *(new / old for new, old in zip(array.shape, size, strict=False)))
+    if (array.dtype, array.shape[:2], array.size) != (like.pixels.dtype, size, like.pixels.size):
+        told = None  # of a picture of another sort it is not true
+    return write_bytes(path, encode(array, kind, like.icc, exif, told))
 
 
 def _alpha_of(like: Picture | None, pixels: np.ndarray) -> np.ndarray | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dip import files, noise_arguments, presets, stopping
+from dip import files, networks, noise_arguments, presets, stopping
 from dip.codes import Image
 from dip.deblurring import Deblur
 from dip.decompression import Dejpeg
@@ -73,10 +73,11 @@ def _check_lists(args: argparse.Namespace, network: dict[str, Any]) -> None:
     of_task = args.command.replace("-", "_")
     usual = presets.get(of_task, args.preset).network if args.preset in presets.names(of_task) else "encoder-decoder"
     name = network.get("name", usual)
-    ours, others = ("--down, --up, --skip", "--channels")[:: 1 if name == "encoder-decoder" else -1]
-    wrong = [f"--{one}" for one in ("down", "up", "skip", "channels") if one in network and f"--{one}" in others]
-    if wrong:
-        raise ValueError(f"{', '.join(wrong)} means nothing for the network {name!r}; it has {ours}")
+    has = ("down", "up", "skip") if name == "encoder-decoder" else ("channels",)
+    wrong = [one for one in network if one not in ("name", *has)]
+    if wrong and name in networks.names():
+        given, allowed = (", ".join(f"--{one}" for one in some) for some in (wrong, has))
+        raise ValueError(f"{given} means nothing for the network {name!r}; it has {allowed}")
 
 
 def order(args: argparse.Namespace) -> FitOrder:

@@ -80,10 +80,12 @@ class History(Mapping[str, np.ndarray]):
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self._values:
-            advice = ""
-            if name.startswith("psnr"):
+            if not name.startswith("psnr"):
+                advice = ""
+            elif name in self._own:
                 advice = "; in crops (tile=) the reference is looked at in every tenth pass over the tiles only"
-                advice = advice if name in self._own else "; give reference=, the clean image"
+            else:
+                advice = "; give reference=, the clean image"
             raise KeyError(f"nothing was recorded as {name!r}, only {', '.join(self._values) or 'nothing yet'}{advice}")
         values = self._values[name]
         waiting = [i for i, value in enumerate(values) if isinstance(value, Tensor)]

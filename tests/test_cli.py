@@ -442,6 +442,11 @@ MISTAKES = [
         "--down, --skip means nothing for the network 'unet'; it has --channels",
     ),
     (
+        "unknown network with a list",
+        ["denoise", "in.png", "-o", "o.png", "--network", "u-net", "--down", "8x5"],
+        "unknown network 'u-net'",
+    ),
+    (
         "skip of a preset",
         ["denoise", "in.png", "-o", "o.png", "--preset", "deep-decoder", "--skip", "4x5"],
         "network 'deep-decoder'; it has --channels",

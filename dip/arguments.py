@@ -24,6 +24,7 @@ __all__ = [
     "add_mask",
     "add_psf",
     "add_stop",
+    "add_unbiased",
     "channels",
     "number_range",
     "path",
@@ -145,11 +146,22 @@ def add_factor(group: argparse._ArgumentGroup) -> None:
 
 def add_consistent(group: argparse._ArgumentGroup, advice: str = "for an IN with much noise or a JPEG") -> None:
     """Add the choice whether the result is corrected."""
+    _add_corrected(group, "so that IN follows from it more exactly", advice)
+
+
+def add_unbiased(group: argparse._ArgumentGroup) -> None:
+    """Add the same choice for noise that was clipped."""
+    _add_corrected(
+        group, "where noise was clipped at black or white, near which its mean is another", "too bright or dark there"
+    )
+
+
+def _add_corrected(group: argparse._ArgumentGroup, how: str, advice: str) -> None:
     group.add_argument(
         "--consistent",
         action=argparse.BooleanOptionalAction,
-        help="correct the result so that IN follows from it more exactly; --no-consistent leaves it as the network "
-        f"made it, {advice}; default: the preset's",
+        help=f"correct the result {how}; --no-consistent leaves it as the network made it, {advice}; default: the "
+        "preset's",
     )
 
 

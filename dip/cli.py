@@ -342,6 +342,7 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
             noise_arguments.add(one)
         if one is denoise:
             arguments.add_backend(one)
+            arguments.add_unbiased(group)
         if one in (denoise, inpaint):
             arguments.add_mask(group, noisy=one is denoise)
         if one is enlarge:

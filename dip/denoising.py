@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dip import guides, losses, masks, ranges, stretch
 from dip.light import Light
-from dip.noise import Noise, PoissonGaussian, Stabilising, level_and_spectrum
+from dip.noise import Clipped, Noise, PoissonGaussian, Stabilising, clipping, level_and_spectrum
 from dip.noise.level import MORE
 from dip.problem import Observation
 from dip.stopping import Discrepancy, Rule
@@ -52,6 +52,9 @@ class Denoise(ImageTask):
         with the light as follows from `noise`, else as it is found in the known pixels; None before a fit was made.
     spectrum : Tensor or None
         That of the noise by frequency (`dip.noise.spectrum`), where it is found not to be independent.
+    clipped : Clipped or None
+        How the noise was clipped at black or white (`dip.noise.clipping`), where it is the same everywhere, and seems
+        to have been; `consistent` undoes what becomes of its mean by that.
 
     Raises
     ------
@@ -80,6 +83,8 @@ class Denoise(ImageTask):
         self._light = Light(noise)
         self.spread = self._light.spread
         self._found: tuple[float | None, Tensor | None] = (None, None)
+        self._clipped: Clipped | None = None
+        self._looked = self._unbiased = False
         self._y: Tensor | None = None
         self._limits: tuple[Tensor, ...] = ()
         self._stabilising: Stabilising | None = None
@@ -97,8 +102,7 @@ class Denoise(ImageTask):
         y, weight = self._observed(self._known), self._weight
         seen = self._seen(y)
         self._limits = tuple(one(dim=2)[..., None, None] for one in (seen.amin, seen.amax))
-        surest = None if weight is None else masks.surest(weight)
-        model = self._light.model(self.whole(y), self.layout, surest)
+        model = self._light.model(self.whole(y), self.layout, self._surest)
         if model is not None:
             self._stabilising = Stabilising(model)
             y = self._stabilising.forward(y)
@@ -130,9 +134,28 @@ class Denoise(ImageTask):
     def _noise_of_y(self) -> tuple[float | None, Tensor | None]:
         """What is known of the noise, looked for when it is first needed."""
         if self._found[0] is None and self._y is not None:
-            surest = None if self._weight is None else masks.surest(self._weight)
-            self._found = level_and_spectrum(self._y, surest)
+            self._found = level_and_spectrum(self._y, self._surest)
         return self._found
+
+    @property
+    def _surest(self) -> Tensor | None:
+        """Where it is told by the best known pixels what the noise is, (H, W), bool; None: everywhere."""
+        return None if self._weight is None else masks.surest(self._weight)
+
+    @property
+    def clipped(self) -> Clipped | None:
+        """How the noise in y was clipped, looked for when it is first needed."""
+        if not self._looked and self._y is not None:
+            self._looked = True
+            if self._stabilising is not None and not self._light.grows:  # its level was told
+                self._clipped = clipping(self._y, self._surest, self._stabilising.level / self._stretch.span)
+            elif not self._light.grows and not self._light.seems_to_grow and self.spectrum is None:
+                self._clipped = clipping(self._y, self._surest)
+        return self._clipped
+
+    def unbiased(self, x: Tensor) -> Tensor:
+        """Return the x whose noisy values, clipped as those of y, have the means that a fit has come to."""
+        return self.clipped.inverse(x) if self._unbiased and self.clipped is not None else x
 
     def whole(self, y: Tensor, x: Tensor | None = None) -> Tensor:
         """Return y with the pixels that are missing as in x; of None filled in from those about them."""
@@ -148,6 +171,7 @@ class Denoise(ImageTask):
 
     def check_options(self, loss: losses.Loss, stop: Rule | None, *, corrected: bool) -> None:
         """Refuse what looks at the noise in another way than `noise` does."""
+        self._unbiased = corrected and isinstance(loss, losses.MSE)  # (the median of clipped noise is the picture)
         if isinstance(loss, losses.Poisson):
             self._light.silent = True  # it knows
         if self._light.grows and isinstance(loss, losses.Poisson):
@@ -169,8 +193,8 @@ class Denoise(ImageTask):
 
     @property
     def words(self) -> str:
-        """What is taken of noise that grows with the light, in words."""
-        return self._light.words
+        """What is taken of noise that grows with the light, or was clipped, in words."""
+        return self._light.words or ("noise that was clipped" if self._unbiased and self.clipped is not None else "")
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the size, and the noise that grows with the light."""

@@ -29,6 +29,8 @@ class Light:
         The model, in the numbers of the picture: as given, or as found by `model`.
     silent : bool
         Whether nothing is to be said of noise that seems to grow.
+    seems_to_grow : bool
+        Whether that was said.
 
     Raises
     ------
@@ -40,6 +42,7 @@ class Light:
         self._said = check(said)
         self.noise = self._said if isinstance(self._said, PoissonGaussian) else None
         self.silent = self._said is not None
+        self.seems_to_grow = False
 
     @property
     def grows(self) -> bool:
@@ -76,7 +79,7 @@ class Light:
             return self.noise.within(layout.low, layout.high)
         if self._said != POISSON:
             if not self.silent:
-                _warn_of_growth(y, known)
+                self.seems_to_grow = _warn_of_growth(y, known)
             return None
         model = found(y, known)
         if model is None:
@@ -117,7 +120,7 @@ def _check(y: Tensor, layout: Layout) -> None:
             warn(text)
 
 
-def _warn_of_growth(y: Tensor, known: Tensor | None) -> None:
+def _warn_of_growth(y: Tensor, known: Tensor | None) -> bool:
     grown = growth(y, known)
     if grown is not None:
         warn(
@@ -125,6 +128,7 @@ def _warn_of_growth(y: Tensor, known: Tensor | None) -> None:
             f"{grown[1]:.2g} where it is bright (white is 1), and a fit takes it for the same everywhere: "
             'noise="poisson" is made for it, and often better by far; noise="gaussian" says that it is not so'
         )
+    return grown is not None
 
 
 _BLOCK = 16  # pixels a side, whose mean is

@@ -49,7 +49,8 @@ class Preset:
     average : float
         Decay of the exponential average of the outputs.
     consistent : bool
-        Whether the picture that is returned is corrected so that A x comes nearer to y.
+        Whether the picture that is returned is corrected so that A x comes nearer to y, or, of a noisy one, for what
+        clipping did to the mean of its noise.
     loss : str
         Name of the data loss.
     """
@@ -95,6 +96,7 @@ _PRESETS = (
         code=Denoised(),
         jitter=1 / 30,
         flips="auto",
+        consistent=True,
     ),
     Preset("denoise", "paper-sigma50", "stronger noise, sigma 50", 1800, _PAPER, jitter=1 / 20),
     Preset(

@@ -22,7 +22,7 @@ from dip import codes, crops, devices, flips, folds, likeness, losses, networks,
 from dip.averaging import ExponentialAverage
 from dip.callbacks import Callback
 from dip.errors import callables, non_negative_int, positive_float, shown, unknown, yes_or_no
-from dip.problem import Correcting, Holding, Particular, Problem
+from dip.problem import Correcting, Holding, Particular, Problem, Unbiased
 from dip.stopping import Rule
 from dip.stretch import Stretching, unitless
 
@@ -71,7 +71,8 @@ class Options(TypedDict, total=False):
         Correct the picture that is returned so that A x comes nearer to y than it does after a fit, by one step of
         `dip.operators.Downsample.consistent`: for `dip.SuperResolve`, and small pictures that have little noise. Of
         `dip.Deblur` by a regularised deconvolution of what is left of y, of `dip.Reconstruct` by a step of least
-        squares, of `dip.Dejpeg` by bringing it together with what the file says.
+        squares, of `dip.Dejpeg` by bringing it together with what the file says. Of `dip.Denoise` what becomes of the
+        mean of noise where it was clipped at black or white is undone, if it seems to have been (`dip.noise.Clipped`).
     stop : Rule
         When to stop before the count of iterations is reached (`dip.stopping`).
     tile : int
@@ -267,7 +268,7 @@ def resolve(task: Problem, options: Options) -> Settings:
         raise ValueError(f"code={code!r} is made from a noisy picture: it is for dip.Denoise, not for {task.task}")
     consistent = yes_or_no(given.get("consistent", preset.consistent), "consistent")
     # (what is known of missing pixels comes back as it is anyway)
-    if consistent and (not isinstance(task, Correcting) or isinstance(task, Holding)):
+    if consistent and (not isinstance(task, Correcting | Unbiased) or isinstance(task, Holding)):
         raise ValueError(f"consistent=True is for tasks that can correct a picture, all but {task.task}")
     if isinstance(code, codes.Autoencoding) and not isinstance(task, Correcting):
         raise ValueError(f"code={code!r} is for tasks that can correct a picture, all but {task.task}")

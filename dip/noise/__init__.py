@@ -1,18 +1,21 @@
 """The noise in a picture: its level, or its spectrum, where it is the same everywhere, and how it grows with light."""
 
+from dip.noise.clipped import Clipped
 from dip.noise.coloured import level_and_spectrum, spectrum, total
 from dip.noise.growing import found
-from dip.noise.level import blocks, by_mask, by_patches, noise_level
+from dip.noise.level import blocks, by_mask, by_patches, clipping, noise_level
 from dip.noise.model import Noise, PoissonGaussian
 from dip.noise.stabilising import Stabilising
 
 __all__ = [
+    "Clipped",
     "Noise",
     "PoissonGaussian",
     "Stabilising",
     "blocks",
     "by_mask",
     "by_patches",
+    "clipping",
     "found",
     "level_and_spectrum",
     "noise_level",

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["blocks", "by_mask", "by_patches", "levels", "noise_level"]
+from dip.noise import clipped
+from dip.noise.clipped import Clipped
+
+__all__ = ["blocks", "by_mask", "by_patches", "clipping", "levels", "noise_level"]
 
 _SIDE = 5  # of a patch
 _MOST = 2**15  # patches; of a larger picture some are taken, evenly
 _GROUPS, _EACH = 4, 3000  # of patches equally bright: how many at most, and of how many patches at least
 _ROUNDS = 6
+_MEDIANS = 2**18  # values of which a median is taken where noise was clipped
 _FLAT = 0.999  # share of all patches without structure that are to be taken for such
 _ENOUGH = 10  # patches for each of a patch's values, at least
 MORE = 1.2  # by which the second estimate is increased
@@ -78,7 +83,44 @@ def levels(picture: Tensor, known: Tensor | None = None) -> tuple[float, float]:
     if min(picture.shape[2:]) < 3:
         return 0.0, math.inf
     picture = picture.detach().to("cpu", torch.float32)
-    return by_mask(picture, known), MORE * by_patches(picture, known)
+    first, cut = by_mask(picture, known), clipping(picture, known)
+    return (first if cut is None else cut.sigma), MORE * by_patches(picture, known)
+
+
+def clipping(picture: Tensor, known: Tensor | None = None, sigma: float | None = None) -> Clipped | None:
+    """Return how the noise in a picture was clipped at black or white, or None where it does not seem to be.
+
+    A channel's black and white are its least and largest value, if more than a thousandth of the pixels have it, and
+    the darkest or brightest parts are as those of clipped noise are. It has to be independent from pixel to pixel, and
+    the same everywhere before it was clipped.
+
+    Parameters
+    ----------
+    picture, known
+        As for `noise_level`.
+    sigma : float, optional
+        The standard deviation of the noise, if it is known. By default it is found as in the first estimate of
+        `noise_level`, but what the mask leaves is compared with what of noise is left at that brightness.
+    """
+    picture = picture.detach().to("cpu", torch.float32)
+    if min(picture.shape[2:]) < _SIDE:
+        return None
+    first, last, at = clipped.ends(picture, known)
+    places = masked(picture, known) if at.any() else []
+    if len(places) != 1 or (level := by_mask(picture, known) if sigma is None else sigma) <= 0:
+        return None
+    left, norm, light = places[0]
+    step = math.ceil(left.shape[1] / _MEDIANS)
+    left, light = left[:, ::step].double(), light[:, ::step].double()
+    while at.any():
+        model = Clipped(level, first, last, at)
+        if sigma is None:
+            model = replace(model, sigma=clipped.sigma_of(model, left, light, norm))
+        told = clipped.as_expected(model, picture, known)
+        if bool((told == at).all()):
+            return model
+        at = told
+    return None
 
 
 def by_mask(picture: Tensor, known: Tensor | None = None) -> float:

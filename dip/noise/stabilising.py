@@ -11,7 +11,8 @@ from torch import Tensor
 from dip.noise.model import PoissonGaussian
 
 _FEW = 64.0  # photons up to which the mean of the transform is summed, and beyond which it is a series
-_WIDE, _NODES, _ROWS = 8.0, 2001, 4096  # of the integral over the normal part, and of the table of the inverse
+_WIDE, _NODES = 8.0, 2001  # of the integral over the normal part
+ROWS = 4096  # of the table of an inverse
 
 
 class Stabilising:
@@ -54,12 +55,12 @@ class Stabilising:
             )
         first, last = ((x - noise.offset) / noise.gain for x in (darkest, 1.0))
         # nearly straight in the root of the light, in which the rows are evenly spaced
-        roots = np.linspace(math.sqrt(first), math.sqrt(last), _ROWS)
+        roots = np.linspace(math.sqrt(first), math.sqrt(last), ROWS)
         photons = roots**2
         means = expected(photons, self._read)
         self._black, self._span = float(means[0]), float(means[-1] - means[0])
         self.level = 1 / self._span
-        rows = np.linspace(means[0], means[-1], _ROWS)
+        rows = np.linspace(means[0], means[-1], ROWS)
         light = np.interp(rows, means, roots) ** 2
         self._table = torch.from_numpy((noise.offset + noise.gain * light).clip(darkest, 1).astype(np.float32))
 
@@ -77,10 +78,15 @@ class Stabilising:
             return stable
         if self._table.device != stable.device:
             self._table = self._table.to(stable.device)
-        place = stable.float().clamp(0, 1) * (_ROWS - 1)
-        row = place.floor().clamp(max=_ROWS - 2)
-        below = row.nan_to_num().long()  # of a fit that diverged it is NaN
-        return torch.lerp(self._table[below], self._table[below + 1], place - row).to(stable.dtype)
+        return looked_up(self._table, stable)
+
+
+def looked_up(table: Tensor, share: Tensor) -> Tensor:
+    """Return what is at these parts, from 0 to 1, of the way along a table of `ROWS` values, on one device."""
+    place = share.float().clamp(0, 1) * (ROWS - 1)
+    row = place.floor().clamp(max=ROWS - 2)
+    below = row.nan_to_num().long()  # of a fit that diverged it is NaN
+    return torch.lerp(table[below], table[below + 1], place - row).to(share.dtype)
 
 
 def transformed(photons: np.ndarray, read: float) -> np.ndarray:

@@ -1,0 +1,161 @@
+"""Noise that was clipped at black and white, as files do it, and the papers: its mean is no longer the picture."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dip.noise.stabilising import ROWS, looked_up
+
+__all__ = ["Clipped", "as_expected", "ends", "sigma_of"]
+
+_FINER = 2  # times the rows of a table are those of what it is made from
+_FAR = 40.0  # standard deviations, beyond which an end is not seen
+_SOME = 1e-3  # the share of pixels at an end from which it is looked at
+_SIDE, _MOST = 5, 2**16  # of the parts whose brightness tells, pixels; parts that are looked at
+_NEAR, _ENOUGH = 1.2, 50  # how near to an end a part tells, standard deviations; parts that it takes
+_LESS, _MORE = 0.7, 1.4  # times what is expected that may be found, by trials
+_ROUNDS, _ALIKE = 10, 1e-3
+
+
+@dataclass(frozen=True)
+class Clipped:
+    r"""Normal noise that was clipped at the ends of the range.
+
+    Where y = min(max(x + n, a), b), n ~ N(0, σ²), the mean of y is not x; near black it is brighter, near white darker,
+
+    .. math:: E[y] = x + σ s\left(\frac{x - a}{σ}\right) - σ s\left(\frac{b - x}{σ}\right),
+        \qquad s(t) = φ(t) - t \, Φ(-t),
+
+    with the density φ and the distribution Φ of the normal one: by 0.4 σ at the ends. What is fitted by the mean
+    squared error comes to that mean, and by `inverse` to x.
+
+    Attributes
+    ----------
+    sigma : float
+        Standard deviation of the noise before it was clipped.
+    first, last : Tensor
+        (C,), float64: the darkest and the brightest value of each channel, between which x is looked for.
+    clipped : Tensor
+        (2, C), bool: whether noise was clipped at these.
+
+    References
+    ----------
+    Foi, "Clipped noisy images: heteroskedastic modeling and practical denoising", Signal Processing 2009, where the
+    inverse is called declipping.
+    """
+
+    sigma: float
+    first: Tensor
+    last: Tensor
+    clipped: Tensor
+
+    def inverse(self, means: Tensor) -> Tensor:
+        """Return the x, within first and last, whose noisy values have these means (1, C, H, W)."""
+        x = self._grid(_FINER * ROWS)
+        found = []
+        for values, expected, light in zip(means.unbind(1), self.moments(x)[0], x, strict=True):
+            low, span = float(expected[0]), float(expected[-1] - expected[0])
+            rows = np.linspace(low, low + span, ROWS)
+            table = torch.from_numpy(np.interp(rows, expected.numpy(), light.numpy()).astype(np.float32))
+            found.append(looked_up(table.to(values.device), (values - low) / max(span, 1e-12)))
+        return torch.stack(found, dim=1)
+
+    def moments(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return E[y] and the standard deviation of y (C, N), P(y = first) and P(y = last) (2, C, N), of x (C, N)."""
+        here = torch.stack([x - self.first[:, None], self.last[:, None] - x]) / self.sigma
+        t = torch.where(self.clipped[..., None], here, _FAR).clamp(-_FAR, _FAR)  # from each end, standard deviations
+        density, there = torch.exp(-t.square() / 2) / math.sqrt(2 * math.pi), torch.special.ndtr(-t)
+        above, below = density - t * there
+        beyond = self.sigma * (above - below)
+        # E (y - x)² / σ²: of what lies between the ends, and at them
+        squares = 1 + (t.square() * there - there - t * density).sum(0)
+        deviation = (self.sigma**2 * squares - beyond.square()).clamp(min=0).sqrt()
+        return x + beyond, deviation, there
+
+    def of_means(self, means: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return x and the standard deviation of y (C, N), and both P (2, C, N), where y has these means (C, N)."""
+        x = self._grid(ROWS)
+        expected, deviation, there = self.moments(x)
+        rows = torch.stack([x, deviation, *there])  # (4, C, rows)
+        points = means.numpy(), expected.numpy()
+        read = [[np.interp(*one) for one in zip(*points, row, strict=True)] for row in rows.numpy()]
+        light, deviation, low, high = torch.from_numpy(np.array(read))
+        return light, deviation, torch.stack([low, high])
+
+    def _grid(self, rows: int) -> Tensor:
+        steps = torch.linspace(0, 1, rows, dtype=torch.float64)
+        return self.first[:, None] + (self.last - self.first)[:, None] * steps
+
+
+def ends(picture: Tensor, known: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the least and the largest value of each channel, (C,), and at which of them some pixels are, (2, C)."""
+    values = picture[0].flatten(1) if known is None else picture[0][:, known]
+    first, last = values.amin(1), values.amax(1)
+    share = torch.stack([(values == end[:, None]).float().mean(1) for end in (first, last)])
+    return first.double(), last.double(), (share > _SOME) & (last > first)
+
+
+def sigma_of(model: Clipped, left: Tensor, light: Tensor, norm: float) -> float:
+    """Return the standard deviation of the noise, of what a mask leaves of a picture (C, N) and the brightness there.
+
+    It is the median of what was left, each in units of what of noise is left at that brightness, in turns, since that
+    in turn depends on the noise. Where all is black or white nothing is told.
+
+    Parameters
+    ----------
+    model : Clipped
+        With the ends, and a first standard deviation.
+    left, light, norm
+        As `dip.noise.level.masked` returns them.
+    """
+    inside = (light > model.first[:, None] + _ALIKE * model.sigma) & (
+        light < model.last[:, None] - _ALIKE * model.sigma
+    )
+    sigma = model.sigma
+    for _ in range(_ROUNDS):
+        now = Clipped(sigma, model.first, model.last, model.clipped)
+        part = left.abs() * sigma / now.of_means(light)[1].clamp(min=_ALIKE * sigma)
+        medians = [one[there].median() for one, there in zip(part, inside, strict=True) if there.any()]
+        if not medians:
+            break
+        before, sigma = sigma, float(torch.stack(medians).mean()) / (norm * 0.6745)
+        if abs(sigma / before - 1) < _ALIKE:
+            break
+    return sigma
+
+
+def as_expected(model: Clipped, picture: Tensor, known: Tensor | None = None) -> Tensor:
+    """Return at which ends, (2, C), bool, the picture is as it is where noise was clipped.
+
+    That is told by parts of 5 x 5 pixels within 1.2 standard deviations of an end: there are about as many pixels at
+    the end as their brightness lets expect, and the others vary as much. It is so for no other noise that comes to an
+    end: of few photons hardly any varies where it is dark, and where all was cut off, none does.
+    """
+    step = max(1, math.ceil(math.sqrt(picture.shape[2] * picture.shape[3] / _MOST)))
+
+    def means(values: Tensor) -> Tensor:
+        return F.avg_pool2d(values, _SIDE, stride=step)[0].flatten(1)
+
+    x, deviation, there = model.of_means(light := means(picture).double())
+    whole = torch.ones_like(light[:1]) if known is None else means(known[None, None].float())
+    more = _SIDE**2 / (_SIDE**2 - 1)
+    variance = more * (means(picture.double().square()) - light.square())
+    told = model.clipped.clone()
+    for end, value, away in ((0, model.first, x - model.first[:, None]), (1, model.last, model.last[:, None] - x)):
+        at = means((picture == value[:, None, None].float()).float())
+        near = (away > 0) & (away < _NEAR * model.sigma) & (whole == 1)
+        for channel in told[end].nonzero().flatten():
+            here = near[channel]
+            if here.sum() < _ENOUGH:
+                told[end, channel] = False
+                continue
+            share = at[channel, here].sum() / there[end, channel, here].sum()
+            spread = (variance[channel, here] / deviation[channel, here].square()).median()
+            told[end, channel] = all(_LESS < float(one) < _MORE for one in (share, spread))
+    return told

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,9 +18,10 @@ _FINER = 2  # times the rows of a table are those of what it is made from
 _FAR = 40.0  # standard deviations, beyond which an end is not seen
 _SOME = 1e-3  # the share of pixels at an end from which it is looked at
 _SIDE, _MOST = 5, 2**16  # of the parts whose brightness tells, pixels; parts that are looked at
-_NEAR, _ENOUGH = 1.2, 50  # how near to an end a part tells, standard deviations; parts that it takes
+_NEAR, _ENOUGH = 1.2, 50  # how near to an end a part tells of it, standard deviations; parts that it takes
+_APART = 0.5  # how far from it one tells of the level
 _LESS, _MORE = 0.7, 1.4  # times what is expected that may be found, by trials
-_ROUNDS, _ALIKE = 10, 1e-3
+_ROUNDS, _ALIKE, _FAST = 6, 1e-3, 0.7
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,7 @@ class Clipped:
 
     def moments(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return E[y] and the standard deviation of y (C, N), P(y = first) and P(y = last) (2, C, N), of x (C, N)."""
-        here = torch.stack([x - self.first[:, None], self.last[:, None] - x]) / self.sigma
-        t = torch.where(self.clipped[..., None], here, _FAR).clamp(-_FAR, _FAR)  # from each end, standard deviations
+        t = self.away(x)
         density, there = torch.exp(-t.square() / 2) / math.sqrt(2 * math.pi), torch.special.ndtr(-t)
         above, below = density - t * there
         beyond = self.sigma * (above - below)
@@ -77,6 +77,11 @@ class Clipped:
         squares = 1 + (t.square() * there - there - t * density).sum(0)
         deviation = (self.sigma**2 * squares - beyond.square()).clamp(min=0).sqrt()
         return x + beyond, deviation, there
+
+    def away(self, x: Tensor) -> Tensor:
+        """Return how far x (C, N) is from each end at which noise was clipped, (2, C, N), in standard deviations."""
+        here = torch.stack([x - self.first[:, None], self.last[:, None] - x]) / self.sigma
+        return torch.where(self.clipped[..., None], here, _FAR).clamp(-_FAR, _FAR)
 
     def of_means(self, means: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return x and the standard deviation of y (C, N), and both P (2, C, N), where y has these means (C, N)."""
@@ -104,8 +109,8 @@ def ends(picture: Tensor, known: Tensor | None = None) -> tuple[Tensor, Tensor, 
 def sigma_of(model: Clipped, left: Tensor, light: Tensor, norm: float) -> float:
     """Return the standard deviation of the noise, of what a mask leaves of a picture (C, N) and the brightness there.
 
-    It is the median of what was left, each in units of what of noise is left at that brightness, in turns, since that
-    in turn depends on the noise. Where all is black or white nothing is told.
+    It is the median of what was left, each value in units of what of noise is left at that brightness, which depends
+    on the noise again, so it is found in turns. Nothing is told by what is next to an end, where all may be the same.
 
     Parameters
     ----------
@@ -114,18 +119,24 @@ def sigma_of(model: Clipped, left: Tensor, light: Tensor, norm: float) -> float:
     left, light, norm
         As `dip.noise.level.masked` returns them.
     """
-    inside = (light > model.first[:, None] + _ALIKE * model.sigma) & (
-        light < model.last[:, None] - _ALIKE * model.sigma
-    )
+
+    def told(sigma: float) -> float:
+        """Return what it is if it is compared with that of a noise of this standard deviation."""
+        now = replace(model, sigma=sigma)
+        x, deviation, _ = now.of_means(light)
+        part, apart = left.abs() * sigma / deviation.clamp(min=_ALIKE * sigma), now.away(x).amin(0) > _APART
+        medians = [one[there].median() for one, there in zip(part, apart, strict=True) if there.sum() >= _ENOUGH]
+        return float(torch.stack(medians).mean()) / (norm * 0.6745) if medians else sigma
+
     sigma = model.sigma
     for _ in range(_ROUNDS):
-        now = Clipped(sigma, model.first, model.last, model.clipped)
-        part = left.abs() * sigma / now.of_means(light)[1].clamp(min=_ALIKE * sigma)
-        medians = [one[there].median() for one, there in zip(part, inside, strict=True) if there.any()]
-        if not medians:
-            break
-        before, sigma = sigma, float(torch.stack(medians).mean()) / (norm * 0.6745)
-        if abs(sigma / before - 1) < _ALIKE:
+        # twice, and on by what the steps' ratio says of those to come (Aitken)
+        once = told(sigma)
+        start, then, end = (math.log(one) for one in (sigma, once, told(once)))
+        way, bend = then - start, end - 2 * then + start
+        on = -(way**2) / bend if abs(bend) > 1e-9 else way
+        sigma *= math.exp(max(-_FAST, min(_FAST, on)))
+        if abs(on) < _ALIKE:
             break
     return sigma
 
@@ -147,9 +158,9 @@ def as_expected(model: Clipped, picture: Tensor, known: Tensor | None = None) ->
     more = _SIDE**2 / (_SIDE**2 - 1)
     variance = more * (means(picture.double().square()) - light.square())
     told = model.clipped.clone()
-    for end, value, away in ((0, model.first, x - model.first[:, None]), (1, model.last, model.last[:, None] - x)):
+    for end, (value, away) in enumerate(zip((model.first, model.last), model.away(x), strict=True)):
         at = means((picture == value[:, None, None].float()).float())
-        near = (away > 0) & (away < _NEAR * model.sigma) & (whole == 1)
+        near = (away > 0) & (away < _NEAR) & (whole == 1)
         for channel in told[end].nonzero().flatten():
             here = near[channel]
             if here.sum() < _ENOUGH:

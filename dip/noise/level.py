@@ -18,7 +18,7 @@ _SIDE = 5  # of a patch
 _MOST = 2**15  # patches; of a larger picture some are taken, evenly
 _GROUPS, _EACH = 4, 3000  # of patches equally bright: how many at most, and of how many patches at least
 _ROUNDS = 6
-_MEDIANS = 2**18  # values of which a median is taken where noise was clipped
+_MEDIANS = 2**16  # values of which a median is taken where noise was clipped
 _FLAT = 0.999  # share of all patches without structure that are to be taken for such
 _ENOUGH = 10  # patches for each of a patch's values, at least
 MORE = 1.2  # by which the second estimate is increased
@@ -83,8 +83,11 @@ def levels(picture: Tensor, known: Tensor | None = None) -> tuple[float, float]:
     if min(picture.shape[2:]) < 3:
         return 0.0, math.inf
     picture = picture.detach().to("cpu", torch.float32)
-    first, cut = by_mask(picture, known), clipping(picture, known)
-    return (first if cut is None else cut.sigma), MORE * by_patches(picture, known)
+    cut = clipping(picture, known)
+    if cut is None:
+        return by_mask(picture, known), MORE * by_patches(picture, known)
+    few = float(_cut(*_all_patches(picture, _SIDE, _MOST, known)).float().mean()) > 0.5
+    return cut.sigma, math.inf if few else MORE * by_patches(picture, known)
 
 
 def clipping(picture: Tensor, known: Tensor | None = None, sigma: float | None = None) -> Clipped | None:
@@ -214,13 +217,18 @@ def patches_of(picture: Tensor, most: int = _MOST, known: Tensor | None = None, 
     """
     if min(picture.shape[2:]) < side:
         return None
-    patches, values = _evenly(picture, side, most), picture
-    if known is not None:
-        values = picture[..., known]
-        whole = _evenly(known[None, None].float(), side, most).amin(0) > 0
-        patches = patches[:, whole]
-    patches = patches[:, _uncut(patches, values)]
+    patches, values = _all_patches(picture, side, most, known)
+    cut = _cut(patches, values)
+    patches = patches[:, ~cut | (cut.float().mean() >= 0.9)]
     return patches.reshape(picture.shape[1], side**2, -1) if patches.shape[1] >= _ENOUGH * _SIDE**2 else None
+
+
+def _all_patches(picture: Tensor, side: int, most: int, known: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return patches of known pixels alone, (values, N), and all known values."""
+    patches = _evenly(picture, side, most)
+    if known is None:
+        return patches, picture
+    return patches[:, _evenly(known[None, None].float(), side, most).amin(0) > 0], picture[..., known]
 
 
 def _evenly(picture: Tensor, side: int, most: int) -> Tensor:
@@ -230,10 +238,9 @@ def _evenly(picture: Tensor, side: int, most: int) -> Tensor:
     return F.unfold(picture, side, stride=step)[0]
 
 
-def _uncut(patches: Tensor, values: Tensor) -> Tensor:
-    """Return in which patches (K, N) noise was not cut off at the ends of these values, (N,), bool; all, of too few."""
-    cut = ((patches == values.min()) | (patches == values.max())).float().mean(0) > 0.05
-    return ~cut | (cut.float().mean() >= 0.9)
+def _cut(patches: Tensor, values: Tensor) -> Tensor:
+    """Return in which patches (K, N) noise was cut off at the ends of these values, (N,), bool."""
+    return ((patches == values.min()) | (patches == values.max())).float().mean(0) > 0.05
 
 
 def roughness(patches: Tensor) -> Tensor:

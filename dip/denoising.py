@@ -53,8 +53,9 @@ class Denoise(ImageTask):
     spectrum : Tensor or None
         That of the noise by frequency (`dip.noise.spectrum`), where it is found not to be independent.
     clipped : Clipped or None
-        How the noise was clipped at black or white (`dip.noise.clipping`), where it is the same everywhere, and seems
-        to have been; `consistent` undoes what becomes of its mean by that.
+        How the noise in the fit's y was clipped at black or white (`dip.noise.clipping`), where it seems to have been;
+        `consistent` undoes what becomes of its mean by that. Noise that grows with the light is looked at where it is
+        the same everywhere, and at white alone.
 
     Raises
     ------
@@ -146,11 +147,10 @@ class Denoise(ImageTask):
     def clipped(self) -> Clipped | None:
         """How the noise in y was clipped, looked for when it is first needed."""
         if not self._looked and self._y is not None:
-            self._looked = True
-            if self._stabilising is not None and not self._light.grows:  # its level was told
-                self._clipped = clipping(self._y, self._surest, self._stabilising.level / self._stretch.span)
-            elif not self._light.grows and not self._light.seems_to_grow and self.spectrum is None:
-                self._clipped = clipping(self._y, self._surest)
+            self._looked, stable = True, self._stabilising
+            told = None if stable is None else stable.level / self._stretch.span
+            if told is not None or not (self._light.seems_to_grow or self.spectrum is not None):
+                self._clipped = clipping(self._y, self._surest, told, at_black=not self._light.grows)
         return self._clipped
 
     def unbiased(self, x: Tensor) -> Tensor:

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from dip import guides
-from dip.benchmark.methods import picture, planes, register
+from dip.benchmark.methods import Method, find, picture, planes, register, register_suffix
 from dip.benchmark.tasks import Case, bicubic
-from dip.noise import noise_level
+from dip.noise import clipping, noise_level
 
 __all__: list[str] = []
 
@@ -175,6 +175,28 @@ def sigma(case: Case) -> float:
     if case.sigma is not None:
         return max(case.sigma, 1e-4)
     return max(noise_level(planes(case.y)), 1e-4)
+
+
+def declipped(case: Case, *, of: str, **options: Any) -> np.ndarray:
+    """Undo in the result of a method what clipping did to the mean of the noise (`dip.noise.Clipped`)."""
+    found = find(of).function(case, **options)
+    model = clipping(planes(case.y), sigma=case.sigma)
+    return found if model is None else picture(model.inverse(planes(found))[0], case)
+
+
+def _declipped(method: Method) -> Method:
+    """A method told the level of the noise, after which the same is undone as in a fit with "fast"."""
+    if method.told != "sigma":
+        raise ValueError(f"+declipped is for what is told the level of the noise, and {method.name} is not")
+    return method.varied(
+        "clipping undone",
+        function=declipped,
+        options={**method.options, "of": method.name},
+        identity={task: f"declipped; {method.identity_for(task)}" for task in method.tasks},
+    )
+
+
+register_suffix("declipped", _declipped)
 
 
 def _each_channel(function: Callable[[np.ndarray], Any], y: np.ndarray) -> np.ndarray:

@@ -131,8 +131,10 @@ def sigma_of(model: Clipped, left: Tensor, light: Tensor, norm: float) -> float:
     sigma = model.sigma
     for _ in range(_ROUNDS):
         # twice, and on by what the steps' ratio says of those to come (Aitken)
-        once = told(sigma)
-        start, then, end = (math.log(one) for one in (sigma, once, told(once)))
+        steps = [sigma, once := told(sigma), told(once)]
+        if min(steps) <= 0:
+            break
+        start, then, end = map(math.log, steps)
         way, bend = then - start, end - 2 * then + start
         on = -(way**2) / bend if abs(bend) > 1e-9 else way
         sigma *= math.exp(max(-_FAST, min(_FAST, on)))

@@ -36,7 +36,8 @@ def noise_level(picture: Tensor, known: Tensor | None = None) -> float:
     takes some structure for noise, so the smaller one counts; the second where noise seems to be what it supposes.
 
     1. The picture is filtered with the mask m = (1, -2, 1) along rows and columns, which takes off all that is linear;
-       of what is left the median is taken, which few edges do not move: median |m * y| / (6 · 0.6745).
+       of what is left the median is taken, which few edges do not move: median |m * y| / (6 · 0.6745). Where noise
+       was clipped at black or white (`clipping`), it is compared with what of noise is left at that brightness.
     2. Structure lies in few directions of the space of patches of 5 x 5 pixels, noise in all: the smallest eigenvalues
        of the patches' covariance, as many as have their median as their mean, are the variance of the noise. It is
        found for each channel, and once more for all together in units of these, since channels have their structure
@@ -79,7 +80,10 @@ def noise_level(picture: Tensor, known: Tensor | None = None) -> float:
 
 
 def levels(picture: Tensor, known: Tensor | None = None) -> tuple[float, float]:
-    """Return both estimates of `noise_level`; the second is infinite where noise is not what it supposes."""
+    """Return both estimates of `noise_level`; the second is infinite where noise is not what it supposes.
+
+    Where noise was clipped in more than half of the patches both are the first: chance decides which are whole.
+    """
     if min(picture.shape[2:]) < 3:
         return 0.0, math.inf
     picture = picture.detach().to("cpu", torch.float32)
@@ -87,10 +91,12 @@ def levels(picture: Tensor, known: Tensor | None = None) -> tuple[float, float]:
     if cut is None:
         return by_mask(picture, known), MORE * by_patches(picture, known)
     few = float(_cut(*_all_patches(picture, _SIDE, _MOST, known)).float().mean()) > 0.5
-    return cut.sigma, math.inf if few else MORE * by_patches(picture, known)
+    return cut.sigma, cut.sigma if few else MORE * by_patches(picture, known)
 
 
-def clipping(picture: Tensor, known: Tensor | None = None, sigma: float | None = None) -> Clipped | None:
+def clipping(
+    picture: Tensor, known: Tensor | None = None, sigma: float | None = None, *, at_black: bool = True
+) -> Clipped | None:
     """Return how the noise in a picture was clipped at black or white, or None where it does not seem to be.
 
     A channel's black and white are its least and largest value, if more than a thousandth of the pixels have it, and
@@ -104,11 +110,14 @@ def clipping(picture: Tensor, known: Tensor | None = None, sigma: float | None =
     sigma : float, optional
         The standard deviation of the noise, if it is known. By default it is found as in the first estimate of
         `noise_level`, but what the mask leaves is compared with what of noise is left at that brightness.
+    at_black : bool
+        Whether it may have been clipped at black; counts of photons, which end there by themselves, were not.
     """
     picture = picture.detach().to("cpu", torch.float32)
     if min(picture.shape[2:]) < _SIDE:
         return None
     first, last, at = clipped.ends(picture, known)
+    at[0] &= at_black
     places = masked(picture, known) if at.any() else []
     if len(places) != 1 or (level := by_mask(picture, known) if sigma is None else sigma) <= 0:
         return None

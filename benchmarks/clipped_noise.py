@@ -1,0 +1,107 @@
+"""Noise that was clipped at black and white: what "fast" and BM3D come to with and without what that did undone, in dB.
+
+    python benchmarks/clipped_noise.py --data DATA --pictures set5 astronaut coffee camera dark-astronaut dark-camera
+
+The middle --size pixels of the pictures of a set (in DATA), or of photographs that scikit-image carries, with "dark-"
+so dark that most of them are black, max(0, 2 x - 1.1), get normal noise and are clipped to [0, 1]. Each is denoised by
+"fast" as it was before it knew of clipping ("before": with the level that is found by what does not know of it, and
+nothing undone), by "fast", and by BM3D, told the level. Of the latter two both pictures are compared with the original:
+as it was made, and with what clipping did to the mean of the noise undone (`dip.noise.Clipped`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from dark import middle, noise
+from paper import crop
+from records import RESULTS, Report
+from time_to_quality import as_tensor, now
+
+import dip
+from dip import datasets
+from dip.noise import by_mask, by_patches, clipping, noise_level
+from dip.noise.level import MORE
+
+DARK = "dark-"
+METHODS = ("before", "fast", "bm3d")
+
+
+def pictures(names: list[str], size: int, data: Path | None) -> dict[str, np.ndarray]:
+    """Return the middle pixels of pictures, in [0, 1], by name."""
+    found = {}
+    for name in names:
+        if name in datasets.names():
+            found |= {
+                one.name: crop((one.read() / 255).astype(np.float32), size) for one in datasets.pictures(name, data)
+            }
+        elif name.startswith(DARK):
+            found[name] = np.clip(2 * middle(name.removeprefix(DARK), size) - 1.1, 0, 1)
+        else:
+            found[name] = middle(name, size)
+    return found
+
+
+def measured(clean: np.ndarray, method: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Return how much was clipped, the levels that are found of 255, and the PSNR of what a method makes."""
+    sigma = options.sigma / 255
+    y = np.clip(clean + noise(clean.shape, options.sigma, options.seed), 0, 1)
+    x = as_tensor(np.atleast_3d(y), torch.device("cpu"))[None]
+    level = min(by_mask(x), MORE * by_patches(x))
+
+    def psnr(picture: np.ndarray) -> float:
+        return round(dip.metrics.psnr(np.clip(picture, 0, 1).reshape(clean.shape), clean, data_range=1.0), 2)
+
+    found: dict[str, Any] = {
+        "clipped": [round(float(np.mean(one)), 3) for one in (y == 0, y == 1)],
+        "levels": {"before": round(255 * level, 1), "now": round(255 * noise_level(x), 1)},
+        "noisy": psnr(y),
+    }
+    if method == "bm3d":
+        from bm3d import bm3d, bm3d_rgb
+
+        made = np.asarray((bm3d if y.ndim == 2 else bm3d_rgb)(y.astype(np.float64), sigma), np.float32).reshape(y.shape)
+        model = clipping(x, sigma=sigma)
+        as_x = as_tensor(np.atleast_3d(made), torch.device("cpu"))[None]
+        undone = made if model is None else model.inverse(as_x)[0].numpy().transpose(1, 2, 0)
+        return {**found, "as it was made": psnr(made), "undone": psnr(undone), **now()}
+    as_before = {"code": dip.codes.Denoised(level=max(level, 1e-6)), "consistent": False}
+    fit = dip.fit(
+        dip.Denoise(y, noise="gaussian"),
+        preset="fast",
+        iters=options.iters,
+        seed=options.seed,
+        progress=False,
+        **(as_before if method == "before" else {}),
+    )
+    made = fit.task.output(fit.task.compose(fit.picture))
+    return {**found, "as it was made": psnr(made), "undone": psnr(fit.image), "iterations": fit.iteration, **now()}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Denoise all, and write the report after each."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pictures", nargs="+", default=["astronaut", "dark-astronaut"])
+    parser.add_argument("--data", type=Path, default=os.environ.get("DIP_DATA"), help="folder with the picture sets")
+    parser.add_argument("--sigma", type=float, default=25, help="on the scale of 0 to 255")
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
+    parser.add_argument("--iters", type=int, default=750)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=RESULTS / "clipped-noise.json")
+    options = parser.parse_args(arguments)
+    report = Report(options.out, **{key: getattr(options, key) for key in ("sigma", "size", "iters", "seed")})
+    for name, clean in pictures(options.pictures, options.size, options.data).items():
+        for method in options.methods:
+            part = f"{name}, {method}"
+            print(part, report.part(part, partial(measured, clean, method, options)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -45,7 +45,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("pictures", type=Path, help="folder of pictures in colour")
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--every", type=int, default=1, help="every which picture is looked at")
-    parser.add_argument("--fits", type=int, default=0, help="pictures that are fitted, too")
+    parser.add_argument(
+        "--fits", type=int, default=0, help="pictures that are fitted, too; 0 keeps the fits of an earlier report"
+    )
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--growing", action="store_true", help="noise that grows with the light")
     options = parser.parse_args(arguments)
@@ -56,6 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
         options.out = options.out.with_stem("noise_growing") if options.out == OUT else options.out
         write(report, options.out)
         return
+    before = json.loads(options.out.read_text()) if options.out.exists() else {}
     report = {
         "experiment": "the level of the noise found, divided by the true one; quantiles over the pictures",
         "pictures": len(looked_at),
@@ -67,9 +70,10 @@ def main(arguments: list[str] | None = None) -> None:
         },
         "fits, PSNR": [
             fitted(path, sigma, options.size)
-            for path, sigma in itertools.product(paths[:: -(-len(paths) // max(1, options.fits))], FITTED)
-            if options.fits
-        ],
+            for path, sigma in itertools.product(paths[:: -(-len(paths) // options.fits)], FITTED)
+        ]
+        if options.fits
+        else before.get("fits, PSNR", []),
     }
     write(report, options.out)
 
@@ -124,17 +128,17 @@ def tensor(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(np.atleast_3d(pixels).transpose(2, 0, 1)))[None] / 255
 
 
-def true_level(clean: np.ndarray, noisy: np.ndarray) -> float:
-    """Return the root of the mean square of the noise, with what clipping has left of it."""
-    return float(np.sqrt(np.mean((noisy / 255.0 - clean / 255.0) ** 2)))
+def true_level(sigma: float) -> float:
+    """Return the standard deviation of the noise before it was clipped, with that of rounding."""
+    return float(np.sqrt(sigma**2 + 1 / 12) / 255)
 
 
 def quantiles(paths: list[Path], sigma: float, size: int, gray: bool) -> dict[str, list[float]]:
     """Return quantiles of the factors by which the estimates are off."""
     found: dict[str, list[float]] = {"mask": [], "patches": [], "taken": []}
     for path in paths:
-        clean, noisy = cases(path, sigma, size, gray)
-        true, y = true_level(clean, noisy), tensor(noisy)
+        _, noisy = cases(path, sigma, size, gray)
+        true, y = true_level(sigma), tensor(noisy)
         for name, estimate in (
             ("mask", noise.by_mask),
             ("patches", noise.by_patches),
@@ -151,7 +155,7 @@ def quantiles(paths: list[Path], sigma: float, size: int, gray: bool) -> dict[st
 def fitted(path: Path, sigma: float, size: int) -> dict[str, Any]:
     """Return what three fits come to that are told different levels."""
     clean, noisy = cases(path, sigma, size, gray=False)
-    true, y = true_level(clean, noisy), tensor(noisy)
+    true, y = true_level(sigma), tensor(noisy)
     row: dict[str, Any] = {"picture": path.name, "sigma": sigma, "noisy": round(dip.metrics.psnr(noisy, clean), 2)}
     for name, level in (("mask", noise.by_mask(y)), ("taken", noise.noise_level(y)), ("true", true)):
         code = dip.codes.Denoised(level=level)

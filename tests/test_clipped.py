@@ -11,7 +11,7 @@ from skimage.metrics import peak_signal_noise_ratio
 
 import dip
 from dip import benchmark, noise
-from dip.noise import Clipped, PoissonGaussian, clipping, noise_level
+from dip.noise import Clipped, PoissonGaussian, clipped, clipping, noise_level
 
 
 def photograph(name: str, side: int = 128) -> np.ndarray:
@@ -74,6 +74,17 @@ def test_a_channel_of_one_value_stays_as_it_is():
     model = Clipped(0.1, torch.tensor([0.0, 0.3]).double(), torch.tensor([1.0, 0.3]).double(), torch.ones(2, 2) > 0)
     back = model.inverse(torch.full((1, 2, 3, 3), 0.3))
     assert torch.allclose(back[0, 1], torch.tensor(0.3))
+
+
+def test_means_and_variances_from_before_clipping_are_found():
+    x, sigma, white = np.array([0.2, 0.5, 0.9, 1.0]), np.array([0.05, 0.3, 0.1, 0.2]), 1.0
+    y = np.minimum(x + sigma * np.random.default_rng(0).standard_normal((1_000_000, 4)), white)
+    before = clipped.unclipped(torch.from_numpy(y.mean(0)), torch.from_numpy(y.var(0)), white)
+    np.testing.assert_allclose(before[0], x, atol=2e-3)
+    np.testing.assert_allclose(before[1], sigma**2, rtol=0.02)
+    assert before[2][:3].all()
+    all_white = clipped.unclipped(torch.tensor([0.999]).double(), torch.tensor([1e-4]).double(), white)
+    assert not all_white[2].any()
 
 
 @pytest.mark.parametrize("sigma", [15 / 255, 25 / 255, 50 / 255])
@@ -176,6 +187,35 @@ def test_a_level_that_is_told_is_taken():
     fitted(task, 1)
     assert task.clipped is not None
     assert task.clipped.sigma == pytest.approx(0.09, rel=1e-6)
+
+
+def saturated(clean: np.ndarray, photons: int) -> np.ndarray:
+    counts = np.random.default_rng(0).poisson(clean * photons)
+    return np.minimum(counts / photons, 1).astype(np.float32)
+
+
+@pytest.mark.parametrize("photons", [20, 80])
+@pytest.mark.parametrize("name", ["retina", "coffee", "coins"])
+def test_the_gain_is_found_though_white_was_cut_off(name, photons):
+    clean = np.clip(1.4 * photograph(name), 0, 1)
+    y = saturated(clean, photons)
+    y += np.where(y < 1, np.random.default_rng(1).uniform(-1e-4, 1e-4, clean.shape), 0)  # no counts can be told
+    model = noise.found(as_tensor(np.minimum(y, 1)))
+    assert model is not None
+    middle = float(np.median(clean))
+    assert model.variance(middle) == pytest.approx(middle / photons, rel=0.15)
+
+
+def test_fast_gives_white_back_of_few_photons():
+    clean = np.clip(2 * photograph("coffee", 64), 0, 1)
+    y = saturated(clean, 20)
+    fit = fitted(dip.Denoise(y, noise=PoissonGaussian(1 / 20)), 150)
+    before = fit.task.output(fit.task.compose(fit.picture))
+    found, as_fitted = (peak_signal_noise_ratio(clean, one, data_range=1) for one in (fit.image, before))
+    at_black, at_white = fit.task.clipped.clipped
+    assert not at_black.any()
+    assert at_white.any()
+    assert found > as_fitted + 1
 
 
 def test_the_papers_preset_does_not_undo_it_unless_it_is_asked_to():

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dip.noise.stabilising import ROWS, looked_up
 
-__all__ = ["Clipped", "as_expected", "ends", "sigma_of"]
+__all__ = ["Clipped", "as_expected", "ends", "sigma_of", "unclipped"]
 
 _FINER = 2  # times the rows of a table are those of what it is made from
 _FAR = 40.0  # standard deviations, beyond which an end is not seen
@@ -21,6 +21,7 @@ _SIDE, _MOST = 5, 2**16  # of the parts whose brightness tells, pixels; parts th
 _NEAR, _ENOUGH = 1.2, 50  # how near to an end a part tells of it, standard deviations; parts that it takes
 _APART = 0.5  # how far from it one tells of the level
 _LESS, _MORE = 0.7, 1.4  # times what is expected that may be found, by trials
+_STEPS = 4001  # to the farthest end
 _ROUNDS, _ALIKE, _FAST = 6, 1e-3, 0.7
 
 
@@ -104,6 +105,22 @@ def ends(picture: Tensor, known: Tensor | None = None) -> tuple[Tensor, Tensor, 
     first, last = values.amin(1), values.amax(1)
     share = torch.stack([(values == end[:, None]).float().mean(1) for end in (first, last)])
     return first.double(), last.double(), (share > _SOME) & (last > first)
+
+
+def unclipped(means: Tensor, variances: Tensor, white: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the means and variances (N,) of noise that had these once it was clipped at white, and where that is told.
+
+    How far white is from the mean, in standard deviations of what is left, tells how far it was in those of the noise;
+    where it is nearer than it can be, all is white.
+    """
+    t = torch.linspace(0, _FAR, _STEPS, dtype=torch.float64)
+    at_0 = Clipped(1.0, torch.full((1,), -_FAR), torch.zeros(1), torch.tensor([[False], [True]]))
+    mean, deviation, _ = (one[0] for one in at_0.moments(-t[None]))
+    left = variances.clamp(min=1e-12).sqrt()
+    ratios, far = -mean / deviation, (white - means) / left
+    away, kept = (torch.from_numpy(np.interp(far.numpy(), ratios.numpy(), one.numpy())) for one in (t, deviation))
+    sigma = left / kept
+    return torch.where(far < _FAR, white - away * sigma, means), sigma.square(), far > ratios[0]
 
 
 def sigma_of(model: Clipped, left: Tensor, light: Tensor, norm: float) -> float:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dip.noise.clipped import ends, unclipped
 from dip.noise.level import by_mask, flat_variances, independent, masked, patches_of, roughness
 from dip.noise.model import PoissonGaussian, rounded
 
@@ -37,6 +38,9 @@ def found(picture: Tensor, known: Tensor | None = None) -> PoissonGaussian | Non
     negative, nor does it fall. Then the picture is stabilised with it (`Stabilising`), which makes the noise in each
     group more alike, and all is done again. A base b above 0 is read noise, one below it an offset; where a line
     without b, or else one without g, lies as near to the points, it is that.
+
+    Where pixels are white (the largest value of a channel), bright points are taken to where they were before noise was
+    clipped there, as far as that can be told.
 
     A picture of few different values that are all multiples of one is taken for counts, where the line does not
     contradict: then g is that one.
@@ -97,7 +101,9 @@ def _line_of(
 
     Of lines that are as near, it is that of noise which `grows` from nothing, or else of noise that does not grow.
     """
-    patches = patches_of(picture, _MOST, known)
+    _, white, at = ends(picture, known)
+    saturated = bool(at[1].any())
+    patches = patches_of(picture, _MOST, known, bright=saturated)
     if patches is None:
         return None if known is None else _line_by_masks(picture, known, grows)
     of_pixels, of_channels = independent(patches, roughness(patches))
@@ -116,7 +122,11 @@ def _line_of(
             variances, flat = flat_variances(stable[:, :, group], rough[:, group], of_channels)
             inside = patches[:, :, group if flat is None else group[flat]].mean((1, 2)).double()
             weight = torch.full_like(inside, _UNSURE if flat is None else 1.0)
-            points.append(torch.stack([inside, variances * (slope * inside + base).clamp(min=_LEAST), weight]))
+            variances = variances * (slope * inside + base).clamp(min=_LEAST)
+            if saturated:
+                inside, variances, told = unclipped(inside, variances, float(white.max()))
+                weight *= told
+            points.append(torch.stack([inside, variances, weight]))
         slope, base = _line(*torch.cat(points, dim=1).numpy(), grows=grows)
     return slope, base
 

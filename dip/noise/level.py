@@ -219,15 +219,17 @@ def flat_variances(patches: Tensor, rough: Tensor, together: bool) -> tuple[Tens
     return variances, flat
 
 
-def patches_of(picture: Tensor, most: int = _MOST, known: Tensor | None = None, side: int = _SIDE) -> Tensor | None:
+def patches_of(
+    picture: Tensor, most: int = _MOST, known: Tensor | None = None, side: int = _SIDE, *, bright: bool = False
+) -> Tensor | None:
     """Return patches (C, side², N), without those where noise was cut off unless nearly all are such; None of too few.
 
-    Those of which a pixel is not known are left out, too.
+    Those of which a pixel is not known are left out, too. Such as are `bright` may be kept, cut off at white or not.
     """
     if min(picture.shape[2:]) < side:
         return None
     patches, values = _all_patches(picture, side, most, known)
-    cut = _cut(patches, values)
+    cut = _cut(patches, values, at_white=not bright)
     patches = patches[:, ~cut | (cut.float().mean() >= 0.9)]
     return patches.reshape(picture.shape[1], side**2, -1) if patches.shape[1] >= _ENOUGH * _SIDE**2 else None
 
@@ -247,9 +249,9 @@ def _evenly(picture: Tensor, side: int, most: int) -> Tensor:
     return F.unfold(picture, side, stride=step)[0]
 
 
-def _cut(patches: Tensor, values: Tensor) -> Tensor:
+def _cut(patches: Tensor, values: Tensor, *, at_white: bool = True) -> Tensor:
     """Return in which patches (K, N) noise was cut off at the ends of these values, (N,), bool."""
-    return ((patches == values.min()) | (patches == values.max())).float().mean(0) > 0.05
+    return ((patches == values.min()) | ((patches == values.max()) & at_white)).float().mean(0) > 0.05
 
 
 def roughness(patches: Tensor) -> Tensor:

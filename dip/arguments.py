@@ -75,7 +75,7 @@ def add_files(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
 FIT_ONLY = (
     *("mask", "preset", "iters", "seed", "precision", "engine", "network", "down", "up", "skip", "channels"),
     *("code_image", "loss", "lr", "jitter", "flips", "average", "stop", "patience", "earliest", "sigma", "tile"),
-    *("save_every", "checkpoint", "checkpoint_every", "resume"),
+    *("consistent", "save_every", "checkpoint", "checkpoint_every", "resume"),
 )
 """The options that mean nothing for a trained model."""
 

@@ -194,7 +194,8 @@ class Denoise(ImageTask):
     @property
     def words(self) -> str:
         """What is taken of noise that grows with the light, or was clipped, in words."""
-        return self._light.words or ("noise that was clipped" if self._unbiased and self.clipped is not None else "")
+        clipped = self._unbiased and self.clipped is not None
+        return ", ".join(filter(None, (self._light.words, "noise that was clipped" * clipped)))
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the size, and the noise that grows with the light."""

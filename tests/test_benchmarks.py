@@ -252,6 +252,28 @@ def test_noise_of_a_camera_is_made_and_found(tmp_path):
     assert missing["found"] > 0.9 * missing["true"]
 
 
+def test_what_clipping_did_is_measured_with_and_without_being_undone(tmp_path):
+    out, words = tmp_path / "clipped.json", ("--pictures", "dark-camera", "--size", 96, "--iters", 2)
+    run("clipped_noise.py", *words, "--methods", "before", "fast", "--out", out)
+    before, fast = (json.loads(out.read_text())[f"dark-camera, {method}"] for method in ("before", "fast"))
+    assert before["clipped"][0] > 0.3
+    assert before["levels"] == fast["levels"]
+    assert fast["levels"]["before"] < 18 < 23 < fast["levels"]["now"] < 28
+    assert before["as it was made"] == before["undone"]
+    assert fast["noisy"] == pytest.approx(22.5, abs=1)
+    run("clipped_noise.py", "--pictures", "coffee", "--photons", 20, *words[2:], "--out", tmp_path / "photons.json")
+    report = json.loads((tmp_path / "photons.json").read_text())
+    assert report["coffee, fast"]["noise"].startswith("PoissonGaussian(gain=0.0")
+
+
+def test_rivals_of_clipped_noise_are_told_its_level(tmp_path):
+    pytest.importorskip("bm3d")
+    out = tmp_path / "clipped.json"
+    run("clipped_noise.py", "--pictures", "dark-camera", "--size", 64, "--methods", "bm3d", "--out", out)
+    found = json.loads(out.read_text())["dark-camera, bm3d"]
+    assert found["noisy"] + 2 < found["as it was made"] < found["undone"] - 2
+
+
 def test_bm3d_is_told_the_noise_of_a_camera(tmp_path):
     pytest.importorskip("bm3d")
     out, methods = tmp_path / "noise.json", ("bm3d", "bm3d-spectrum")

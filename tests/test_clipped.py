@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import skimage.data
 import torch
 from scipy import stats
 from skimage.metrics import peak_signal_noise_ratio
+from test_cli import dip_command, here  # noqa: F401  (a folder of its own for each test)
 
 import dip
 from dip import benchmark, noise
@@ -227,6 +231,19 @@ def test_the_papers_preset_does_not_undo_it_unless_it_is_asked_to():
     x = asked.compose(gray).flatten(1).double()
     assert float(x.mean()) < 0.045
     assert asked.task.clipped.moments(x)[0] == pytest.approx(0.06, abs=1e-5)
+
+
+def test_the_command_line_says_so_and_can_leave_it(tmp_path, capsys):
+    y = (255 * noisy(dark("camera", 64), 0.1)).round().astype(np.uint8)
+    dip.files.write("noisy.png", y)
+    words = ("denoise", "noisy.png", "--preset", "fast", "--iters", 2, "--seed", 0)
+    assert dip_command(*words, "-o", "a.png", "--json", "a.json") == 0
+    assert "64 x 64 gray pixels (height x width), noise that was clipped; preset fast" in capsys.readouterr().out
+    assert dip_command(*words, "-o", "b.png", "--no-consistent") == 0
+    assert "noise that was clipped" not in capsys.readouterr().out
+    assert json.loads(Path("a.json").read_text())["settings"]["consistent"] is True
+    assert dip_command("denoise", "noisy.png", "-o", "c.png", "--backend", "trained", "--consistent") == 2
+    assert "--consistent" in capsys.readouterr().err
 
 
 def test_an_autoencoding_code_is_refused_as_before():

@@ -175,7 +175,7 @@ def as_expected(model: Clipped, picture: Tensor, known: Tensor | None = None) ->
     x, deviation, there = model.of_means(light := means(picture).double())
     whole = torch.ones_like(light[:1]) if known is None else means(known[None, None].float())
     more = _SIDE**2 / (_SIDE**2 - 1)
-    variance = more * (means(picture.double().square()) - light.square())
+    variance = more * (means(picture.square()).double() - light.square())
     told = model.clipped.clone()
     for end, (value, away) in enumerate(zip((model.first, model.last), model.away(x), strict=True)):
         at = means((picture == value[:, None, None].float()).float())

@@ -216,13 +216,13 @@ def test_what_is_recorded_is_of_the_corrected_picture_and_the_fit_is_the_same():
 
 
 def test_both_are_refused_where_they_mean_nothing():
-    noisy = dip.Denoise(picture())
+    noisy, (holes, _) = dip.Denoise(picture()), with_holes()
     for task, option, words in (
         (noisy, {"code": "autoencoding"}, r"Autoencoding\(.* is for tasks that can correct a picture, all but denoise"),
         (
-            noisy,
+            holes,
             {"consistent": True},
-            "consistent=True is for tasks that can correct a picture, all but denoise$",
+            "consistent=True is for tasks that can correct a picture, all but inpaint$",
         ),
     ):
         with pytest.raises(ValueError, match=words):

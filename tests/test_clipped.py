@@ -246,11 +246,6 @@ def test_the_command_line_says_so_and_can_leave_it(tmp_path, capsys):
     assert "--consistent" in capsys.readouterr().err
 
 
-def test_an_autoencoding_code_is_refused_as_before():
-    with pytest.raises(ValueError, match="tasks that can correct a picture, all but denoise"):
-        dip.Fit(dip.Denoise(noisy(dark("camera", 64), 0.1)), code=dip.codes.Autoencoding())
-
-
 def test_rivals_may_have_it_undone_too():
     clean = dark("camera").astype(np.float32)
     case = benchmark.Case(y=noisy(clean, 25 / 255), clean=clean, problem=lambda case: None, sigma=25 / 255)

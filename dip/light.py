@@ -11,7 +11,7 @@ from torch import Tensor
 from dip.errors import warn
 from dip.images import Layout
 from dip.noise import Noise, PoissonGaussian, found
-from dip.noise.growing import growth
+from dip.noise.growing import counted, growth
 from dip.noise.model import POISSON, check, rounded
 
 
@@ -30,7 +30,7 @@ class Light:
     silent : bool
         Whether nothing is to be said of noise that seems to grow.
     seems_to_grow : bool
-        Whether that was said.
+        Whether that was said, or the picture seems to be one of counts.
 
     Raises
     ------
@@ -79,7 +79,7 @@ class Light:
             return self.noise.within(layout.low, layout.high)
         if self._said != POISSON:
             if not self.silent:
-                self.seems_to_grow = _warn_of_growth(y, known)
+                self.seems_to_grow = _warn_of_growth(y, known) or counted(y, known)
             return None
         model = found(y, known)
         if model is None:

@@ -185,6 +185,18 @@ def test_nothing_is_undone_where_the_mean_is_no_other(task, options):
     np.testing.assert_array_equal(found, as_fitted)
 
 
+@pytest.mark.parametrize("name", ["camera", "astronaut", "moon"])
+def test_few_photons_that_nobody_says_anything_of_are_left_alone(name):
+    y = (np.random.default_rng(0).poisson(5 * photograph(name, 64)) / 5).astype(np.float32)
+    task = dip.Denoise(y, data_range=1)
+    fitted(task, 1)
+    assert task.clipped is None
+    dark_8_bits = np.round(255 * noisy(dark(name, 64), 0.1)).astype(np.uint8)
+    task = dip.Denoise(dark_8_bits)
+    fitted(task, 1)
+    assert task.clipped is not None
+
+
 def test_a_level_that_is_told_is_taken():
     y = noisy(dark("camera", 64), 0.1)
     task = dip.Denoise(y, noise=PoissonGaussian(0, 0.09))

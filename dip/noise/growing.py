@@ -205,6 +205,12 @@ def few_counts(picture: Tensor, known: Tensor | None = None) -> float | None:
     return one if float((counts - counts.round()).abs().max()) < 0.05 else None
 
 
+def counted(picture: Tensor, known: Tensor | None = None) -> bool:
+    """Whether a picture, however small, seems to be one of counts; parameters as for `found`."""
+    one = few_counts(picture, known)
+    return one is not None and _counts(picture, known, one, _line_of(picture, known, rounds=1))
+
+
 def _counts(picture: Tensor, known: Tensor | None, one: float, line: tuple[float, float] | None) -> bool:
     """Whether the variance in a picture is that of counts of which each is `one`, dark and bright."""
     mean = float(picture.mean())

@@ -85,7 +85,7 @@ class Denoise(ImageTask):
         self.spread = self._light.spread
         self._found: tuple[float | None, Tensor | None] = (None, None)
         self._clipped: Clipped | None = None
-        self._looked = self._unbiased = False
+        self._looked = False
         self._y: Tensor | None = None
         self._limits: tuple[Tensor, ...] = ()
         self._stabilising: Stabilising | None = None
@@ -110,6 +110,7 @@ class Denoise(ImageTask):
         self._y = y = self._stretched(y, lambda y: stretch.of(self._seen(y)))
         stable = self._stabilising
         self._found = (None if stable is None else MORE * stable.level / self._stretch.span), None
+        self._looked, self._clipped = False, None
         return Observation(y, weight)
 
     def _seen(self, y: Tensor) -> Tensor:
@@ -149,13 +150,14 @@ class Denoise(ImageTask):
         if not self._looked and self._y is not None:
             self._looked, stable = True, self._stabilising
             told = None if stable is None else stable.level / self._stretch.span
+            grows = self._light.grows if stable is None else stable.noise.gain > 0
             if told is not None or not (self._light.seems_to_grow or self.spectrum is not None):
-                self._clipped = clipping(self._y, self._surest, told, at_black=not self._light.grows)
+                self._clipped = clipping(self._y, self._surest, told, at_black=not grows)
         return self._clipped
 
     def unbiased(self, x: Tensor) -> Tensor:
         """Return the x whose noisy values, clipped as those of y, have the means that a fit has come to."""
-        return self.clipped.inverse(x) if self._unbiased and self.clipped is not None else x
+        return x if self.clipped is None else self.clipped.inverse(x)
 
     def whole(self, y: Tensor, x: Tensor | None = None) -> Tensor:
         """Return y with the pixels that are missing as in x; of None filled in from those about them."""
@@ -171,7 +173,6 @@ class Denoise(ImageTask):
 
     def check_options(self, loss: losses.Loss, stop: Rule | None, *, corrected: bool) -> None:
         """Refuse what looks at the noise in another way than `noise` does."""
-        self._unbiased = corrected and isinstance(loss, losses.MSE)  # (the median of clipped noise is the picture)
         if isinstance(loss, losses.Poisson):
             self._light.silent = True  # it knows
         if self._light.grows and isinstance(loss, losses.Poisson):
@@ -193,9 +194,8 @@ class Denoise(ImageTask):
 
     @property
     def words(self) -> str:
-        """What is taken of noise that grows with the light, or was clipped, in words."""
-        clipped = self._unbiased and self.clipped is not None
-        return ", ".join(filter(None, (self._light.words, "noise that was clipped" * clipped)))
+        """What is taken of noise that grows with the light, in words."""
+        return self._light.words
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the size, and the noise that grows with the light."""

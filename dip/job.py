@@ -90,6 +90,8 @@ class Restoration(Work):
         missing = "" if self._missing is None else f", {self._missing:.1%} missing"
         begun = f", {self.fit.iteration} of which are done" if self.fit.iteration else ""
         words = getattr(self._task, "words", "")
+        if s.consistent and getattr(self._task, "clipped", None) is not None:
+            words += f"{words and ', '}noise that was clipped"
         crops = "" if s.tile is None else f" of {'crops' if s.tiles > 1 else 'one crop'} of {s.tile} x {s.tile}"
         return (
             f"{self._given}{missing}{words and ', ' + words}; "

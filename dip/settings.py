@@ -267,6 +267,7 @@ def resolve(task: Problem, options: Options) -> Settings:
     if isinstance(code, codes.Denoised) and task.task != "denoise":
         raise ValueError(f"code={code!r} is made from a noisy picture: it is for dip.Denoise, not for {task.task}")
     consistent = yes_or_no(given.get("consistent", preset.consistent), "consistent")
+    consistent &= not isinstance(task, Unbiased) or isinstance(loss, losses.MSE)  # others come to no mean
     # (what is known of missing pixels comes back as it is anyway)
     if consistent and (not isinstance(task, Correcting | Unbiased) or isinstance(task, Holding)):
         raise ValueError(f"consistent=True is for tasks that can correct a picture, all but {task.task}")

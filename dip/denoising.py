@@ -151,8 +151,11 @@ class Denoise(ImageTask):
             self._looked, stable = True, self._stabilising
             told = None if stable is None else stable.level / self._stretch.span
             grows = self._light.grows if stable is None else stable.noise.gain > 0
-            if told is not None or not (self._light.seems_to_grow or self.spectrum is not None):
-                self._clipped = clipping(self._y, self._surest, told, at_black=not grows)
+            found = None
+            if told is not None or not self._light.seems_to_grow:
+                found = clipping(self._y, self._surest, told, at_black=not grows)
+            # what is not independent was mixed after it was clipped
+            self._clipped = None if found is None or self.spectrum is not None else found
         return self._clipped
 
     def unbiased(self, x: Tensor) -> Tensor:
@@ -172,7 +175,12 @@ class Denoise(ImageTask):
         return None if self._weight is None else (self._weight[0, 0] > 0).numpy()
 
     def check_options(self, loss: losses.Loss, stop: Rule | None, *, corrected: bool) -> None:
-        """Refuse what looks at the noise in another way than `noise` does."""
+        """Refuse what looks at the noise in another way than `noise` does, or comes to another mean."""
+        if corrected and not isinstance(loss, losses.MSE):
+            raise ValueError(
+                f"consistent=True undoes what clipping does to the mean of noise, and a fit with loss={loss!r} comes "
+                'to no mean; leave out the one or the other (with "l1" black is black: the median stays)'
+            )
         if isinstance(loss, losses.Poisson):
             self._light.silent = True  # it knows
         if self._light.grows and isinstance(loss, losses.Poisson):

@@ -103,7 +103,7 @@ class Particular(Protocol):
     def check_options(self, loss: Any, stop: Any, *, corrected: bool) -> None:
         """Raise ValueError for a loss or a rule (None = none) that does not go with it.
 
-        `corrected` says whether pictures will be (`Correcting`): those of the code, or the one returned.
+        `corrected` says whether pictures will be (`Correcting`, `Unbiased`): those of the code, or the one returned.
         """
 
 

@@ -266,8 +266,8 @@ def resolve(task: Problem, options: Options) -> Settings:
     code = codes.of_image(codes.create(code), channels, task.factor if task.task == "super_resolve" else 1)
     if isinstance(code, codes.Denoised) and task.task != "denoise":
         raise ValueError(f"code={code!r} is made from a noisy picture: it is for dip.Denoise, not for {task.task}")
-    consistent = yes_or_no(given.get("consistent", preset.consistent), "consistent")
-    consistent &= not isinstance(task, Unbiased) or isinstance(loss, losses.MSE)  # others come to no mean
+    goes = isinstance(loss, losses.MSE) or not isinstance(task, Unbiased)  # others come to no mean
+    consistent = yes_or_no(given.get("consistent", preset.consistent and goes), "consistent")
     # (what is known of missing pixels comes back as it is anyway)
     if consistent and (not isinstance(task, Correcting | Unbiased) or isinstance(task, Holding)):
         raise ValueError(f"consistent=True is for tasks that can correct a picture, all but {task.task}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -70,8 +71,8 @@ def test_the_inverse_leads_back_from_the_means_channel_by_channel():
     back = model.inverse(means.float().reshape(1, 3, 20, 15))
     assert back.shape == (1, 3, 20, 15)
     assert float((back.reshape(3, -1) - x).abs().max()) < 2e-6
-    assert torch.equal(model.inverse(torch.full((1, 3, 2, 2), -1.0)), torch.zeros(1, 3, 2, 2))
-    assert torch.equal(model.inverse(torch.full((1, 3, 2, 2), 2.0)), torch.ones(1, 3, 2, 2))
+    for beyond, expected in ((-1.0, [0, -1, 0]), (2.0, [1, 2, 2])):  # it stays where nothing was clipped
+        assert model.inverse(torch.full((1, 3, 1, 1), beyond)).flatten().tolist() == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_channel_of_one_value_stays_as_it_is():
@@ -181,8 +182,46 @@ def test_fast_gives_black_back():
 )
 def test_nothing_is_undone_where_the_mean_is_no_other(task, options):
     y = noisy(dark("camera", 64), 0.1)
-    found, as_fitted = (fitted(task(y), 3, consistent=yes, **options).image for yes in (True, False))
+    found, as_fitted = (fitted(task(y), 3, **options, **leave).image for leave in ({}, {"consistent": False}))
     np.testing.assert_array_equal(found, as_fitted)
+
+
+def test_it_is_not_undone_of_what_comes_to_no_mean():
+    with pytest.raises(ValueError, match=r"consistent=True undoes .* loss=L1\(\) comes to no mean; leave out"):
+        dip.Fit(dip.Denoise(noisy(dark("camera", 64), 0.1)), preset="fast", loss="l1", consistent=True)
+
+
+def test_what_is_all_white_or_hardly_a_picture_is_fitted_all_the_same():
+    white = np.clip(1.05 + 0.1 * np.random.default_rng(0).standard_normal((100, 100)), 0, 1).astype(np.float32)
+    assert np.mean(white == 1) > 0.6
+    for y in (white, np.uint8([[0, 60], [120, 180]]), np.zeros((2, 40), np.uint8)):
+        for noise_ in (None, "poisson"):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                fit = fitted(dip.Denoise(y, noise=noise_), 1)
+            assert np.isfinite(np.float64(fit.image)).all()
+
+
+def test_pixels_that_are_half_known_may_be_brighter_than_those_that_are_known():
+    clean = np.where(np.arange(96) < 64, 0.5 * dark("camera", 96), 0.9).astype(np.float32)
+    y, weight = noisy(clean, 0.05), np.where(np.arange(96) < 64, 1, 0.5) * np.ones((96, 1))
+    task = dip.Denoise(y, mask=weight)
+    dip.Fit(task, preset="fast", progress=False)
+    assert task.clipped is not None
+    assert float(task.clipped.last.max()) < 0.9
+    bright = torch.full((1, 1, 4, 4), 0.9)
+    assert torch.allclose(task.unbiased(bright), bright, atol=1e-4)
+
+
+def test_what_is_known_of_too_few_pixels_is_no_reason_to_lose_a_fit():
+    known = np.zeros((66, 66), bool)
+    known[::3, ::3] = True
+    task = dip.Denoise(noisy(dark("camera", 66), 0.1), mask=known)
+    fit = fitted(task, 1, code=dip.codes.Denoised(level=0.1))
+    assert fit.image.shape == (66, 66)
+    assert task.clipped is None
+    with pytest.raises(ValueError, match="hardly any known pixels"):
+        noise_level(torch.rand(1, 1, 32, 32), torch.zeros(32, 32, dtype=torch.bool))
 
 
 @pytest.mark.parametrize("name", ["camera", "astronaut", "moon"])

@@ -21,6 +21,7 @@ _SIDE, _MOST = 5, 2**16  # of the parts whose brightness tells, pixels; parts th
 _NEAR, _ENOUGH = 1.2, 50  # how near to an end a part tells of it, standard deviations; parts that it takes
 _APART = 0.5  # how far from it one tells of the level
 _LESS, _MORE = 0.7, 1.4  # times what is expected that may be found, by trials
+_NOWHERE = (-math.inf, math.inf)
 _STEPS = 4001  # to the farthest end
 _ROUNDS, _ALIKE, _FAST = 6, 1e-3, 0.7
 
@@ -58,14 +59,16 @@ class Clipped:
     clipped: Tensor
 
     def inverse(self, means: Tensor) -> Tensor:
-        """Return the x, within first and last, whose noisy values have these means (1, C, H, W)."""
+        """Return the x whose noisy values have these means (1, C, H, W), none of it beyond an end that clipped it."""
         x = self._grid(_FINER * ROWS)
         found = []
-        for values, expected, light in zip(means.unbind(1), self.moments(x)[0], x, strict=True):
-            low, span = float(expected[0]), float(expected[-1] - expected[0])
-            rows = np.linspace(low, low + span, ROWS)
+        for values, expected, light, ends in zip(means.unbind(1), self.moments(x)[0], x, self.clipped.T, strict=True):
+            low, high = float(expected[0]), float(expected[-1])
+            rows = np.linspace(low, high, ROWS)
             table = torch.from_numpy(np.interp(rows, expected.numpy(), light.numpy()).astype(np.float32))
-            found.append(looked_up(table.to(values.device), (values - low) / max(span, 1e-12)))
+            least, most = (end if cut else away for end, cut, away in zip((low, high), ends, _NOWHERE, strict=True))
+            beyond = values.clamp(least, most) - values.clamp(low, high)
+            found.append(looked_up(table.to(values.device), (values - low) / max(high - low, 1e-12)) + beyond)
         return torch.stack(found, dim=1)
 
     def moments(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -84,15 +87,12 @@ class Clipped:
         here = torch.stack([x - self.first[:, None], self.last[:, None] - x]) / self.sigma
         return torch.where(self.clipped[..., None], here, _FAR).clamp(-_FAR, _FAR)
 
-    def of_means(self, means: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return x and the standard deviation of y (C, N), and both P (2, C, N), where y has these means (C, N)."""
+    def light(self, means: Tensor) -> Tensor:
+        """Return the x, within first and last, (C, N), float64, whose noisy values have these means (C, N)."""
         x = self._grid(ROWS)
-        expected, deviation, there = self.moments(x)
-        rows = torch.stack([x, deviation, *there])  # (4, C, rows)
-        points = means.numpy(), expected.numpy()
-        read = [[np.interp(*one) for one in zip(*points, row, strict=True)] for row in rows.numpy()]
-        light, deviation, low, high = torch.from_numpy(np.array(read))
-        return light, deviation, torch.stack([low, high])
+        expected = self.moments(x)[0]
+        read = [np.interp(*(one.numpy() for one in row)) for row in zip(means, expected, x, strict=True)]
+        return torch.from_numpy(np.array(read))
 
     def _grid(self, rows: int) -> Tensor:
         steps = torch.linspace(0, 1, rows, dtype=torch.float64)
@@ -101,7 +101,7 @@ class Clipped:
 
 def ends(picture: Tensor, known: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """Return the least and the largest value of each channel, (C,), and at which of them some pixels are, (2, C)."""
-    values = picture[0].flatten(1) if known is None else picture[0][:, known]
+    values = picture[0].flatten(1) if known is None or not known.any() else picture[0][:, known]
     first, last = values.amin(1), values.amax(1)
     share = torch.stack([(values == end[:, None]).float().mean(1) for end in (first, last)])
     return first.double(), last.double(), (share > _SOME) & (last > first)
@@ -140,7 +140,8 @@ def sigma_of(model: Clipped, left: Tensor, light: Tensor, norm: float) -> float:
     def told(sigma: float) -> float:
         """Return what it is if it is compared with that of a noise of this standard deviation."""
         now = replace(model, sigma=sigma)
-        x, deviation, _ = now.of_means(light)
+        x = now.light(light)
+        deviation = now.moments(x)[1]
         part, apart = left.abs() * sigma / deviation.clamp(min=_ALIKE * sigma), now.away(x).amin(0) > _APART
         medians = [one[there].median() for one, there in zip(part, apart, strict=True) if there.sum() >= _ENOUGH]
         return float(torch.stack(medians).mean()) / (norm * 0.6745) if medians else sigma
@@ -172,7 +173,8 @@ def as_expected(model: Clipped, picture: Tensor, known: Tensor | None = None) ->
     def means(values: Tensor) -> Tensor:
         return F.avg_pool2d(values, _SIDE, stride=step)[0].flatten(1)
 
-    x, deviation, there = model.of_means(light := means(picture).double())
+    x = model.light(light := means(picture).double())
+    _, deviation, there = model.moments(x)
     whole = torch.ones_like(light[:1]) if known is None else means(known[None, None].float())
     more = _SIDE**2 / (_SIDE**2 - 1)
     variance = more * (means(picture.square()).double() - light.square())

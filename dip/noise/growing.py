@@ -127,7 +127,10 @@ def _line_of(
                 inside, variances, told = unclipped(inside, variances, float(white.max()))
                 weight *= told
             points.append(torch.stack([inside, variances, weight]))
-        slope, base = _line(*torch.cat(points, dim=1).numpy(), grows=grows)
+        found = torch.cat(points, dim=1)
+        if not found[2].any():  # all is white
+            return None
+        slope, base = _line(*found.numpy(), grows=grows)
     return slope, base
 
 
@@ -207,7 +210,7 @@ def few_counts(picture: Tensor, known: Tensor | None = None) -> float | None:
 
 def counted(picture: Tensor, known: Tensor | None = None) -> bool:
     """Whether a picture, however small, seems to be one of counts; parameters as for `found`."""
-    one = few_counts(picture, known)
+    one = few_counts(picture, known) if min(picture.shape[2:]) > 2 else None
     return one is not None and _counts(picture, known, one, _line_of(picture, known, rounds=1))
 
 

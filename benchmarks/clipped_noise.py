@@ -20,14 +20,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from dark import middle, noise
 from paper import crop
 from records import RESULTS, Report
-from time_to_quality import as_tensor, now
+from time_to_quality import now
 
 import dip
 from dip import datasets
+from dip.benchmark.methods import find, picture, planes
+from dip.benchmark.tasks import Case
 from dip.noise import by_mask, by_patches, clipping, noise_level
 from dip.noise.level import MORE
 
@@ -58,7 +59,7 @@ def measured(clean: np.ndarray, method: str, options: argparse.Namespace) -> dic
     else:
         drawn = clean + noise(clean.shape, options.sigma, options.seed)
     y = np.clip(drawn, 0, 1)
-    x = as_tensor(np.atleast_3d(y), torch.device("cpu"))[None]
+    x = planes(y)
     level = min(by_mask(x), MORE * by_patches(x))
 
     def psnr(picture: np.ndarray) -> float:
@@ -71,12 +72,10 @@ def measured(clean: np.ndarray, method: str, options: argparse.Namespace) -> dic
     if not photons:
         found["levels"] = {"before": round(255 * level, 1), "now": round(255 * noise_level(x), 1)}
     if method == "bm3d":
-        from bm3d import bm3d, bm3d_rgb
-
-        made = np.asarray((bm3d if y.ndim == 2 else bm3d_rgb)(y.astype(np.float64), sigma), np.float32).reshape(y.shape)
+        case = Case(y=y, clean=clean, problem=dip.Denoise, sigma=sigma)
+        made = find("bm3d").function(case)
         model = clipping(x, sigma=sigma)
-        as_x = as_tensor(np.atleast_3d(made), torch.device("cpu"))[None]
-        undone = made if model is None else model.inverse(as_x)[0].numpy().transpose(1, 2, 0)
+        undone = made if model is None else picture(model.inverse(planes(made))[0], case)
         return {**found, "as it was made": psnr(made), "undone": psnr(undone), **now()}
     as_before = {"code": dip.codes.Denoised(level=max(level, 1e-6)), "consistent": False}
     fit = dip.fit(

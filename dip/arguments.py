@@ -24,7 +24,6 @@ __all__ = [
     "add_mask",
     "add_psf",
     "add_stop",
-    "add_unbiased",
     "channels",
     "number_range",
     "path",
@@ -144,19 +143,12 @@ def add_factor(group: argparse._ArgumentGroup) -> None:
     add_consistent(group)
 
 
-def add_consistent(group: argparse._ArgumentGroup, advice: str = "for an IN with much noise or a JPEG") -> None:
+def add_consistent(
+    group: argparse._ArgumentGroup,
+    how: str = "so that IN follows from it more exactly",
+    advice: str = "for an IN with much noise or a JPEG",
+) -> None:
     """Add the choice whether the result is corrected."""
-    _add_corrected(group, "so that IN follows from it more exactly", advice)
-
-
-def add_unbiased(group: argparse._ArgumentGroup) -> None:
-    """Add the same choice for noise that was clipped."""
-    _add_corrected(
-        group, "where noise was clipped at black or white, near which its mean is another", "too bright or dark there"
-    )
-
-
-def _add_corrected(group: argparse._ArgumentGroup, how: str, advice: str) -> None:
     group.add_argument(
         "--consistent",
         action=argparse.BooleanOptionalAction,

@@ -342,7 +342,11 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
             noise_arguments.add(one)
         if one is denoise:
             arguments.add_backend(one)
-            arguments.add_unbiased(group)
+            arguments.add_consistent(
+                group,
+                "where noise was clipped at black or white, near which its mean is another",
+                "too bright or dark there",
+            )
         if one in (denoise, inpaint):
             arguments.add_mask(group, noisy=one is denoise)
         if one is enlarge:
@@ -352,7 +356,7 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
             arguments.add_consistent(group)
         if one is unpack:
             arguments.add_jpeg(group)
-            arguments.add_consistent(group, "which need not be a picture that IN could have been")
+            arguments.add_consistent(group, advice="which need not be a picture that IN could have been")
         arguments.add_fit(one)
         arguments.add_stop(one)
         arguments.add_long(one)

@@ -127,10 +127,10 @@ def _line_of(
                 inside, variances, told = unclipped(inside, variances, float(white.max()))
                 weight *= told
             points.append(torch.stack([inside, variances, weight]))
-        found = torch.cat(points, dim=1)
-        if not found[2].any():  # all is white
+        means, variances, weights = torch.cat(points, dim=1).numpy()
+        if not weights.any():  # all is white
             return None
-        slope, base = _line(*found.numpy(), grows=grows)
+        slope, base = _line(means, variances, weights, grows=grows)
     return slope, base
 
 

@@ -119,9 +119,12 @@ def clipping(
     first, last, at = clipped.ends(picture, known)
     at[0] &= at_black
     places = masked(picture, known) if at.any() else []
-    if len(places) != 1 or (level := by_mask(picture, known) if sigma is None else sigma) <= 0:
+    if len(places) != 1:
         return None
     left, norm, light = places[0]
+    level = _of_mask(left, norm) if sigma is None else sigma
+    if level <= 0:
+        return None
     step = math.ceil(left.shape[1] / _MEDIANS)
     left, light = left[:, ::step].double(), light[:, ::step].double()
     while at.any():
@@ -137,15 +140,18 @@ def clipping(
 
 def by_mask(picture: Tensor, known: Tensor | None = None) -> float:
     """Return the first estimate of `noise_level`."""
-    found = [
-        float(left.abs().median(dim=1).values.mean()) / (norm * 0.6745) for left, norm, _ in masked(picture, known)
-    ]
+    found = [_of_mask(left, norm) for left, norm, _ in masked(picture, known)]
     if found:
         return min(found)
     raise ValueError(
         "hardly any known pixels of the image are next to each other, so the level of its noise cannot be found in it; "
         "give noise=dip.noise.PoissonGaussian(0, sigma) (in Python), in the numbers of the image"
     )
+
+
+def _of_mask(left: Tensor, norm: float) -> float:
+    """Return the standard deviation that the medians of what a mask leaves, (C, N), are those of."""
+    return float(left.abs().median(dim=1).values.mean()) / (norm * 0.6745)
 
 
 def masked(picture: Tensor, known: Tensor | None = None, least: int = 0) -> list[tuple[Tensor, float, Tensor]]:

@@ -198,7 +198,7 @@ def _damping(variance: float, times: float) -> float:
     return max(times * variance, _LEAST)
 
 
-# All by trials (docs/performance.md). What goes into the code, and out, is to be less noisy than what is fitted.
+# All by trials (docs/tried.md). What goes into the code, and out, is to be less noisy than what is fitted.
 _BESIDE_NOISE, _BESIDE_REST = 160, 40  # times the variance of the noise: of y as it is, and filtered
 _LEAST = 1e-4
 _FIRMER = 3  # times the damping of the loss

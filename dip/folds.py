@@ -23,7 +23,7 @@ _STEP = 0.03  # at most, of what a correction is a network's output, where white
 _BOUNDED = 10  # times that is it of a network that ends in a sigmoid
 _FALLS = 0.5  # from this share of a run on the learning rate falls, in a line
 _LAST = 0.02  # its end, as a factor
-_FEW = 4000  # known pixels (docs/performance.md, "With few known pixels")
+_FEW = 4000  # known pixels (docs/fast.md, "Few known pixels")
 _LARGE = 2 * crops.USUAL**2  # pixels: of a picture with more a part is learnt from
 
 

@@ -176,7 +176,7 @@ class Inpaint(ImageTask):
         return restored
 
 
-_LIGHT = 0.005  # standard deviation, by trials (docs/performance.md)
+_LIGHT = 0.005  # standard deviation, by trials (docs/tried.md)
 _APART = 4  # pixels from patch to patch where that filter is used again and again: five times as fast, and no worse
 _MARGIN = 32  # pixels around a place by which it is filled in, too
 _HELD, _ENOUGH = 0.1, 512  # share of the known pixels that is held out, and the side of what tells the error, in pixels

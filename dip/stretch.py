@@ -106,5 +106,5 @@ def unitless(network: Any, loss: Any, penalties: Any, stop: Any, code: Any) -> b
 
 
 _NOTHING, _ENOUGH = 1e-5, 0.5  # of white
-# Of y's range, by trials with photographs, stars and beads (docs/performance.md).
+# Of y's range, by trials with photographs, stars and beads (docs/fast.md).
 _TURNS, _POINTS, _MORE = 8, 2.0, 0.1

@@ -325,6 +325,34 @@ def test_one_version_everywhere():
     assert f"## [{dip.__version__}]" in changelog
 
 
+def headings(page: Path) -> set[str]:
+    """The anchors that a page's headings get."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    found = re.findall(r"^#+ +(.+)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-") for heading in found}
+
+
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
+    lost = []
+    for link in (link for link in links if "://" not in link):
+        path, _, anchor = link.partition("#")
+        there = page.parent / path if path else page
+        if not there.exists() or (anchor and anchor not in headings(there)):
+            lost.append(link)
+    assert not lost
+
+
+def test_pages_that_modules_name_are_there():
+    named = {name for path in SOURCES for name in re.findall(r"docs/\w+\.md", path.read_text(encoding="utf-8"))}
+    assert named
+    assert not {name for name in named if not (ROOT / name).exists()}
+
+
 def test_console_command_exists():
     (entry,) = distribution().entry_points.select(group="console_scripts", name="dip")
     assert callable(entry.load())

@@ -100,7 +100,7 @@ class Quantization(_OfTask):
     ----------
     free : float, optional
         f, 0 to 1. By default it follows from the error σ of the JPEG (`dip.operators.JPEG.error`): (σ - 0.03) / 0.06,
-        from 0 to 0.5; the less is known, the less is gained by being near to it (by trials, see docs/performance.md).
+        from 0 to 0.5; the less is known, the less is gained by being near to it (by trials, see docs/fast.md).
     task : object, optional
         Where the steps are; a fit fills it in. It has the attributes ``steps``, a Tensor that broadcasts to y, and
         ``error``, as `dip.Dejpeg` has.

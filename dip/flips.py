@@ -227,6 +227,18 @@ class Flips:
             self.go_to(iteration)
         return False
 
+    def follow(self, code: codes.Code) -> None:
+        """Take the level of the noise from a code that has learned of it."""
+        if self._moment is not None:
+            self._moment.level = getattr(code, "level", None) or self._moment.level
+
+    def look_anew(self, iteration: int) -> None:
+        """Mirror nothing from this iteration on until the residuals that come tell: what told so far was wrong."""
+        if self._moment is not None:
+            self.forget()
+            self.after, self.ended_at = _NEVER, 0
+            self.go_to(iteration)
+
     @property
     def reason(self) -> str:
         """Why the fit was ended, in words."""

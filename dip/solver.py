@@ -11,7 +11,7 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
-from dip import ahead, codes, devices, folds, losses, optimizers, storage
+from dip import ahead, codes, devices, folds, losses, optimizers, renewal, storage
 from dip import checkpoint as checkpoints
 from dip._version import __version__
 from dip.averaging import ExponentialAverage
@@ -154,15 +154,7 @@ class Fit(checkpoints.Saved):
             self._save_checkpoint()
 
     def _iterate(self) -> None:
-        code = self._code
-        if (
-            isinstance(code, codes.RENEWED)
-            and code.renews(self.iteration, self.settings.tiles)
-            and not (self._view.settled or self.settings.optimize_code)
-        ):
-            self._watch.settle(self)  # what goes into the code cannot be taken back
-            passed = self.iteration // self.settings.tiles
-            code.renew(self.code, self.settings.frame, self.task, self.y, self.current, passed)
+        renewal.renew(self)
         if self._view.settles(self.iteration, self._goal):
             self._watch.settle(self)
             self._view.settle(self.network, self.code, self.settings.dtype, self.iteration)
@@ -340,6 +332,7 @@ class Fit(checkpoints.Saved):
             "seconds": self.seconds,
             "trained": self._trainable_state(),
             "code": self.code,
+            "told": renewal.state_dict(self),
             "jitter": self._jitter.state_dict(),
             "draws": self._draws.state,
             "view": self._view.state_dict(),
@@ -398,6 +391,7 @@ class Fit(checkpoints.Saved):
         self.history.load_state_dict(state["history"])
         self.iteration, self.seconds = state["iteration"], state["seconds"]
         self._flips.load_state_dict(state["flips"], self.iteration)
+        renewal.load_state_dict(self, state.get("told"))
         self.recoveries = state["recoveries"]
         enders = (one for one in (self._rule, self._flips) if one is not None and 0 < one.ended_at == self.iteration)
         self.stop_reason = next((one.reason for one in enders), None)

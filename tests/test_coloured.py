@@ -202,6 +202,71 @@ def test_a_level_that_is_told_is_that_of_independent_noise():
     assert dip.Fit(dip.Denoise(independent, noise="gaussian"), network=NET, code="denoised")._code.spectrum is None
 
 
+# ---------------------------------------------------------------------- structure that was taken for such noise
+
+
+def stained(size=48, sigma=5.0):
+    """A micrograph that is full of structure, and with weak independent noise, of 8 bits."""
+    clean = skimage.data.immunohistochemistry()[:size, :size]
+    noisy = clean + np.random.default_rng(0).normal(0, sigma, clean.shape)
+    return clean, noisy.clip(0, 255).round().astype(np.uint8)
+
+
+def test_a_fit_tells_structure_from_noise():
+    clean, y = stained()
+    fit = dip.Fit(dip.Denoise(y, noise="gaussian"), preset="fast", seed=0)
+    assert fit._code.level == noise.total(fit._code.spectrum) > 4 * 5 / 255
+    fit.run(101)
+    assert fit._code.spectrum is None
+    assert fit._code.level == noise.noise_level(as_tensor(y / 255)) < 1.3 * 5 / 255
+    assert fit._flips._moment.level == fit._code.level
+    fit.run(120)
+    assert fit._flips.began is None  # the residual is far above the noise's variance
+    assert dip.metrics.psnr(fit.image, clean) > dip.metrics.psnr(y, clean) + 0.3
+
+
+def test_noise_that_is_there_is_not_doubted():
+    y = (smooth(48) + coloured((48, 48, 3), 0.1)).astype(np.float32)
+    fit = dip.Fit(dip.Denoise(y, noise="gaussian"), preset="fast", seed=0)
+    found, level = fit._code.spectrum, fit._code.level
+    fit.run(201)
+    assert torch.equal(fit._code.spectrum, found)
+    assert fit._code.level == level
+
+
+@pytest.mark.parametrize("known", [None, (slice(None), slice(36))], ids=["whole", "mask"])
+def test_what_is_left_tells_whether_there_is_such_noise(known):
+    """It is the mean square over the known pixels that counts."""
+    _, y = stained()
+    mask = None if known is None else np.zeros(y.shape[:2], bool)
+    if mask is not None:
+        mask[known] = True
+    task = dip.Denoise(y, mask=mask, noise="gaussian")
+    left = torch.full_like(task.load().y, 0.059)
+    if mask is not None:
+        left[..., ~torch.from_numpy(mask)] = 9.0
+    there = None if mask is None else torch.from_numpy(mask)
+    assert task.independent_after_all(left, 0.1) == noise.noise_level(as_tensor(y / 255), there)
+    assert task.independent_after_all(left, 0.098) is None
+
+
+@pytest.mark.parametrize("interrupted", [1, 4, 5])
+def test_a_fit_that_learned_so_goes_on_as_it_was(interrupted, tmp_path, monkeypatch):
+    monkeypatch.setattr("dip.denoising._MUCH_LESS", 10.0)  # of four iterations of a small network
+    _, y = stained()
+    options = {**QUICK, "code": dip.codes.Denoised(noise=2, renewed=4), "flips": "auto"}
+    whole = dip.Fit(dip.Denoise(y, noise="gaussian"), **options).run(12)
+    assert whole._code.spectrum is None
+    begun = dip.Fit(dip.Denoise(y, noise="gaussian"), **options).run(interrupted)
+    assert (begun._code.spectrum is None) == (interrupted > 4)
+    begun.save(tmp_path / "fit.safetensors")
+    resumed = dip.Fit(dip.Denoise(y, noise="gaussian"), **options).load(tmp_path / "fit.safetensors")
+    assert resumed._code.level == begun._code.level
+    resumed.run(12 - interrupted)
+    assert torch.equal(resumed.current, whole.current)
+    assert resumed._flips._moment.level == whole._flips._moment.level
+
+
 # ---------------------------------------------------------------------- where pixels are missing
 
 

@@ -90,6 +90,7 @@ FLOORS = [
         "sizes",
         "solver",
         "ahead",
+        "renewal",
         "replay",
         "kept",
         "recorder",

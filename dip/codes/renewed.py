@@ -37,8 +37,19 @@ class _Renewed:
         """Return the code of a fit, and the picture that it is drawn from, of what was observed."""
         raise NotImplementedError
 
-    def renew(self, z: Tensor, frame: Frame, task: Any, y: Tensor, average: Tensor, iteration: int) -> None:
-        """Make the pictures in z anew, of what was observed and the average of the outputs after so many iterations."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was learned on the way."""
+        return {}
+
+    def recalled(self, state: dict[str, Any]) -> Self:
+        """Return the code as it was when it returned that `state_dict`."""
+        return self
+
+    def renew(self, z: Tensor, frame: Frame, task: Any, y: Tensor, average: Tensor, iteration: int) -> Self:
+        """Make the pictures in z anew, of what was observed and the average of the outputs after so many iterations.
+
+        What is returned is the code to go on with: another, where the fit tells what was not known before.
+        """
         raise NotImplementedError
 
 
@@ -122,12 +133,35 @@ class Denoised(_Renewed):
                 whole = task.whole(y, pilot)
         return told, whole
 
-    def renew(self, z: Tensor, frame: Frame, task: Any, y: Tensor, average: Tensor, iteration: int) -> None:
-        """Make the pictures of the Wiener filter in z anew, with the average of the outputs as the pilot."""
-        level, sigma = self._noise
-        filtered = torch.cat(guides.wiener(task.whole(y, average), average, sigma, _GAINS), dim=1)
+    def renew(self, z: Tensor, frame: Frame, task: Any, y: Tensor, average: Tensor, iteration: int) -> Self:
+        """Make the pictures of the Wiener filter in z anew, with the average of the outputs as the pilot.
+
+        Where these show that there was no such noise as the `spectrum` says, the noise is independent from here on, and
+        the picture of non-local means is made anew, too.
+        """
+        told = self
+        if self.spectrum is not None and iteration <= max(_DOUBTED, self.renewed):
+            assert self.level is not None
+            level = task.independent_after_all(y - average, self.level)
+            told = self if level is None else replace(self, level=level, spectrum=None)
+        level, sigma = told._noise
+        whole, first = task.whole(y, average), self.image_channels
+        pictures = guides.wiener(whole, average, sigma, _GAINS)
+        if told is not self:
+            pictures, first = [guides.denoised(whole.cpu(), level)[0].to(whole), *pictures], 0
         with torch.no_grad():
-            z[:, self.image_channels : 3 * self.image_channels] = self.scaled(filtered, frame, level)
+            z[:, first : 3 * self.image_channels] = told.scaled(torch.cat(pictures, dim=1), frame, level)
+        return told
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was learned of the noise on the way."""
+        return {"level": self.level, "independent": self.spectrum is None}
+
+    def recalled(self, state: dict[str, Any]) -> Self:
+        """Return the code as it was when it returned that `state_dict`."""
+        if self.spectrum is None or not state["independent"]:
+            return self
+        return replace(self, level=state["level"], spectrum=None)
 
     def pictures(self, picture: Tensor) -> list[Tensor]:
         """Return what goes into the code at first of a noisy picture, the level of whose noise is known by now."""
@@ -223,10 +257,11 @@ class Autoencoding(_Renewed):
             return self, first
         return replace(self, scale=_HIDDEN / max(float(error), 1 / 255)), first
 
-    def renew(self, z: Tensor, frame: Frame, task: Any, y: Tensor, average: Tensor, iteration: int) -> None:
+    def renew(self, z: Tensor, frame: Frame, task: Any, y: Tensor, average: Tensor, iteration: int) -> Self:
         """Put the average of the outputs into z, corrected."""
         with torch.no_grad():
             z[:, : self.image_channels] = self._scaled(task.consistent(average, y), frame, iteration)
+        return self
 
     def _scaled(self, picture: Tensor, frame: Frame, iteration: int) -> Tensor:
         scale = (4 / self.factor) ** 0.75 if self.scale is None else self.scale
@@ -234,6 +269,7 @@ class Autoencoding(_Renewed):
 
 
 _GAINS = (0.5, 1.0)  # of the light and of the full filter
+_DOUBTED = 200  # iterations in which the spectrum of the noise is doubted; later, noise may have been learnt
 _FILLED = 10  # times that missing pixels are filled in as the filter has them
 _LIKE_JITTER = 0.03  # what becomes of the noise's standard deviation
 _HIDDEN = 0.067  # what becomes of the error of a first picture, beside a jitter of 0.1

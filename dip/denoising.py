@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dip import guides, losses, masks, ranges, stretch
 from dip.light import Light
-from dip.noise import Clipped, Noise, PoissonGaussian, Stabilising, clipping, level_and_spectrum, noise_level
+from dip.noise import Clipped, Noise, PoissonGaussian, Stabilising, at_most, clipping, level_and_spectrum
 from dip.noise.level import MORE
 from dip.problem import Observation
 from dip.stopping import Discrepancy, Rule
@@ -162,17 +162,9 @@ class Denoise(ImageTask):
         """Return the x whose noisy values, clipped as those of y, have the means that a fit has come to."""
         return x if self.clipped is None else self.clipped.inverse(x)
 
-    def independent_after_all(self, left: Tensor, level: float) -> float | None:
-        """Return the level of the noise in y, taken for independent; None where it may have a spectrum of that level.
-
-        Structure that is everywhere may be taken for noise with a `spectrum`, but a fit tells the one from the other:
-        `left`, what an x has left of y, cannot be much less than the noise before that was learnt.
-        """
-        squares, weight = left.square(), self._weight
-        residual = squares.mean() if weight is None else (squares * weight.to(squares)).mean() / weight.mean()
-        if self._y is None or float(residual) >= (_MUCH_LESS * level) ** 2:
-            return None
-        return max(noise_level(self._y, self._surest), 1e-6)
+    def at_most(self, left: Tensor) -> Tensor:
+        """Return how strong the noise in y can be at each frequency, where a fit has left so much of it."""
+        return at_most(left, self._surest)
 
     def whole(self, y: Tensor, x: Tensor | None = None) -> Tensor:
         """Return y with the pixels that are missing as in x; of None filled in from those about them."""
@@ -220,6 +212,3 @@ class Denoise(ImageTask):
     def fingerprint(self) -> dict[str, Any]:
         """Return the size, and the noise that grows with the light."""
         return {**super().fingerprint(), **self._light.fingerprint()}
-
-
-_MUCH_LESS = 0.6  # times a level, which is a fifth more than the noise, or more

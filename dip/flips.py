@@ -227,14 +227,12 @@ class Flips:
             self.go_to(iteration)
         return False
 
-    def follow(self, code: codes.Code) -> None:
-        """Take the level of the noise from a code that has learned of it."""
-        if self._moment is not None:
-            self._moment.level = getattr(code, "level", None) or self._moment.level
-
-    def look_anew(self, iteration: int) -> None:
-        """Mirror nothing from this iteration on until the residuals that come tell: what told so far was wrong."""
-        if self._moment is not None:
+    def follow(self, code: codes.Code, iteration: int | None = None) -> None:
+        """Take the level of the noise from a code; flips that began before this iteration did so by a wrong one."""
+        if self._moment is None:
+            return
+        self._moment.level = getattr(code, "level", None) or self._moment.level
+        if iteration is not None and self.began:
             self.forget()
             self.after, self.ended_at = _NEVER, 0
             self.go_to(iteration)

@@ -266,6 +266,15 @@ def test_what_clipping_did_is_measured_with_and_without_being_undone(tmp_path):
     assert report["coffee, fast"]["noise"].startswith("PoissonGaussian(gain=0.0")
 
 
+def test_detail_that_is_taken_for_noise_is_measured(tmp_path):
+    out = tmp_path / "detail.json"
+    run("detail.py", "--size", 48, "--factor", 6, "--iters", 101, "--methods", "before", "fast", "--out", out)
+    before, fast = (json.loads(out.read_text())[f"immunohistochemistry, {method}"] for method in ("before", "fast"))
+    assert before["levels"][0] == before["levels"][1] == fast["levels"][0] > 20
+    assert 5 < fast["levels"][1] < 0.8 * fast["levels"][0]
+    assert before["noisy"] == fast["noisy"] == pytest.approx(34.2, abs=0.3)
+
+
 def test_rivals_of_clipped_noise_are_told_its_level(tmp_path):
     pytest.importorskip("bm3d")
     out = tmp_path / "clipped.json"

@@ -12,6 +12,7 @@ from small import NET, QUICK, picture
 
 import dip
 from dip import guides, noise
+from dip.flips import Flips
 from dip.noise.level import MORE
 from dip.wiener import cosines, opponent
 
@@ -216,13 +217,22 @@ def test_a_fit_tells_structure_from_noise():
     clean, y = stained()
     fit = dip.Fit(dip.Denoise(y, noise="gaussian"), preset="fast", seed=0)
     assert fit._code.level == noise.total(fit._code.spectrum) > 4 * 5 / 255
-    fit.run(101)
-    assert fit._code.spectrum is None
-    assert fit._code.level == noise.noise_level(as_tensor(y / 255)) < 1.3 * 5 / 255
-    assert fit._flips._moment.level == fit._code.level
-    fit.run(120)
-    assert fit._flips.began is None  # the residual is far above the noise's variance
-    assert dip.metrics.psnr(fit.image, clean) > dip.metrics.psnr(y, clean) + 0.3
+    levels = [fit._code.level]
+    for iterations in (100, 99):
+        average = fit.run(iterations).current.clone()
+        left, believed = noise.at_most(fit.y - average), fit._code.spectrum
+        fit.run(1)
+        expected = torch.minimum(left, believed)
+        assert torch.equal(fit._code.spectrum, expected)
+        levels.append(fit._code.level)
+        assert levels[-1] == noise.total(fit._code.spectrum) == fit._flips._moment.level
+        pictures = fit.code[:, :9] * levels[-1] / 0.03  # scaled by what is believed
+        means = guides.denoised(fit.y, levels[-1])[0]
+        shown = fit.settings.frame.extend(means - means.mean((2, 3), keepdim=True))
+        torch.testing.assert_close(pictures[:, :3], shown, atol=1e-4, rtol=1e-3)
+    assert levels[2] < 0.7 * levels[0]
+    assert fit._flips.began is None  # the residual is still above the noise's variance
+    assert dip.metrics.psnr(fit.image, clean) > 31.2  # believing it has 30.4
 
 
 def test_noise_that_is_there_is_not_doubted():
@@ -234,37 +244,50 @@ def test_noise_that_is_there_is_not_doubted():
     assert fit._code.level == level
 
 
-@pytest.mark.parametrize("known", [None, (slice(None), slice(36))], ids=["whole", "mask"])
-def test_what_is_left_tells_whether_there_is_such_noise(known):
-    """It is the mean square over the known pixels that counts."""
-    _, y = stained()
-    mask = None if known is None else np.zeros(y.shape[:2], bool)
-    if mask is not None:
-        mask[known] = True
-    task = dip.Denoise(y, mask=mask, noise="gaussian")
-    left = torch.full_like(task.load().y, 0.059)
-    if mask is not None:
-        left[..., ~torch.from_numpy(mask)] = 9.0
-    there = None if mask is None else torch.from_numpy(mask)
-    assert task.independent_after_all(left, 0.1) == noise.noise_level(as_tensor(y / 255), there)
-    assert task.independent_after_all(left, 0.098) is None
+@pytest.mark.parametrize("masked", [False, True])
+def test_noise_is_no_stronger_than_what_is_left(masked):
+    """Of noise alone it is that noise, by half more, whatever the pixels hold that are not known."""
+    left, there = as_tensor(coloured((128, 128, 3), 0.1)), torch.from_numpy(scratched())
+    if masked:
+        left[..., ~there] = 9.0
+    found = noise.at_most(left, there if masked else None)
+    expected = torch.from_numpy(1.5 * by_hand(0.1)).float().expand(3, 64)
+    torch.testing.assert_close(found[:, 1:], expected[:, 1:], rtol=0.1, atol=0.002)
+    assert torch.equal(found[:, 0], found[:, [1, 8]].amax(1))
 
 
 @pytest.mark.parametrize("interrupted", [1, 4, 5])
 def test_a_fit_that_learned_so_goes_on_as_it_was(interrupted, tmp_path, monkeypatch):
-    monkeypatch.setattr("dip.denoising._MUCH_LESS", 10.0)  # of four iterations of a small network
+    monkeypatch.setattr(dip.Denoise, "at_most", lambda task, left: task.spectrum / 2)
     _, y = stained()
     options = {**QUICK, "code": dip.codes.Denoised(noise=2, renewed=4), "flips": "auto"}
-    whole = dip.Fit(dip.Denoise(y, noise="gaussian"), **options).run(12)
-    assert whole._code.spectrum is None
+    whole = dip.Fit(dip.Denoise(y, noise="gaussian"), **options)
+    level = whole._code.level
+    whole.run(12)
+    assert whole._code.level == pytest.approx(level / 2)
     begun = dip.Fit(dip.Denoise(y, noise="gaussian"), **options).run(interrupted)
-    assert (begun._code.spectrum is None) == (interrupted > 4)
+    assert begun._code.level == (whole._code.level if interrupted > 4 else level)
     begun.save(tmp_path / "fit.safetensors")
     resumed = dip.Fit(dip.Denoise(y, noise="gaussian"), **options).load(tmp_path / "fit.safetensors")
     assert resumed._code.level == begun._code.level
+    assert torch.equal(resumed._code.spectrum, begun._code.spectrum)
     resumed.run(12 - interrupted)
     assert torch.equal(resumed.current, whole.current)
     assert resumed._flips._moment.level == whole._flips._moment.level
+
+
+def test_flips_that_began_by_a_wrong_level_begin_anew():
+    flips = Flips(None, torch.device("cpu"), level=1.0)
+    assert not flips.look(25, torch.full((1, 1, 2, 2), 0.5))
+    assert flips.began == 25  # below 0.3 of the variance
+    flips.follow(dip.codes.Denoised(level=0.4), 50)
+    assert flips.began is None
+    assert not flips.look(75, torch.full((1, 1, 2, 2), 0.5))
+    assert flips.began is None
+    flips.look(100, torch.full((1, 1, 2, 2), 0.2))
+    assert flips.began == 100
+    flips.follow(dip.codes.Denoised(level=0.3))  # of a fit that is resumed
+    assert flips.began == 100
 
 
 # ---------------------------------------------------------------------- where pixels are missing

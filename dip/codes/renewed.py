@@ -11,7 +11,7 @@ from torch import Tensor
 from dip import guides
 from dip.codes.frame import Frame
 from dip.errors import non_negative_int, positive_float
-from dip.noise import level_and_spectrum
+from dip.noise import level_and_spectrum, total
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,8 @@ class Denoised(_Renewed):
         `dip.noise.noise_level`. What is told here is that of independent noise.
     spectrum : Tensor, optional
         Its standard deviations by frequency (`dip.noise.spectrum`); a fit fills them in.
+    doubted : bool, optional
+        Whether these were once far more than what the fit left of y, and follow that since; a fit fills it in.
 
     Notes
     -----
@@ -101,6 +103,7 @@ class Denoised(_Renewed):
 
     level: float | None = None
     spectrum: Tensor | None = field(default=None, repr=False, compare=False)
+    doubted: bool = field(default=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -136,14 +139,10 @@ class Denoised(_Renewed):
     def renew(self, z: Tensor, frame: Frame, task: Any, y: Tensor, average: Tensor, iteration: int) -> Self:
         """Make the pictures of the Wiener filter in z anew, with the average of the outputs as the pilot.
 
-        Where these show that there was no such noise as the `spectrum` says, the noise is independent from here on, and
-        the picture of non-local means is made anew, too.
+        Noise cannot be much stronger than what the average leaves of y. Where a `spectrum` is, structure that is
+        everywhere was taken for it; then the code goes on with less, and the picture of non-local means is made anew.
         """
-        told = self
-        if self.spectrum is not None and iteration <= max(_DOUBTED, self.renewed):
-            assert self.level is not None
-            level = task.independent_after_all(y - average, self.level)
-            told = self if level is None else replace(self, level=level, spectrum=None)
+        told = self._sobered(task, y - average, iteration)
         level, sigma = told._noise
         whole, first = task.whole(y, average), self.image_channels
         pictures = guides.wiener(whole, average, sigma, _GAINS)
@@ -153,15 +152,22 @@ class Denoised(_Renewed):
             z[:, first : 3 * self.image_channels] = told.scaled(torch.cat(pictures, dim=1), frame, level)
         return told
 
+    def _sobered(self, task: Any, left: Tensor, iteration: int) -> Self:
+        """Return the code with what noise there can be at most of which a fit has left so much; itself, if that is."""
+        if self.spectrum is None or iteration > max(_DOUBTED, self.renewed):
+            return self
+        found = torch.minimum(self.spectrum, task.at_most(left))
+        if not self.doubted and total(found) > _MUCH_LESS * total(self.spectrum):
+            return self
+        return replace(self, level=total(found), spectrum=found, doubted=True)
+
     def state_dict(self) -> dict[str, Any]:
-        """Return what was learned of the noise on the way."""
-        return {"level": self.level, "independent": self.spectrum is None}
+        """Return what is known of the noise by now."""
+        return {"level": self.level, "spectrum": self.spectrum, "doubted": self.doubted}
 
     def recalled(self, state: dict[str, Any]) -> Self:
         """Return the code as it was when it returned that `state_dict`."""
-        if self.spectrum is None or not state["independent"]:
-            return self
-        return replace(self, level=state["level"], spectrum=None)
+        return replace(self, **state)
 
     def pictures(self, picture: Tensor) -> list[Tensor]:
         """Return what goes into the code at first of a noisy picture, the level of whose noise is known by now."""
@@ -269,7 +275,8 @@ class Autoencoding(_Renewed):
 
 
 _GAINS = (0.5, 1.0)  # of the light and of the full filter
-_DOUBTED = 200  # iterations in which the spectrum of the noise is doubted; later, noise may have been learnt
+_DOUBTED = 600  # iterations in which a spectrum is doubted; later, most of what is left may have been learnt
+_MUCH_LESS = 0.8  # times what was believed of the noise
 _FILLED = 10  # times that missing pixels are filled in as the filter has them
 _LIKE_JITTER = 0.03  # what becomes of the noise's standard deviation
 _HIDDEN = 0.067  # what becomes of the error of a first picture, beside a jitter of 0.1

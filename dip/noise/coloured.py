@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dip.noise.level import MORE, independent, noise_level, patches_of, roughness
+from dip.noise.level import MORE, MOST, all_patches, independent, noise_level, patches_of, roughness
 from dip.wiener import PATCH, cosines, opponent
 
-__all__ = ["level_and_spectrum", "spectrum", "total"]
+__all__ = ["at_most", "level_and_spectrum", "spectrum", "total"]
 
 
 def level_and_spectrum(picture: Tensor, known: Tensor | None = None) -> tuple[float, Tensor | None]:
@@ -62,19 +62,36 @@ def spectrum(picture: Tensor, known: Tensor | None = None) -> Tensor | None:
     patches = patches_of(picture, known=known, side=PATCH)
     if patches is None:
         return None
-    colours, transform = opponent(len(patches)).to(patches), cosines().to(patches)
-    coefficients = torch.einsum("ij,kp,jpn->ikn", colours, transform, patches)
-    variances = F.pad(_flat(coefficients[:, 1:].square()), (1, 0))
+    variances = F.pad(_flat(_coefficients(patches)[:, 1:].square()), (1, 0))
     ring, coarse, finest = ((low <= _FREQUENCY) & (high > _FREQUENCY) for low, high in (_RING, _COARSE, _FINEST))
     most = _MOST**2 * variances[:, ring].mean(1, keepdim=True)
     variances = torch.where(coarse, torch.minimum(variances, most), variances)
     if of_pixels:
-        gray = torch.einsum("j,bjhw->bhw", colours[0], picture)[None]
+        gray = torch.einsum("j,bjhw->bhw", opponent(len(patches))[0].to(picture), picture)[None]
         variances[0] = noise_level(gray, known) ** 2
         if float(variances[1:, finest].mean()) > _WEAKER**2 * float(variances[0, 0]):
             return None
     variances[:, 0] = variances[:, [1, PATCH]].amax(1)
     return MORE * variances.sqrt()
+
+
+def at_most(left: Tensor, known: Tensor | None = None) -> Tensor:
+    """Return how strong noise can be at each frequency, (C, 64), of which a fit has left this, (1, C, H, W).
+
+    Before it learns noise, a fit leaves all of it, and what it has not found of the picture: the root mean square of
+    the coefficients of `spectrum`, increased by half, since some of the noise is learnt by then. Only patches are
+    looked at of which every pixel is `known`.
+    """
+    left = left.detach().to("cpu", torch.float32)
+    patches = all_patches(left, PATCH, MOST, known)[0].reshape(left.shape[1], PATCH**2, -1)
+    found = _coefficients(patches).square().mean(2).sqrt()
+    found[:, 0] = found[:, [1, PATCH]].amax(1)
+    return _LEFT * found
+
+
+def _coefficients(patches: Tensor) -> Tensor:
+    """Return the cosine transform of patches (C, 64, N), in the opponent colours."""
+    return torch.einsum("ij,kp,jpn->ikn", opponent(len(patches)).to(patches), cosines().to(patches), patches)
 
 
 def total(found: Tensor) -> float:
@@ -98,6 +115,7 @@ def _flat(squares: Tensor) -> Tensor:
 
 
 _ENOUGH = 500  # patches for each channel: of fewer, structure is hard to tell from coarse noise
+_LEFT = 1.5  # times what a fit has left
 _LEAST, _ROUNDS, _TINY = 250, 10, 1e-10
 _TIMES = 3.5  # standard deviations of the sum beyond its mean
 _FREQUENCY = torch.cartesian_prod(torch.arange(PATCH), torch.arange(PATCH)).float().norm(dim=1)

@@ -15,7 +15,7 @@ from dip.noise.clipped import Clipped
 __all__ = ["blocks", "by_mask", "by_patches", "clipping", "levels", "noise_level"]
 
 _SIDE = 5  # of a patch
-_MOST = 2**15  # patches; of a larger picture some are taken, evenly
+MOST = 2**15  # patches; of a larger picture some are taken, evenly
 _GROUPS, _EACH = 4, 3000  # of patches equally bright: how many at most, and of how many patches at least
 _ROUNDS = 6
 _MEDIANS = 2**16  # values of which a median is taken where noise was clipped
@@ -90,7 +90,7 @@ def levels(picture: Tensor, known: Tensor | None = None) -> tuple[float, float]:
     cut = clipping(picture, known)
     if cut is None:
         return by_mask(picture, known), MORE * by_patches(picture, known)
-    few = float(_cut(*_all_patches(picture, _SIDE, _MOST, known)).float().mean()) > 0.5
+    few = float(_cut(*all_patches(picture, _SIDE, MOST, known)).float().mean()) > 0.5
     return cut.sigma, cut.sigma if few else MORE * by_patches(picture, known)
 
 
@@ -226,7 +226,7 @@ def flat_variances(patches: Tensor, rough: Tensor, together: bool) -> tuple[Tens
 
 
 def patches_of(
-    picture: Tensor, most: int = _MOST, known: Tensor | None = None, side: int = _SIDE, *, bright: bool = False
+    picture: Tensor, most: int = MOST, known: Tensor | None = None, side: int = _SIDE, *, bright: bool = False
 ) -> Tensor | None:
     """Return patches (C, side², N), without those where noise was cut off unless nearly all are such; None of too few.
 
@@ -234,13 +234,13 @@ def patches_of(
     """
     if min(picture.shape[2:]) < side:
         return None
-    patches, values = _all_patches(picture, side, most, known)
+    patches, values = all_patches(picture, side, most, known)
     cut = _cut(patches, values, at_white=not bright)
     patches = patches[:, ~cut | (cut.float().mean() >= 0.9)]
     return patches.reshape(picture.shape[1], side**2, -1) if patches.shape[1] >= _ENOUGH * _SIDE**2 else None
 
 
-def _all_patches(picture: Tensor, side: int, most: int, known: Tensor | None) -> tuple[Tensor, Tensor]:
+def all_patches(picture: Tensor, side: int, most: int, known: Tensor | None) -> tuple[Tensor, Tensor]:
     """Return patches of known pixels alone, (values, N), and all known values."""
     patches = _evenly(picture, side, most)
     if known is None:

@@ -48,7 +48,7 @@ def measured(clean: np.ndarray, method: str, options: argparse.Namespace) -> dic
         return {**found, "psnr": round(dip.metrics.psnr(eight_bits(find("bm3d").function(case)), clean), 2), **now()}
     task = dip.Denoise(y, noise="gaussian")
     if method == "before":
-        task.at_most = lambda left: task.spectrum  # type: ignore[assignment,method-assign]
+        task.at_most = lambda left, y: task.spectrum  # type: ignore[assignment,method-assign]
     fit = dip.Fit(task, preset="fast", seed=options.seed, progress=False)
     first = fit._code
     fit.run(options.iters)

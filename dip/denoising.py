@@ -162,9 +162,9 @@ class Denoise(ImageTask):
         """Return the x whose noisy values, clipped as those of y, have the means that a fit has come to."""
         return x if self.clipped is None else self.clipped.inverse(x)
 
-    def at_most(self, left: Tensor) -> Tensor:
+    def at_most(self, left: Tensor, y: Tensor) -> Tensor:
         """Return how strong the noise in y can be at each frequency, where a fit has left so much of it."""
-        return at_most(left, self._surest)
+        return at_most(left, y, self._surest)
 
     def whole(self, y: Tensor, x: Tensor | None = None) -> Tensor:
         """Return y with the pixels that are missing as in x; of None filled in from those about them."""

@@ -34,6 +34,7 @@ _NEVER = 2**40  # later than any fit ends
 _EVERY = 25  # iterations from one look at the residual to the next
 _FIRST = 1  # looks that are not compared: the fit is still on its way from nothing
 _AGAIN = 3e-3  # of itself the residual falls in 100 iterations where noise is learnt in spite of the mirrors
+_FAR_LOWER = 0.8  # times the level so far
 _MOST, _LEAST = 1.2, 0.3  # times the variance of the noise: above there is structure, below noise was learnt
 
 
@@ -228,11 +229,12 @@ class Flips:
         return False
 
     def follow(self, code: codes.Code, iteration: int | None = None) -> None:
-        """Take the level of the noise from a code; flips that began before this iteration did so by a wrong one."""
+        """Take the level of the noise from a code; where it fell far, flips that began begin anew from here on."""
         if self._moment is None:
             return
-        self._moment.level = getattr(code, "level", None) or self._moment.level
-        if iteration is not None and self.began:
+        before = self._moment.level
+        self._moment.level = getattr(code, "level", None) or before
+        if iteration is not None and self.began and self._moment.level < _FAR_LOWER * before:
             self.forget()
             self.after, self.ended_at = _NEVER, 0
             self.go_to(iteration)

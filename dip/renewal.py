@@ -37,6 +37,6 @@ def state_dict(fit: Fit) -> dict[str, Any]:
 
 def load_state_dict(fit: Fit, state: dict[str, Any] | None) -> None:
     """Go on from that; of a fit that was saved before there was such a thing it is None."""
-    if state and isinstance(fit._code, codes.RENEWED):
+    if state is not None and isinstance(fit._code, codes.RENEWED):
         fit._code = fit._code.recalled(state)
         fit._flips.follow(fit._code)

@@ -139,10 +139,11 @@ class Denoised(_Renewed):
     def renew(self, z: Tensor, frame: Frame, task: Any, y: Tensor, average: Tensor, iteration: int) -> Self:
         """Make the pictures of the Wiener filter in z anew, with the average of the outputs as the pilot.
 
-        Noise cannot be much stronger than what the average leaves of y. Where a `spectrum` is, structure that is
-        everywhere was taken for it; then the code goes on with less, and the picture of non-local means is made anew.
+        Noise cannot be much stronger than what the average leaves of y. Where a `spectrum` is by the hundredth
+        iteration, structure that is everywhere was taken for it; then the code goes on with less, from here on at each
+        renewal, and the picture of non-local means is made anew.
         """
-        told = self._sobered(task, y - average, iteration)
+        told = self._sobered(task, y, average, iteration)
         level, sigma = told._noise
         whole, first = task.whole(y, average), self.image_channels
         pictures = guides.wiener(whole, average, sigma, _GAINS)
@@ -152,14 +153,15 @@ class Denoised(_Renewed):
             z[:, first : 3 * self.image_channels] = told.scaled(torch.cat(pictures, dim=1), frame, level)
         return told
 
-    def _sobered(self, task: Any, left: Tensor, iteration: int) -> Self:
-        """Return the code with what noise there can be at most of which a fit has left so much; itself, if that is."""
-        if self.spectrum is None or iteration > max(_DOUBTED, self.renewed):
+    def _sobered(self, task: Any, y: Tensor, average: Tensor, iteration: int) -> Self:
+        """Return the code with what noise there can be at most; itself where that is hardly less than is believed."""
+        last, much_less = (_DOUBTED, _LESS) if self.doubted else (_FIRST_DOUBTED, _MUCH_LESS)
+        if self.spectrum is None or iteration > last:
             return self
-        found = torch.minimum(self.spectrum, task.at_most(left))
-        if not self.doubted and total(found) > _MUCH_LESS * total(self.spectrum):
+        found = torch.minimum(self.spectrum, task.at_most(y - average, y))
+        if total(found) >= much_less * total(self.spectrum):
             return self
-        return replace(self, level=total(found), spectrum=found, doubted=True)
+        return replace(self, level=max(total(found), 1e-6), spectrum=found, doubted=True)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what is known of the noise by now."""
@@ -275,8 +277,8 @@ class Autoencoding(_Renewed):
 
 
 _GAINS = (0.5, 1.0)  # of the light and of the full filter
-_DOUBTED = 600  # iterations in which a spectrum is doubted; later, most of what is left may have been learnt
-_MUCH_LESS = 0.8  # times what was believed of the noise
+_FIRST_DOUBTED, _DOUBTED = 100, 600  # iterations in which a spectrum is, or goes on being; later, noise is learnt
+_MUCH_LESS, _LESS = 0.8, 0.95  # times what was believed
 _FILLED = 10  # times that missing pixels are filled in as the filter has them
 _LIKE_JITTER = 0.03  # what becomes of the noise's standard deviation
 _HIDDEN = 0.067  # what becomes of the error of a first picture, beside a jitter of 0.1

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dip.noise.level import MORE, MOST, all_patches, independent, noise_level, patches_of, roughness
+from dip.noise.level import MORE, MOST, all_patches, cut_off, independent, noise_level, patches_of, roughness
 from dip.wiener import PATCH, cosines, opponent
 
 __all__ = ["at_most", "level_and_spectrum", "spectrum", "total"]
@@ -75,16 +75,17 @@ def spectrum(picture: Tensor, known: Tensor | None = None) -> Tensor | None:
     return MORE * variances.sqrt()
 
 
-def at_most(left: Tensor, known: Tensor | None = None) -> Tensor:
-    """Return how strong noise can be at each frequency, (C, 64), of which a fit has left this, (1, C, H, W).
+def at_most(left: Tensor, picture: Tensor, known: Tensor | None = None) -> Tensor:
+    """Return how strong the noise in a picture can be at each frequency, (C, 64), of which a fit has left so much.
 
-    Before it learns noise, a fit leaves all of it, and what it has not found of the picture: the root mean square of
-    the coefficients of `spectrum`, increased by half, since some of the noise is learnt by then. Only patches are
-    looked at of which every pixel is `known`.
+    As long as it learns structure, a fit leaves most of the noise, and what it has not found yet: the root mean square
+    of the coefficients of `spectrum`, over the patches that this looks at, increased by half, since some of the noise
+    is learnt by then. All but `known`, (H, W), are (1, C, H, W).
     """
-    left = left.detach().to("cpu", torch.float32)
-    patches = all_patches(left, PATCH, MOST, known)[0].reshape(left.shape[1], PATCH**2, -1)
-    found = _coefficients(patches).square().mean(2).sqrt()
+    left, picture = (one.detach().to("cpu", torch.float32) for one in (left, picture))
+    patches, _ = all_patches(left, PATCH, MOST, known)
+    patches = patches[:, ~cut_off(*all_patches(picture, PATCH, MOST, known))]
+    found = _coefficients(patches.reshape(left.shape[1], PATCH**2, -1)).square().mean(2).sqrt()
     found[:, 0] = found[:, [1, PATCH]].amax(1)
     return _LEFT * found
 

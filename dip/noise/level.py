@@ -235,8 +235,7 @@ def patches_of(
     if min(picture.shape[2:]) < side:
         return None
     patches, values = all_patches(picture, side, most, known)
-    cut = _cut(patches, values, at_white=not bright)
-    patches = patches[:, ~cut | (cut.float().mean() >= 0.9)]
+    patches = patches[:, ~cut_off(patches, values, at_white=not bright)]
     return patches.reshape(picture.shape[1], side**2, -1) if patches.shape[1] >= _ENOUGH * _SIDE**2 else None
 
 
@@ -253,6 +252,12 @@ def _evenly(picture: Tensor, side: int, most: int) -> Tensor:
     height, width = picture.shape[2:]
     step = math.ceil(math.sqrt(max(1, (height - side + 1) * (width - side + 1) / most)))
     return F.unfold(picture, side, stride=step)[0]
+
+
+def cut_off(patches: Tensor, values: Tensor, *, at_white: bool = True) -> Tensor:
+    """Return in which patches (K, N) noise was cut off at the ends of these values, (N,), bool; in none if in most."""
+    cut = _cut(patches, values, at_white=at_white)
+    return cut & (cut.float().mean() < 0.9)
 
 
 def _cut(patches: Tensor, values: Tensor, *, at_white: bool = True) -> Tensor:

@@ -1,6 +1,6 @@
 """Weak noise in small pictures that are full of detail, which may be taken for noise of its own kind: PSNR in dB.
 
-    python benchmarks/detail.py --data DATA --pictures set14 --factor 4 --size 64
+    python benchmarks/detail.py --data DATA --pictures set14 --factor 4 --size 60
     python benchmarks/detail.py --pictures immunohistochemistry --size 128 --sigma 3 --out detail-stained.json
 
 The middle pixels of the pictures of a set (in DATA), or of photographs that scikit-image carries, are reduced by a
@@ -61,6 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Denoise all, and write the report after each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pictures", nargs="+", default=["immunohistochemistry"])
+    parser.add_argument("--only", nargs="+", help="these of them; by default all")
     parser.add_argument("--data", type=Path, default=os.environ.get("DIP_DATA"), help="folder with the picture sets")
     parser.add_argument("--sigma", type=float, default=5, help="on the scale of 0 to 255")
     parser.add_argument("--factor", type=int, default=1, help="how many times smaller the pictures are made")
@@ -72,7 +73,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     report = Report(options.out, **{key: getattr(options, key) for key in ("sigma", "factor", "size", "iters", "seed")})
-    for name, picture in pictures(options.pictures, options.size * options.factor, options.data).items():
+    there = pictures(options.pictures, options.size * options.factor, options.data)
+    for name, picture in ((name, there[name]) for name in options.only or there):
         clean = reduced(picture, options.factor)
         for method in options.methods:
             part = f"{name}, {method}"

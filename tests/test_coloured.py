@@ -265,12 +265,12 @@ def test_a_black_picture_has_no_noise_to_doubt():
     assert np.isfinite(fit.image).all()
 
 
-def test_what_was_not_doubted_by_the_hundredth_iteration_is_believed(monkeypatch):
+def test_what_was_not_doubted_in_time_is_believed(monkeypatch):
     monkeypatch.setattr(dip.Denoise, "at_most", lambda task, left, y: task.spectrum / 2)
     _, y = stained()
-    fit = dip.Fit(dip.Denoise(y, noise="gaussian"), **{**QUICK, "code": dip.codes.Denoised(noise=2, renewed=101)})
+    fit = dip.Fit(dip.Denoise(y, noise="gaussian"), **{**QUICK, "code": dip.codes.Denoised(noise=2, renewed=201)})
     level = fit._code.level
-    fit.run(102)
+    fit.run(202)
     assert fit._code.level == level
 
 

@@ -139,9 +139,9 @@ class Denoised(_Renewed):
     def renew(self, z: Tensor, frame: Frame, task: Any, y: Tensor, average: Tensor, iteration: int) -> Self:
         """Make the pictures of the Wiener filter in z anew, with the average of the outputs as the pilot.
 
-        Noise cannot be much stronger than what the average leaves of y. Where a `spectrum` is by the hundredth
-        iteration, structure that is everywhere was taken for it; then the code goes on with less, from here on at each
-        renewal, and the picture of non-local means is made anew.
+        Noise cannot be much stronger than what the average leaves of y. Where a `spectrum` is so in the
+        first 200 iterations, structure that is everywhere was taken for it; then the code goes on with less, from there
+        on at each renewal, and the picture of non-local means is made anew.
         """
         told = self._sobered(task, y, average, iteration)
         level, sigma = told._noise
@@ -277,7 +277,7 @@ class Autoencoding(_Renewed):
 
 
 _GAINS = (0.5, 1.0)  # of the light and of the full filter
-_FIRST_DOUBTED, _DOUBTED = 100, 600  # iterations in which a spectrum is, or goes on being; later, noise is learnt
+_FIRST_DOUBTED, _DOUBTED = 200, 600  # iterations in which a spectrum is, or goes on being; later, noise is learnt
 _MUCH_LESS, _LESS = 0.8, 0.95  # times what was believed
 _FILLED = 10  # times that missing pixels are filled in as the filter has them
 _LIKE_JITTER = 0.03  # what becomes of the noise's standard deviation

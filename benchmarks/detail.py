@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 import torch
 from clipped_noise import pictures
-from dark import noise
+from dark import applied, noise
 from paper import eight_bits
 from records import RESULTS, Report
 from time_to_quality import now
 
 import dip
-from dip.benchmark.methods import find, planes
+from dip.benchmark.methods import find
 from dip.benchmark.tasks import Case
 
 METHODS = ("before", "fast", "bm3d")
@@ -35,7 +35,9 @@ METHODS = ("before", "fast", "bm3d")
 def reduced(picture: np.ndarray, factor: int) -> np.ndarray:
     """Return a picture in [0, 1], (H, W) or (H, W, 3), so many times smaller, of 8 bits."""
     if factor > 1:
-        picture = dip.operators.Downsample(factor)(planes(picture))[0].permute(1, 2, 0).numpy().squeeze()
+        height, width, *channels = picture.shape
+        small = applied(dip.operators.Downsample(factor), picture)
+        picture = small.reshape(height // factor, width // factor, *channels)
     return eight_bits(picture)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -10,7 +13,7 @@ from torch import Tensor
 from dip.groups import in_turns
 from dip.wiener import wiener
 
-__all__ = ["denoised", "filled", "inpainted", "pilot", "refined", "wiener"]
+__all__ = ["denoised", "filled", "inpainted", "non_local_means", "pilot", "refined", "wiener"]
 
 
 def denoised(picture: Tensor, sigma: float) -> list[Tensor]:
@@ -27,17 +30,28 @@ def denoised(picture: Tensor, sigma: float) -> list[Tensor]:
     """
     from skimage import restoration
 
+    variation = partial(restoration.denoise_tv_chambolle, weight=max(sigma, _NOISE))
+    return [non_local_means(picture, sigma), _filtered(picture, variation)]
+
+
+def non_local_means(picture: Tensor, sigma: float) -> Tensor:
+    """Return the first of what `denoised` returns, parameters as there."""
+    from skimage import restoration
+
+    sigma = max(sigma, _NOISE)
+    means = partial(restoration.denoise_nl_means, patch_size=5, patch_distance=6, h=0.6 * sigma, sigma=sigma)
+    return _filtered(picture, partial(means, fast_mode=True))
+
+
+_NOISE = 1e-3  # of a picture without noise there is nothing to take off, and the filters divide by the level
+
+
+def _filtered(picture: Tensor, by: Callable[..., np.ndarray]) -> Tensor:
+    """Return what a filter of scikit-image makes of a picture."""
     pixels = np.ascontiguousarray(picture[0].permute(1, 2, 0).double().numpy())
-    # Of a picture without noise there is nothing to take off, and the filters divide by the level.
-    sigma = max(sigma, 1e-3)
-    made = (
-        restoration.denoise_nl_means(
-            pixels, patch_size=5, patch_distance=6, h=0.6 * sigma, sigma=sigma, fast_mode=True, channel_axis=-1
-        ),
-        restoration.denoise_tv_chambolle(pixels, weight=sigma, channel_axis=-1),
-    )
+    made = by(pixels, channel_axis=-1)
     # a single channel's axis is lost on the way
-    return [torch.from_numpy(one.reshape(pixels.shape)).permute(2, 0, 1)[None].to(picture) for one in made]
+    return torch.from_numpy(made.reshape(pixels.shape)).permute(2, 0, 1)[None].to(picture)
 
 
 def pilot(picture: Tensor, sigma: float) -> Tensor:

@@ -148,7 +148,7 @@ class Denoised(_Renewed):
         whole, first = task.whole(y, average), self.image_channels
         pictures = guides.wiener(whole, average, sigma, _GAINS)
         if told is not self:
-            pictures, first = [guides.denoised(whole.cpu(), level)[0].to(whole), *pictures], 0
+            pictures, first = [guides.non_local_means(whole.cpu(), level).to(whole), *pictures], 0
         with torch.no_grad():
             z[:, first : 3 * self.image_channels] = told.scaled(torch.cat(pictures, dim=1), frame, level)
         return told

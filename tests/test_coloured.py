@@ -207,8 +207,8 @@ def test_a_level_that_is_told_is_that_of_independent_noise():
 
 
 def stained(size=48, sigma=5.0):
-    """A micrograph that is full of structure, and with weak independent noise, of 8 bits."""
-    clean = skimage.data.immunohistochemistry()[:size, :size]
+    """A gray micrograph that is full of structure, and with weak independent noise, of 8 bits."""
+    clean = skimage.data.immunohistochemistry()[:size, :size, 1]
     noisy = clean + np.random.default_rng(0).normal(0, sigma, clean.shape)
     return clean, noisy.clip(0, 255).round().astype(np.uint8)
 
@@ -216,7 +216,7 @@ def stained(size=48, sigma=5.0):
 def test_a_fit_tells_structure_from_noise():
     clean, y = stained()
     fit = dip.Fit(dip.Denoise(y, noise="gaussian"), preset="fast", seed=0)
-    assert fit._code.level == noise.total(fit._code.spectrum) > 4 * 5 / 255
+    assert fit._code.level == noise.total(fit._code.spectrum) > 3.5 * 5 / 255
     levels = [fit._code.level]
     for iterations in (100, 99):
         average = fit.run(iterations).current.clone()
@@ -226,13 +226,13 @@ def test_a_fit_tells_structure_from_noise():
         assert torch.equal(fit._code.spectrum, expected)
         levels.append(fit._code.level)
         assert levels[-1] == noise.total(fit._code.spectrum) == fit._flips._moment.level
-        pictures = fit.code[:, :9] * levels[-1] / 0.03  # scaled by what is believed
+        pictures = fit.code[:, :3] * levels[-1] / 0.03  # scaled by what is believed
         means = guides.denoised(fit.y, levels[-1])[0]
         shown = fit.settings.frame.extend(means - means.mean((2, 3), keepdim=True))
-        torch.testing.assert_close(pictures[:, :3], shown, atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(pictures[:, :1], shown, atol=1e-4, rtol=1e-3)
     assert levels[2] < 0.7 * levels[0]
     assert fit._flips.began is None  # the residual is still above the noise's variance
-    assert dip.metrics.psnr(fit.image, clean) > 31.2  # believing it has 30.4
+    assert dip.metrics.psnr(fit.image, clean) > 30.4  # believing it has 29.55
 
 
 def test_noise_that_is_there_is_not_doubted():

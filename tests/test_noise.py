@@ -142,6 +142,60 @@ def test_a_level_that_is_known_is_taken():
         dip.codes.Denoised(level=0)
 
 
+def stained(size=96):
+    """A micrograph that is full of detail, as it is."""
+    return data.immunohistochemistry()[200 : 200 + size, 200 : 200 + size] / 255
+
+
+def rounded(picture):
+    return as_tensor(np.float32(np.clip(np.rint(255 * picture), 0, 255) / 255))
+
+
+def drawn(picture, sigma):
+    return np.random.default_rng(0).normal(0, sigma / 255, picture.shape)
+
+
+@pytest.mark.parametrize("sigma", [1.5, 3, 8])
+def test_differences_of_colours_tell_what_detail_hides(sigma):
+    noisy = rounded(stained() + drawn(stained(), sigma))
+    found, true = noise.by_colours(noisy), np.hypot(sigma, 12**-0.5) / 255
+    assert found == pytest.approx(true, rel=0.1)
+    assert noise_level(noisy) == min(noise.by_mask(noisy), 1.2 * noise.by_patches(noisy), 1.2 * found)
+    if sigma < 4:
+        assert min(noise.by_mask(noisy), noise.by_patches(noisy)) > 1.1 * true
+        assert noise.level_and_spectrum(noisy) == (noise_level(noisy), None)
+
+
+def test_differences_of_colours_tell_it_of_the_known_pixels():
+    known = torch.ones(96, 96, dtype=torch.bool)
+    known[40:60, 30:70] = False
+    noisy = rounded(stained() + drawn(stained(), 3))
+    found = noise.by_colours(noisy, known)
+    assert found == pytest.approx(3 / 255, rel=0.1)
+    assert noise.by_colours(torch.where(known, noisy, 0.37), known) == found
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda x: x + drawn(x, 8)[..., :1],
+        lambda x: x + drawn(x, 8) * (1, 0.6, 1.4),
+        lambda x: scipy.ndimage.gaussian_filter(x + drawn(x, 8), (0.6, 0.6, 0)),
+        lambda x: scipy.ndimage.zoom(x + drawn(x, 8), (1.5, 1.5, 1), order=1),
+        lambda x: dip.degradations.jpeg(np.uint8(255 * np.clip(x + drawn(x, 3), 0, 1)), 95) / 255,
+        lambda x: x,
+    ],
+    ids=["all of it gray", "another in each channel", "blurred", "enlarged", "the rounding of a JPEG", "none"],
+)
+def test_differences_of_colours_tell_nothing_of_other_noise(made):
+    assert noise.by_colours(rounded(made(stained()))) == math.inf
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 96, 96), (1, 4, 96, 96), (1, 3, 20, 20)])
+def test_it_takes_three_channels_and_some_patches(shape):
+    assert noise.by_colours(torch.rand(shape, generator=torch.Generator().manual_seed(0))) == math.inf
+
+
 @pytest.mark.parametrize("name", ["camera", "brick", "coins", "page"])
 @pytest.mark.parametrize("sigma", [0, 2])
 def test_a_jpeg_shows_its_blocks(name, sigma):

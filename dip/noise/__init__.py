@@ -3,7 +3,7 @@
 from dip.noise.clipped import Clipped
 from dip.noise.coloured import at_most, level_and_spectrum, spectrum, total
 from dip.noise.growing import found
-from dip.noise.level import blocks, by_mask, by_patches, clipping, noise_level
+from dip.noise.level import blocks, by_colours, by_mask, by_patches, clipping, noise_level
 from dip.noise.model import Noise, PoissonGaussian
 from dip.noise.stabilising import Stabilising
 
@@ -14,6 +14,7 @@ __all__ = [
     "Stabilising",
     "at_most",
     "blocks",
+    "by_colours",
     "by_mask",
     "by_patches",
     "clipping",

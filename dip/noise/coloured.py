@@ -8,8 +8,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dip.noise.level import MORE, MOST, all_patches, cut_off, independent, noise_level, patches_of, roughness
-from dip.wiener import PATCH, cosines, opponent
+from dip.noise.colours import FREQUENCY, coefficients, without_structure
+from dip.noise.level import (
+    MORE,
+    MOST,
+    all_patches,
+    by_colours,
+    cut_off,
+    independent,
+    noise_level,
+    patches_of,
+    roughness,
+)
+from dip.wiener import PATCH, opponent
 
 __all__ = ["at_most", "level_and_spectrum", "spectrum", "total"]
 
@@ -36,7 +47,8 @@ def spectrum(picture: Tensor, known: Tensor | None = None) -> Tensor | None:
     values tells. The coarsest noise, which is most like structure, is taken for no stronger than 2.5 times that of
     waves of 4 pixels. Where noise is independent from pixel to pixel, and from colour to colour it does not seem to be,
     that of the first of the opponent colours, the gray one, is what `dip.noise.noise_level` finds there; if the finest
-    noise of the others is half as strong or more, it is independent after all.
+    noise of the others is half as strong or more, it is independent after all. It is, too, where the differences of
+    colours say so (`dip.noise.colours.of_colours`): then it is the gray one's detail that looks like noise.
 
     Parameters
     ----------
@@ -57,13 +69,13 @@ def spectrum(picture: Tensor, known: Tensor | None = None) -> Tensor | None:
     if small is None or small.shape[2] < _ENOUGH * len(small):
         return None
     of_pixels, of_channels = independent(small, roughness(small))
-    if of_pixels and of_channels:
+    if (of_pixels and of_channels) or by_colours(picture, known) < math.inf:
         return None
     patches = patches_of(picture, known=known, side=PATCH)
     if patches is None:
         return None
-    variances = F.pad(_flat(_coefficients(patches)[:, 1:].square()), (1, 0))
-    ring, coarse, finest = ((low <= _FREQUENCY) & (high > _FREQUENCY) for low, high in (_RING, _COARSE, _FINEST))
+    variances = F.pad(without_structure(coefficients(patches)[:, 1:].square()), (1, 0))
+    ring, coarse, finest = ((low <= FREQUENCY) & (high > FREQUENCY) for low, high in (_RING, _COARSE, _FINEST))
     most = _MOST**2 * variances[:, ring].mean(1, keepdim=True)
     variances = torch.where(coarse, torch.minimum(variances, most), variances)
     if of_pixels:
@@ -85,14 +97,9 @@ def at_most(left: Tensor, picture: Tensor, known: Tensor | None = None) -> Tenso
     left, picture = (one.detach().to("cpu", torch.float32) for one in (left, picture))
     patches, _ = all_patches(left, PATCH, MOST, known)
     patches = patches[:, ~cut_off(*all_patches(picture, PATCH, MOST, known))]
-    found = _coefficients(patches.reshape(left.shape[1], PATCH**2, -1)).square().mean(2).sqrt()
+    found = coefficients(patches.reshape(left.shape[1], PATCH**2, -1)).square().mean(2).sqrt()
     found[:, 0] = found[:, [1, PATCH]].amax(1)
     return _LEFT * found
-
-
-def _coefficients(patches: Tensor) -> Tensor:
-    """Return the cosine transform of patches (C, 64, N), in the opponent colours."""
-    return torch.einsum("ij,kp,jpn->ikn", opponent(len(patches)).to(patches), cosines().to(patches), patches)
 
 
 def total(found: Tensor) -> float:
@@ -100,24 +107,6 @@ def total(found: Tensor) -> float:
     return float(found.square().mean().sqrt())
 
 
-def _flat(squares: Tensor) -> Tensor:
-    """Return the mean of squares (C, K, N) over the patches without structure, (C, K)."""
-    values = squares.shape[0] * squares.shape[1]
-    limit = values + _TIMES * math.sqrt(2 * values)
-    fifth = squares.kthvalue(max(1, squares.shape[2] // 5), dim=2).values
-    variances = fifth / 0.2533**2  # of the square of a normal value a fifth is below that
-    for _ in range(_ROUNDS):
-        sums = (squares / variances.clamp(min=_TINY)[..., None]).sum((0, 1))
-        flattest = sums.kthvalue(_LEAST).values  # so many at least
-        before, variances = variances, squares[..., sums <= flattest.clamp(min=limit)].mean(2)
-        if float((variances / before.clamp(min=_TINY) - 1).abs().mean()) < 5e-3:
-            break
-    return variances
-
-
 _ENOUGH = 500  # patches for each channel: of fewer, structure is hard to tell from coarse noise
 _LEFT = 1.5  # times what a fit has left
-_LEAST, _ROUNDS, _TINY = 250, 10, 1e-10
-_TIMES = 3.5  # standard deviations of the sum beyond its mean
-_FREQUENCY = torch.cartesian_prod(torch.arange(PATCH), torch.arange(PATCH)).float().norm(dim=1)
 _COARSE, _RING, _FINEST, _MOST, _WEAKER = (0.5, 3.3), (3.3, 4.7), (7.0, math.inf), 2.5, 0.5

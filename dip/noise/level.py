@@ -11,8 +11,10 @@ from torch import Tensor
 
 from dip.noise import clipped
 from dip.noise.clipped import Clipped
+from dip.noise.colours import of_colours
+from dip.wiener import PATCH
 
-__all__ = ["blocks", "by_mask", "by_patches", "clipping", "levels", "noise_level"]
+__all__ = ["blocks", "by_colours", "by_mask", "by_patches", "clipping", "levels", "noise_level"]
 
 _SIDE = 5  # of a patch
 MOST = 2**15  # patches; of a larger picture some are taken, evenly
@@ -32,8 +34,9 @@ _MASKS = (((_LINE.T @ _LINE,), 400), ((_LINE, _LINE.T), 100), ((_PAIR, _PAIR.T),
 def noise_level(picture: Tensor, known: Tensor | None = None) -> float:
     r"""Return the standard deviation of the noise in a picture.
 
-    The noise has to be independent from pixel to pixel: both of two estimates look at the finest detail only. Each
-    takes some structure for noise, so the smaller one counts; the second where noise seems to be what it supposes.
+    The noise has to be independent from pixel to pixel: all of three estimates look at the finest detail only. Each
+    takes some structure for noise, so the smallest counts; the others than the first where noise seems to be what they
+    suppose.
 
     1. The picture is filtered with the mask m = (1, -2, 1) along rows and columns, which takes off all that is linear;
        of what is left the median is taken, which few edges do not move: median |m * y| / (6 · 0.6745). Where noise
@@ -53,6 +56,9 @@ def noise_level(picture: Tensor, known: Tensor | None = None) -> float:
        correlation than about -1/2; then there is no second estimate. From channel to channel it is not (gray saved in
        colour; JPEG, which keeps little of the noise in colours) where what the mask leaves of two channels is
        correlated; then channels are not looked at together.
+    3. Of three channels the differences of colours (`dip.wiener.opponent`) have hardly any fine detail. In the cosine
+       domain of 8 x 8 patches the variance is that of their finest coefficients, where it is white and as strong in
+       both (`dip.noise.colours.of_colours`). It is increased by a fifth, as the second.
 
     Parameters
     ----------
@@ -76,7 +82,7 @@ def noise_level(picture: Tensor, known: Tensor | None = None) -> float:
     statistical method for image noise level estimation", ICCV 2015; patches without structure: Liu, Tanaka, Okutomi,
     "Single-image noise level estimation for blind denoising", IEEE Transactions on Image Processing 2013.
     """
-    return min(levels(picture, known))
+    return min(*levels(picture, known), MORE * by_colours(picture, known))
 
 
 def levels(picture: Tensor, known: Tensor | None = None) -> tuple[float, float]:
@@ -192,6 +198,15 @@ def by_patches(picture: Tensor, known: Tensor | None = None) -> float:
         for group in patches.mean((0, 1)).argsort().tensor_split(groups)
     ]
     return math.sqrt(sum(found) / len(found))
+
+
+def by_colours(picture: Tensor, known: Tensor | None = None) -> float:
+    """Return the third estimate of `noise_level`, as it is found; infinity where it tells nothing."""
+    picture = picture.detach().to("cpu", torch.float32)
+    patches = patches_of(picture, known=known, side=PATCH) if picture.shape[1] == 3 else None
+    if patches is None:
+        return math.inf
+    return math.sqrt(of_colours(patches, picture if known is None else picture[..., known]))
 
 
 def flat_variances(patches: Tensor, rough: Tensor, together: bool) -> tuple[Tensor, Tensor | None]:

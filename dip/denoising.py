@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dip import guides, losses, masks, ranges, stretch
 from dip.light import Light
-from dip.noise import Clipped, Noise, PoissonGaussian, Stabilising, at_most, clipping, level_and_spectrum
+from dip.noise import Clipped, Noise, PoissonGaussian, Stabilising, at_most, clipping, level_and_spectrum, noise_level
 from dip.noise.level import MORE
 from dip.problem import Observation
 from dip.stopping import Discrepancy, Rule
@@ -165,6 +165,10 @@ class Denoise(ImageTask):
     def at_most(self, left: Tensor, y: Tensor) -> Tensor:
         """Return how strong the noise in y can be at each frequency, where a fit has left so much of it."""
         return at_most(left, y, self._surest)
+
+    def independent(self, y: Tensor) -> float:
+        """Return the level of the noise in y, if it is independent from pixel to pixel (`dip.noise.noise_level`)."""
+        return noise_level(y, self._surest)
 
     def whole(self, y: Tensor, x: Tensor | None = None) -> Tensor:
         """Return y with the pixels that are missing as in x; of None filled in from those about them."""

@@ -90,6 +90,8 @@ class Denoised(_Renewed):
         Its standard deviations by frequency (`dip.noise.spectrum`); a fit fills them in.
     doubted : bool, optional
         Whether these were once far more than what the fit left of y, and follow that since; a fit fills it in.
+    left : float, optional
+        How much noise there could be when the pictures were made anew last, by what the fit left of y then.
 
     Notes
     -----
@@ -104,6 +106,7 @@ class Denoised(_Renewed):
     level: float | None = None
     spectrum: Tensor | None = field(default=None, repr=False, compare=False)
     doubted: bool = field(default=False, repr=False, compare=False)
+    left: float | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -141,31 +144,36 @@ class Denoised(_Renewed):
 
         Noise cannot be much stronger than what the average leaves of y. Where a `spectrum` is so in the
         first 200 iterations, structure that is everywhere was taken for it; then the code goes on with less, from there
-        on at each renewal, and the picture of non-local means is made anew.
+        on at each renewal, and the picture of non-local means is made anew. Noise that is there stays, as it is learnt
+        late. So if from one renewal to the next what can be noise comes down by a tenth, it is structure that the fit
+        is learning, and the noise is taken for independent.
         """
         told = self._sobered(task, y, average, iteration)
         level, sigma = told._noise
         whole, first = task.whole(y, average), self.image_channels
         pictures = guides.wiener(whole, average, sigma, _GAINS)
-        if told is not self:
+        if told != self:
             pictures, first = [guides.non_local_means(whole.cpu(), level).to(whole), *pictures], 0
         with torch.no_grad():
             z[:, first : 3 * self.image_channels] = told.scaled(torch.cat(pictures, dim=1), frame, level)
         return told
 
     def _sobered(self, task: Any, y: Tensor, average: Tensor, iteration: int) -> Self:
-        """Return the code with what noise there can be at most; itself where that is hardly less than is believed."""
+        """Return the code with what noise there can be at most; on its level where that is hardly less."""
         last, much_less = (_DOUBTED, _LESS) if self.doubted else (_FIRST_DOUBTED, _MUCH_LESS)
         if self.spectrum is None or iteration > last:
             return self
         found = torch.minimum(self.spectrum, task.at_most(y - average, y))
-        if total(found) >= much_less * total(self.spectrum):
-            return self
-        return replace(self, level=max(total(found), 1e-6), spectrum=found, doubted=True)
+        left, before = total(found), self.left
+        if self.doubted and before is not None and left < _LEARNT * before:
+            return replace(self, level=max(task.independent(y), 1e-6), spectrum=None)
+        if left >= much_less * total(self.spectrum):
+            return replace(self, left=left)
+        return replace(self, level=max(left, 1e-6), spectrum=found, doubted=True, left=left)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what is known of the noise by now."""
-        return {"level": self.level, "spectrum": self.spectrum, "doubted": self.doubted}
+        return {"level": self.level, "spectrum": self.spectrum, "doubted": self.doubted, "left": self.left}
 
     def recalled(self, state: dict[str, Any]) -> Self:
         """Return the code as it was when it returned that `state_dict`."""
@@ -279,6 +287,7 @@ class Autoencoding(_Renewed):
 _GAINS = (0.5, 1.0)  # of the light and of the full filter
 _FIRST_DOUBTED, _DOUBTED = 200, 600  # iterations in which a spectrum is, or goes on being; later, noise is learnt
 _MUCH_LESS, _LESS = 0.8, 0.95  # times what was believed
+_LEARNT = 0.9  # times what could be noise before
 _FILLED = 10  # times that missing pixels are filled in as the filter has them
 _LIKE_JITTER = 0.03  # what becomes of the noise's standard deviation
 _HIDDEN = 0.067  # what becomes of the error of a first picture, beside a jitter of 0.1

@@ -128,6 +128,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Denoise all, and write the report after each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pictures", nargs="+", default=["astronaut", "coffee"])
+    parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS, help="by default all")
     parser.add_argument("--sigmas", nargs="+", type=float, default=[10, 25], help="on the scale of 0 to 255")
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--missing", choices=("lines", "spots", "half"), help="by default no pixels are")
@@ -139,7 +140,9 @@ def main(arguments: list[str] | None = None) -> None:
     if options.missing and any(one.startswith("bm3d") for one in options.methods):
         parser.error("BM3D knows of no missing pixels; give --methods")
     report = Report(options.out, **{key: getattr(options, key) for key in ("size", "missing", "iters", "seed")})
-    for name, sigma, kind, method in itertools.product(options.pictures, options.sigmas, KINDS, options.methods):
+    for name, sigma, kind, method in itertools.product(
+        options.pictures, options.sigmas, options.kinds, options.methods
+    ):
         part = f"{name}, {kind}, sigma {sigma:g}, {method}"
         make = partial(measured, middle(name, options.size), kind, sigma, method, options)
         print(part, report.part(part, make), flush=True)

@@ -2,6 +2,7 @@
 
     python benchmarks/detail.py --data DATA --pictures set14 --factor 4 --size 60
     python benchmarks/detail.py --pictures immunohistochemistry --size 128 --sigma 3 --out detail-stained.json
+    python benchmarks/detail.py --data DATA --pictures set14 --factor 4 --size 60 --gray --out detail-gray.json
 
 The middle pixels of the pictures of a set (in DATA), or of photographs that scikit-image carries, are reduced by a
 factor, get independent normal noise, and are kept as 8 bits. Each is denoised by a fit that goes on to believe a
@@ -70,6 +71,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--pictures", nargs="+", default=["immunohistochemistry"])
     parser.add_argument("--only", nargs="+", help="these of them; by default all")
     parser.add_argument("--data", type=Path, default=os.environ.get("DIP_DATA"), help="folder with the picture sets")
+    parser.add_argument("--gray", action="store_true", help="their mean of colours alone")
     parser.add_argument("--sigma", type=float, default=5, help="on the scale of 0 to 255")
     parser.add_argument("--factor", type=int, default=1, help="how many times smaller the pictures are made")
     parser.add_argument("--size", type=int, default=64, help="of what is denoised")
@@ -79,10 +81,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "detail.json")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    report = Report(options.out, **{key: getattr(options, key) for key in ("sigma", "factor", "size", "iters", "seed")})
+    report = Report(
+        options.out, **{key: getattr(options, key) for key in ("sigma", "factor", "size", "gray", "iters", "seed")}
+    )
     there = pictures(options.pictures, options.size * options.factor, options.data)
     for name, picture in ((name, there[name]) for name in options.only or there):
-        clean = reduced(picture, options.factor)
+        clean = reduced(picture.mean(2) if options.gray and picture.ndim == 3 else picture, options.factor)
         for method in options.methods:
             part = f"{name}, {method}"
             print(part, report.part(part, partial(measured, clean, method, options)), flush=True)

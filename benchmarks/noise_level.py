@@ -4,8 +4,9 @@
     python benchmarks/noise_level.py PICTURES --growing --size 160 --every 16
 
 Of every picture in the folder PICTURES (the middle --size pixels), in colour and in gray, with normal noise of several
-strengths, clipped and rounded to 8 bits: by what factor the two estimates of `dip.noise`, and what is made of them, are
-off the root of the mean square of the noise; quantiles over the pictures (of the second: where there is one). And of so
+strengths, clipped and rounded to 8 bits: by what factor the three estimates of `dip.noise`, and what is made of them,
+are off the root of the mean square of the noise; quantiles over the pictures (of the others than the first where there
+is one), and the share of the pictures that have the second, or in colour the third. And of so
 many pictures, spread evenly over the folder, the PSNR of a "fast" fit in colour that is told the first estimate alone
 (as all fits were before there was the second), what is found now, and the true level.
 
@@ -135,21 +136,21 @@ def true_level(sigma: float) -> float:
 
 def quantiles(paths: list[Path], sigma: float, size: int, gray: bool) -> dict[str, list[float]]:
     """Return quantiles of the factors by which the estimates are off."""
-    found: dict[str, list[float]] = {"mask": [], "patches": [], "taken": []}
+    found: dict[str, list[float]] = {"mask": [], "patches": [], "colours": [], "taken": []}
     for path in paths:
         _, noisy = cases(path, sigma, size, gray)
         true, y = true_level(sigma), tensor(noisy)
         for name, estimate in (
             ("mask", noise.by_mask),
             ("patches", noise.by_patches),
+            ("colours", noise.by_colours),
             ("taken", noise.noise_level),
         ):
             found[name].append(estimate(y) / true)
-    finite = {
-        name: [one for one in off if np.isfinite(one)] for name, off in found.items()
-    }  # some have no second estimate
-    given = {name: [round(float(one), 3) for one in np.quantile(off, QUANTILES)] for name, off in finite.items()}
-    return {**given, "share with a second estimate": [round(len(finite["patches"]) / len(paths), 3)]}
+    finite = {name: [one for one in off if np.isfinite(one)] for name, off in found.items()}
+    given = {name: [round(float(one), 3) for one in np.quantile(off, QUANTILES)] for name, off in finite.items() if off}
+    shares = {"second": len(finite["patches"]), "third": len(finite["colours"])}
+    return {**given, **{f"share with a {which} estimate": [round(n / len(paths), 3)] for which, n in shares.items()}}
 
 
 def fitted(path: Path, sigma: float, size: int) -> dict[str, Any]:

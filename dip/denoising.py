@@ -166,9 +166,9 @@ class Denoise(ImageTask):
         """Return how strong the noise in y can be at each frequency, where a fit has left so much of it."""
         return at_most(left, y, self._surest)
 
-    def independent(self, y: Tensor) -> float:
-        """Return the level of the noise in y, if it is independent from pixel to pixel (`dip.noise.noise_level`)."""
-        return noise_level(y, self._surest)
+    def independent(self, picture: Tensor) -> float:
+        """Return the level of the noise in y, or in what a fit has left of y, if it is independent (`noise_level`)."""
+        return noise_level(picture, self._surest)
 
     def whole(self, y: Tensor, x: Tensor | None = None) -> Tensor:
         """Return y with the pixels that are missing as in x; of None filled in from those about them."""

@@ -157,10 +157,10 @@ def fitted(task: dip.Denoise, iters: int = 60, **options) -> dip.Fit:
 
 
 def test_fast_gives_black_back():
-    clean = dark("camera", 80)
+    clean = dark("camera", 72)
     y = noisy(clean, 25 / 255)
-    fit = fitted(dip.Denoise(y), 250, reference=clean.astype(np.float32))
-    before = fitted(dip.Denoise(y), 250, consistent=False)
+    fit = fitted(dip.Denoise(y), 150, reference=clean.astype(np.float32))
+    before = fitted(dip.Denoise(y), 150, consistent=False)
     assert fit.task.clipped is not None
     found, as_fitted = (peak_signal_noise_ratio(clean, one, data_range=1) for one in (fit.image, before.image))
     assert found > as_fitted + 1

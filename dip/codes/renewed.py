@@ -146,7 +146,9 @@ class Denoised(_Renewed):
         first 200 iterations, structure that is everywhere was taken for it; then the code goes on with less, from there
         on at each renewal, and the picture of non-local means is made anew. Noise that is there stays, as it is learnt
         late. So if from one renewal to the next what can be noise comes down by a tenth, it is structure that the fit
-        is learning, and the noise is taken for independent.
+        is learning, and from there on the noise is taken for independent, as strong as it is found in y or in what
+        the average leaves. (Not in colour, where it was not the differences of colours that said so: there noise that
+        is not independent is more likely, and to take it for independent costs more.)
         """
         told = self._sobered(task, y, average, iteration)
         level, sigma = told._noise
@@ -160,16 +162,25 @@ class Denoised(_Renewed):
 
     def _sobered(self, task: Any, y: Tensor, average: Tensor, iteration: int) -> Self:
         """Return the code with what noise there can be at most; on its level where that is hardly less."""
-        last, much_less = (_DOUBTED, _LESS) if self.doubted else (_FIRST_DOUBTED, _MUCH_LESS)
-        if self.spectrum is None or iteration > last:
+        if iteration > (_DOUBTED if self.doubted else _FIRST_DOUBTED) or (self.spectrum is None and not self.doubted):
             return self
-        found = torch.minimum(self.spectrum, task.at_most(y - average, y))
-        left, before = total(found), self.left
-        if self.doubted and before is not None and left < _LEARNT * before:
-            return replace(self, level=max(task.independent(y), 1e-6), spectrum=None)
-        if left >= much_less * total(self.spectrum):
+        rest, asked = y - average, y.shape[1] == 3
+        if self.spectrum is None:
+            return self._of_independent(task, y, rest) if iteration <= _ALL_LEFT else self
+        found = torch.minimum(self.spectrum, task.at_most(rest, y))
+        left, before = total(found), total(self.spectrum)
+        if self.doubted and self.left is not None:
+            before = self.left
+            if left < _LEARNT * before and not asked:
+                return self._of_independent(task, y, rest)
+        if left >= (_LESS if self.doubted else _MUCH_LESS if asked else _RATHER_LESS) * before:
             return replace(self, left=left)
         return replace(self, level=max(left, 1e-6), spectrum=found, doubted=True, left=left)
+
+    def _of_independent(self, task: Any, *pictures: Tensor) -> Self:
+        """Return the code of independent noise that is no stronger than it is found in pictures."""
+        level = min(self._noise[0], *(task.independent(one) for one in pictures))
+        return replace(self, level=max(level, 1e-6), spectrum=None)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what is known of the noise by now."""
@@ -286,8 +297,9 @@ class Autoencoding(_Renewed):
 
 _GAINS = (0.5, 1.0)  # of the light and of the full filter
 _FIRST_DOUBTED, _DOUBTED = 200, 600  # iterations in which a spectrum is, or goes on being; later, noise is learnt
-_MUCH_LESS, _LESS = 0.8, 0.95  # times what was believed
+_MUCH_LESS, _RATHER_LESS, _LESS = 0.8, 0.88, 0.95  # times what was believed: at first in colour, else; later
 _LEARNT = 0.9  # times what could be noise before
+_ALL_LEFT = 300  # iterations in which hardly any independent noise is learnt
 _FILLED = 10  # times that missing pixels are filled in as the filter has them
 _LIKE_JITTER = 0.03  # what becomes of the noise's standard deviation
 _HIDDEN = 0.067  # what becomes of the error of a first picture, beside a jitter of 0.1

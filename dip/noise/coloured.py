@@ -91,13 +91,15 @@ def at_most(left: Tensor, picture: Tensor, known: Tensor | None = None) -> Tenso
     """Return how strong the noise in a picture can be at each frequency, (C, 64), of which a fit has left so much.
 
     As long as it learns structure, a fit leaves most of the noise, and what it has not found yet: the deviation of the
-    coefficients of `spectrum` over those patches of what is left that have no structure, increased by three tenths,
-    since some of the noise is learnt by then. All but `known`, (H, W), are (1, C, H, W).
+    coefficients of `spectrum` in those patches of what is left that have no structure, increased by half, since some of
+    the noise is learnt by then. Of three channels, whose differences have told already what is noise, it is over all
+    patches. All but `known`, (H, W), are (1, C, H, W).
     """
     left, picture = (one.detach().to("cpu", torch.float32) for one in (left, picture))
     patches, _ = all_patches(left, PATCH, MOST, known)
     patches = patches[:, ~cut_off(*all_patches(picture, PATCH, MOST, known))].reshape(left.shape[1], PATCH**2, -1)
-    found = F.pad(without_structure(coefficients(patches)[:, 1:].square()).sqrt(), (1, 0))
+    squares, asked = coefficients(patches)[:, 1:].square(), len(patches) == 3
+    found = F.pad((squares.mean(2) if asked else without_structure(squares)).sqrt(), (1, 0))
     found[:, 0] = found[:, [1, PATCH]].amax(1)
     return _LEFT * found
 
@@ -108,5 +110,5 @@ def total(found: Tensor) -> float:
 
 
 _ENOUGH = 500  # patches for each channel: of fewer, structure is hard to tell from coarse noise
-_LEFT = 1.3  # times what a fit has left
+_LEFT = 1.5  # times what a fit has left
 _COARSE, _RING, _FINEST, _MOST, _WEAKER = (0.5, 3.3), (3.3, 4.7), (7.0, math.inf), 2.5, 0.5

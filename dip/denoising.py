@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,18 @@ from torch import Tensor
 
 from dip import guides, losses, masks, ranges, stretch
 from dip.light import Light
-from dip.noise import Clipped, Noise, PoissonGaussian, Stabilising, at_most, clipping, level_and_spectrum, noise_level
+from dip.noise import (
+    Clipped,
+    Noise,
+    PoissonGaussian,
+    Stabilising,
+    as_it_is,
+    at_most,
+    clipping,
+    level_and_spectrum,
+    more_than_noise,
+    noise_level,
+)
 from dip.noise.level import MORE
 from dip.problem import Observation
 from dip.stopping import Discrepancy, Rule
@@ -86,6 +98,7 @@ class Denoise(ImageTask):
         self._found: tuple[float | None, Tensor | None] = (None, None)
         self._clipped: Clipped | None = None
         self._looked = False
+        self._level: float | Tensor | None = None
         self._y: Tensor | None = None
         self._limits: tuple[Tensor, ...] = ()
         self._stabilising: Stabilising | None = None
@@ -110,7 +123,7 @@ class Denoise(ImageTask):
         self._y = y = self._stretched(y, lambda y: stretch.of(self._seen(y)))
         stable = self._stabilising
         self._found = (None if stable is None else MORE * stable.level / self._stretch.span), None
-        self._looked, self._clipped = False, None
+        self._looked, self._clipped, self._level = False, None, None
         return Observation(y, weight)
 
     def _seen(self, y: Tensor) -> Tensor:
@@ -158,9 +171,27 @@ class Denoise(ImageTask):
             self._clipped = None if found is None or self.spectrum is not None else found
         return self._clipped
 
-    def unbiased(self, x: Tensor) -> Tensor:
-        """Return the x whose noisy values, clipped as those of y, have the means that a fit has come to."""
+    def unbiased(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return a fit of y with what it has left that is more than noise (`dip.noise.more_than_noise`).
+
+        Where noise was clipped, the x is returned whose noisy values, clipped as those of y, have these means.
+        """
+        if self._likely is not None:
+            x = x + more_than_noise(y - x, self._likely, self._surest)
         return x if self.clipped is None else self.clipped.inverse(x)
+
+    @property
+    def _likely(self) -> float | Tensor | None:
+        """The noise in y as it is, looked for when it is first needed; None where it is not the same everywhere."""
+        stable = self._stabilising
+        if stable is not None:
+            return stable.level / self._stretch.span
+        if self._level is None and self._y is not None and not self._light.seems_to_grow:
+            try:
+                self._level = as_it_is(self._y, self._surest) if self.spectrum is None else self.spectrum
+            except ValueError:  # too few known pixels to tell, of a picture of which the fit was told the level
+                self._level = math.inf
+        return self._level
 
     def at_most(self, left: Tensor, y: Tensor) -> Tensor:
         """Return how strong the noise in y can be at each frequency, where a fit has left so much of it."""

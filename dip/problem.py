@@ -76,8 +76,8 @@ class Correcting(Protocol):
 class Unbiased(Protocol):
     """A task of which a fit comes to another mean than x, and that knows the way back."""
 
-    def unbiased(self, x: Tensor) -> Tensor:
-        """Return the x of which the fit has come to this one."""
+    def unbiased(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the x of which the fit of y has come to this one."""
 
 
 @runtime_checkable
@@ -110,5 +110,5 @@ class Particular(Protocol):
 def corrected(task: Any, x: Tensor, y: Tensor) -> Tensor:
     """Return a corrected x, in [0, 1], as a task that can correct pictures returns it."""
     if isinstance(task, Unbiased):
-        return task.unbiased(x)
+        return task.unbiased(x, y)
     return task.consistent(x, y, times=1).clamp(0, 1)  # more often, noise of y would come back with the rest

@@ -3,8 +3,9 @@
 from dip.noise.clipped import Clipped
 from dip.noise.coloured import at_most, level_and_spectrum, spectrum, total
 from dip.noise.growing import found
-from dip.noise.level import blocks, by_colours, by_mask, by_patches, clipping, noise_level
+from dip.noise.level import as_it_is, blocks, by_colours, by_mask, by_patches, clipping, noise_level
 from dip.noise.model import Noise, PoissonGaussian
+from dip.noise.rest import more_than_noise
 from dip.noise.stabilising import Stabilising
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Noise",
     "PoissonGaussian",
     "Stabilising",
+    "as_it_is",
     "at_most",
     "blocks",
     "by_colours",
@@ -20,6 +22,7 @@ __all__ = [
     "clipping",
     "found",
     "level_and_spectrum",
+    "more_than_noise",
     "noise_level",
     "spectrum",
     "total",

@@ -14,7 +14,7 @@ from dip.noise.clipped import Clipped
 from dip.noise.colours import of_colours
 from dip.wiener import PATCH
 
-__all__ = ["blocks", "by_colours", "by_mask", "by_patches", "clipping", "levels", "noise_level"]
+__all__ = ["as_it_is", "blocks", "by_colours", "by_mask", "by_patches", "clipping", "levels", "noise_level"]
 
 _SIDE = 5  # of a patch
 MOST = 2**15  # patches; of a larger picture some are taken, evenly
@@ -23,7 +23,8 @@ _ROUNDS = 6
 _MEDIANS = 2**16  # values of which a median is taken where noise was clipped
 _FLAT = 0.999  # share of all patches without structure that are to be taken for such
 _ENOUGH = 10  # patches for each of a patch's values, at least
-MORE = 1.2  # by which the second estimate is increased
+MORE = 1.2  # by which the second estimate and the third are increased
+_PATCHES_LESS, _COLOURS_LESS = 1.05, 1.02  # by which they are where the likely one is wanted
 _WHITE, _APART = -0.15, 0.35  # the most correlation along rows or columns, and between channels, of such noise
 _LINE = torch.tensor([[1.0, -2.0, 1.0]])
 _PAIR = torch.tensor([[1.0, -1.0]])
@@ -83,6 +84,12 @@ def noise_level(picture: Tensor, known: Tensor | None = None) -> float:
     "Single-image noise level estimation for blind denoising", IEEE Transactions on Image Processing 2013.
     """
     return min(*levels(picture, known), MORE * by_colours(picture, known))
+
+
+def as_it_is(picture: Tensor, known: Tensor | None = None) -> float:
+    """Return the level of the noise as `noise_level` does, but not increased beyond what is likely."""
+    first, second = levels(picture, known)
+    return min(first, _PATCHES_LESS * second / MORE, _COLOURS_LESS * by_colours(picture, known))
 
 
 def levels(picture: Tensor, known: Tensor | None = None) -> tuple[float, float]:

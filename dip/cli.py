@@ -344,8 +344,8 @@ def _build() -> tuple[_Parser, dict[str, _Parser]]:
             arguments.add_backend(one)
             arguments.add_consistent(
                 group,
-                "where noise was clipped at black or white, near which its mean is another",
-                "too bright or dark there",
+                "by what the fit has left of IN that is more than noise, and where noise was clipped at black or white",
+                "without detail that it has not found, and too bright or dark near black or white",
             )
         if one in (denoise, inpaint):
             arguments.add_mask(group, noisy=one is denoise)

@@ -71,8 +71,9 @@ class Options(TypedDict, total=False):
         Correct the picture that is returned so that A x comes nearer to y than it does after a fit, by one step of
         `dip.operators.Downsample.consistent`: for `dip.SuperResolve`, and small pictures that have little noise. Of
         `dip.Deblur` by a regularised deconvolution of what is left of y, of `dip.Reconstruct` by a step of least
-        squares, of `dip.Dejpeg` by bringing it together with what the file says. Of `dip.Denoise` what becomes of the
-        mean of noise where it was clipped at black or white is undone, if it seems to have been (`dip.noise.Clipped`).
+        squares, of `dip.Dejpeg` by bringing it together with what the file says. Of `dip.Denoise` what the fit has left
+        of y that is more than noise is given back (`dip.noise.more_than_noise`), and what becomes of the mean of noise
+        where it was clipped at black or white is undone, if it seems to have been (`dip.noise.Clipped`).
     stop : Rule
         When to stop before the count of iterations is reached (`dip.stopping`).
     tile : int

@@ -288,6 +288,7 @@ def test_fast_gives_white_back_of_few_photons():
     assert found > as_fitted + 1
 
 
+@pytest.mark.usefixtures("nothing_given_back")
 def test_the_papers_preset_does_not_undo_it_unless_it_is_asked_to():
     y = noisy(dark("camera", 64), 0.1)
     small = {"down": [8, 8], "up": [8, 8], "skip": [4, 4]}

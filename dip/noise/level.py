@@ -103,7 +103,7 @@ def levels(picture: Tensor, known: Tensor | None = None) -> tuple[float, float]:
     cut = clipping(picture, known)
     if cut is None:
         return by_mask(picture, known), MORE * by_patches(picture, known)
-    few = float(_cut(*all_patches(picture, _SIDE, MOST, known)).float().mean()) > 0.5
+    few = _few_whole(picture, known, _SIDE)
     return cut.sigma, cut.sigma if few else MORE * by_patches(picture, known)
 
 
@@ -211,9 +211,14 @@ def by_colours(picture: Tensor, known: Tensor | None = None) -> float:
     """Return the third estimate of `noise_level`, as it is found; infinity where it tells nothing."""
     picture = picture.detach().to("cpu", torch.float32)
     patches = patches_of(picture, known=known, side=PATCH) if picture.shape[1] == 3 else None
-    if patches is None:
+    if patches is None or _few_whole(picture, known, PATCH):
         return math.inf
     return math.sqrt(of_colours(patches, picture if known is None else picture[..., known]))
+
+
+def _few_whole(picture: Tensor, known: Tensor | None, side: int) -> bool:
+    """Tell whether noise was cut off in more than half of the patches: chance decides which are whole."""
+    return float(_cut(*all_patches(picture, side, MOST, known)).float().mean()) > 0.5
 
 
 def flat_variances(patches: Tensor, rough: Tensor, together: bool) -> tuple[Tensor, Tensor | None]:

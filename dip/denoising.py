@@ -19,9 +19,9 @@ from dip.noise import (
     as_it_is,
     at_most,
     clipping,
+    independent_level,
     level_and_spectrum,
     more_than_noise,
-    noise_level,
 )
 from dip.noise.level import MORE
 from dip.problem import Observation
@@ -197,9 +197,9 @@ class Denoise(ImageTask):
         """Return how strong the noise in y can be at each frequency, where a fit has left so much of it."""
         return at_most(left, y, self._surest)
 
-    def independent(self, picture: Tensor) -> float:
-        """Return the level of the noise in y, or in what a fit has left of y, if it is independent (`noise_level`)."""
-        return noise_level(picture, self._surest)
+    def independent(self, left: Tensor, y: Tensor) -> float | None:
+        """Return the level of the noise in y if what a fit has left of it is independent noise, else None."""
+        return independent_level(left, y, self._surest)
 
     def whole(self, y: Tensor, x: Tensor | None = None) -> Tensor:
         """Return y with the pixels that are missing as in x; of None filled in from those about them."""

@@ -25,7 +25,7 @@ def renew(fit: Fit) -> None:
     fit._watch.settle(fit)  # what goes into the code cannot be taken back
     passed = fit.iteration // settings.tiles
     fit._code = code.renew(fit.code, settings.frame, fit.task, fit.y, fit.current, passed)
-    if fit._code != code:  # in its level
+    if fit._code is not code:
         fit._flips.follow(fit._code, fit.iteration)
         fit._guard.forget_losses()  # of a code that is so different the loss may be many times as large
 

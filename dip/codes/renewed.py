@@ -90,8 +90,6 @@ class Denoised(_Renewed):
         Its standard deviations by frequency (`dip.noise.spectrum`); a fit fills them in.
     doubted : bool, optional
         Whether these were once far more than what the fit left of y, and follow that since; a fit fills it in.
-    left : float, optional
-        How much noise there could be when the pictures were made anew last, by what the fit left of y then.
 
     Notes
     -----
@@ -106,7 +104,6 @@ class Denoised(_Renewed):
     level: float | None = None
     spectrum: Tensor | None = field(default=None, repr=False, compare=False)
     doubted: bool = field(default=False, repr=False, compare=False)
-    left: float | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -142,49 +139,40 @@ class Denoised(_Renewed):
     def renew(self, z: Tensor, frame: Frame, task: Any, y: Tensor, average: Tensor, iteration: int) -> Self:
         """Make the pictures of the Wiener filter in z anew, with the average of the outputs as the pilot.
 
-        Noise cannot be much stronger than what the average leaves of y. Where a `spectrum` is so in the
-        first 200 iterations, structure that is everywhere was taken for it; then the code goes on with less, from there
-        on at each renewal, and the picture of non-local means is made anew. Noise that is there stays, as it is learnt
-        late. So if from one renewal to the next what can be noise comes down by a tenth, it is structure that the fit
-        is learning, and from there on the noise is taken for independent, as strong as it is found in y or in what
-        the average leaves. (Not in colour, where it was not the differences of colours that said so: there noise that
-        is not independent is more likely, and to take it for independent costs more.)
+        Structure that is everywhere may have been taken for noise with a `spectrum`. If what the average leaves of y is
+        independent from pixel to pixel and from channel to channel, in the first 400 iterations, so is the noise. Nor
+        can noise be much stronger than what is left. Where it is so in the first 200 iterations the code goes on with
+        less, from there on at each renewal. Then the picture of non-local means is made anew.
         """
         told = self._sobered(task, y, average, iteration)
         level, sigma = told._noise
         whole, first = task.whole(y, average), self.image_channels
         pictures = guides.wiener(whole, average, sigma, _GAINS)
-        if told != self:
+        if told is not self:
             pictures, first = [guides.non_local_means(whole.cpu(), level).to(whole), *pictures], 0
         with torch.no_grad():
             z[:, first : 3 * self.image_channels] = told.scaled(torch.cat(pictures, dim=1), frame, level)
         return told
 
     def _sobered(self, task: Any, y: Tensor, average: Tensor, iteration: int) -> Self:
-        """Return the code with what noise there can be at most; on its level where that is hardly less."""
-        if iteration > (_DOUBTED if self.doubted else _FIRST_DOUBTED) or (self.spectrum is None and not self.doubted):
-            return self
-        rest, asked = y - average, y.shape[1] == 3
+        """Return the code with what noise there can be at most; itself where that is hardly less than is believed."""
         if self.spectrum is None:
-            return self._of_independent(task, y, rest) if iteration <= _ALL_LEFT else self
+            return self
+        rest = y - average
+        level = task.independent(rest, y) if iteration <= _ASKED else None
+        if level is not None:
+            return replace(self, level=max(min(level, self._noise[0]), 1e-6), spectrum=None)
+        last, much_less = (_DOUBTED, _LESS) if self.doubted else (_FIRST_DOUBTED, _MUCH_LESS)
+        if iteration > last:
+            return self
         found = torch.minimum(self.spectrum, task.at_most(rest, y))
-        left, before = total(found), total(self.spectrum)
-        if self.doubted and self.left is not None:
-            before = self.left
-            if left < _LEARNT * before and not asked:
-                return self._of_independent(task, y, rest)
-        if left >= (_LESS if self.doubted else _MUCH_LESS if asked else _RATHER_LESS) * before:
-            return replace(self, left=left)
-        return replace(self, level=max(left, 1e-6), spectrum=found, doubted=True, left=left)
-
-    def _of_independent(self, task: Any, *pictures: Tensor) -> Self:
-        """Return the code of independent noise that is no stronger than it is found in pictures."""
-        level = min(self._noise[0], *(task.independent(one) for one in pictures))
-        return replace(self, level=max(level, 1e-6), spectrum=None)
+        if total(found) >= much_less * total(self.spectrum):
+            return self
+        return replace(self, level=max(total(found), 1e-6), spectrum=found, doubted=True)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what is known of the noise by now."""
-        return {"level": self.level, "spectrum": self.spectrum, "doubted": self.doubted, "left": self.left}
+        return {"level": self.level, "spectrum": self.spectrum, "doubted": self.doubted}
 
     def recalled(self, state: dict[str, Any]) -> Self:
         """Return the code as it was when it returned that `state_dict`."""
@@ -296,10 +284,9 @@ class Autoencoding(_Renewed):
 
 
 _GAINS = (0.5, 1.0)  # of the light and of the full filter
+_ASKED = 400  # iterations in which what is left tells what the noise is
 _FIRST_DOUBTED, _DOUBTED = 200, 600  # iterations in which a spectrum is, or goes on being; later, noise is learnt
-_MUCH_LESS, _RATHER_LESS, _LESS = 0.8, 0.88, 0.95  # times what was believed: at first in colour, else; later
-_LEARNT = 0.9  # times what could be noise before
-_ALL_LEFT = 300  # iterations in which hardly any independent noise is learnt
+_MUCH_LESS, _LESS = 0.8, 0.95  # times what was believed
 _FILLED = 10  # times that missing pixels are filled in as the filter has them
 _LIKE_JITTER = 0.03  # what becomes of the noise's standard deviation
 _HIDDEN = 0.067  # what becomes of the error of a first picture, beside a jitter of 0.1

@@ -15,6 +15,7 @@ from dip.noise.level import (
     all_patches,
     by_colours,
     cut_off,
+    cut_share,
     independent,
     noise_level,
     patches_of,
@@ -22,7 +23,7 @@ from dip.noise.level import (
 )
 from dip.wiener import PATCH, opponent
 
-__all__ = ["at_most", "level_and_spectrum", "spectrum", "total"]
+__all__ = ["at_most", "independent_level", "level_and_spectrum", "spectrum", "total"]
 
 
 def level_and_spectrum(picture: Tensor, known: Tensor | None = None) -> tuple[float, Tensor | None]:
@@ -90,18 +91,31 @@ def spectrum(picture: Tensor, known: Tensor | None = None) -> Tensor | None:
 def at_most(left: Tensor, picture: Tensor, known: Tensor | None = None) -> Tensor:
     """Return how strong the noise in a picture can be at each frequency, (C, 64), of which a fit has left so much.
 
-    As long as it learns structure, a fit leaves most of the noise, and what it has not found yet: the deviation of the
-    coefficients of `spectrum` in those patches of what is left that have no structure, increased by half, since some of
-    the noise is learnt by then. Of three channels, whose differences have told already what is noise, it is over all
-    patches. All but `known`, (H, W), are (1, C, H, W).
+    As long as it learns structure, a fit leaves most of the noise, and what it has not found yet: the root mean square
+    of the coefficients of `spectrum`, over the patches that this looks at, increased by half, since some of the noise
+    is learnt by then. All but `known`, (H, W), are (1, C, H, W).
     """
     left, picture = (one.detach().to("cpu", torch.float32) for one in (left, picture))
     patches, _ = all_patches(left, PATCH, MOST, known)
-    patches = patches[:, ~cut_off(*all_patches(picture, PATCH, MOST, known))].reshape(left.shape[1], PATCH**2, -1)
-    squares, asked = coefficients(patches)[:, 1:].square(), len(patches) == 3
-    found = F.pad((squares.mean(2) if asked else without_structure(squares)).sqrt(), (1, 0))
+    patches = patches[:, ~cut_off(*all_patches(picture, PATCH, MOST, known))]
+    found = coefficients(patches.reshape(left.shape[1], PATCH**2, -1)).square().mean(2).sqrt()
     found[:, 0] = found[:, [1, PATCH]].amax(1)
     return _LEFT * found
+
+
+def independent_level(left: Tensor, picture: Tensor, known: Tensor | None = None) -> float | None:
+    """Return the level of the noise in a picture if what a fit has left of it is independent noise, else None.
+
+    It is that of `dip.noise.noise_level`, of the picture or of what is left, the smaller one; where noise was cut off
+    in more than a twentieth of the picture, which what is left does not show, that of the picture. All but `known`,
+    (H, W), are (1, C, H, W).
+    """
+    left, picture = (one.detach().to("cpu", torch.float32) for one in (left, picture))
+    patches = patches_of(left, known=known)
+    if patches is None or not all(independent(patches, roughness(patches))):
+        return None
+    level = noise_level(picture, known)
+    return level if cut_share(picture, known) > _SOME else min(level, noise_level(left, known))
 
 
 def total(found: Tensor) -> float:
@@ -111,4 +125,5 @@ def total(found: Tensor) -> float:
 
 _ENOUGH = 500  # patches for each channel: of fewer, structure is hard to tell from coarse noise
 _LEFT = 1.5  # times what a fit has left
+_SOME = 0.05  # of the patches
 _COARSE, _RING, _FINEST, _MOST, _WEAKER = (0.5, 3.3), (3.3, 4.7), (7.0, math.inf), 2.5, 0.5

@@ -18,6 +18,7 @@ _LEAST, _ROUNDS, _TINY = 250, 10, 1e-10
 _TIMES = 3.5  # standard deviations of the sum beyond its mean
 _FINE, _FINEST = (FREQUENCY > 5.5) & (FREQUENCY <= 7), FREQUENCY > 7
 _FALL, _APART = 1.3, 1.2  # of white noise: the most that fine is stronger than finest, one colour's than the other's
+_IN_COMMON = 6.0  # times what is finest in the colours
 _EIGHT_BITS = 1 / 255
 _VALUES = 2**16  # among which the least step is looked for
 
@@ -53,7 +54,8 @@ def of_colours(patches: Tensor, values: Tensor) -> float:
     they tell the noise where the luminance has structure everywhere. If both have equally much of the finest noise,
     and hardly more of what is a little coarser, then the noise is independent, from pixel to pixel and from channel to
     channel: that of interpolated colours, of a JPEG or of an enlarged picture is weaker the finer it is, or differs
-    from one to the other. (What rounding leaves in the colours of a JPEG is white, but too weak to count.)
+    from one to the other. (What rounding leaves in the colours of a JPEG is white, but too weak to count.) Where the
+    luminance has six times as much of the finest, channels have most of their noise in common, and nothing is told.
 
     Parameters
     ----------
@@ -62,10 +64,13 @@ def of_colours(patches: Tensor, values: Tensor) -> float:
     values : Tensor
         Of the picture in any shape, which tell how finely they are rounded.
     """
-    found = without_structure(coefficients(patches)[1:, 1:].square())
+    squares = coefficients(patches)[:, 1:].square()
+    found = without_structure(squares[1:])
     fine, finest = (found[:, there[1:]].mean(1) for there in (_FINE, _FINEST))
     white = bool((fine <= _FALL**2 * finest).all()) and float(finest.max()) <= _APART**2 * float(finest.min())
     variance = float(finest.mean())
+    gray = float(without_structure(squares[:1])[0, _FINEST[1:]].mean())
+    white &= gray <= _IN_COMMON**2 * variance
     return variance if white and variance > max(_EIGHT_BITS, _step(values)) ** 2 else math.inf
 
 

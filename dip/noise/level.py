@@ -103,7 +103,7 @@ def levels(picture: Tensor, known: Tensor | None = None) -> tuple[float, float]:
     cut = clipping(picture, known)
     if cut is None:
         return by_mask(picture, known), MORE * by_patches(picture, known)
-    few = _few_whole(picture, known, _SIDE)
+    few = cut_share(picture, known) > 0.5
     return cut.sigma, cut.sigma if few else MORE * by_patches(picture, known)
 
 
@@ -211,14 +211,14 @@ def by_colours(picture: Tensor, known: Tensor | None = None) -> float:
     """Return the third estimate of `noise_level`, as it is found; infinity where it tells nothing."""
     picture = picture.detach().to("cpu", torch.float32)
     patches = patches_of(picture, known=known, side=PATCH) if picture.shape[1] == 3 else None
-    if patches is None or _few_whole(picture, known, PATCH):
+    if patches is None or cut_share(picture, known, PATCH) > 0.5:  # by chance some are whole
         return math.inf
     return math.sqrt(of_colours(patches, picture if known is None else picture[..., known]))
 
 
-def _few_whole(picture: Tensor, known: Tensor | None, side: int) -> bool:
-    """Tell whether noise was cut off in more than half of the patches: chance decides which are whole."""
-    return float(_cut(*all_patches(picture, side, MOST, known)).float().mean()) > 0.5
+def cut_share(picture: Tensor, known: Tensor | None = None, side: int = _SIDE) -> float:
+    """Return in what share of the patches noise was cut off."""
+    return float(_cut(*all_patches(picture, side, MOST, known)).float().mean())
 
 
 def flat_variances(patches: Tensor, rough: Tensor, together: bool) -> tuple[Tensor, Tensor | None]:

@@ -179,13 +179,22 @@ def test_differences_of_colours_tell_it_of_the_known_pixels():
     "made",
     [
         lambda x: x + drawn(x, 8)[..., :1],
+        lambda x: x + drawn(x, 15)[..., :1] + drawn(x, 3)[..., ::-1],
         lambda x: x + drawn(x, 8) * (1, 0.6, 1.4),
         lambda x: scipy.ndimage.gaussian_filter(x + drawn(x, 8), (0.6, 0.6, 0)),
         lambda x: scipy.ndimage.zoom(x + drawn(x, 8), (1.5, 1.5, 1), order=1),
         lambda x: dip.degradations.jpeg(np.uint8(255 * np.clip(x + drawn(x, 3), 0, 1)), 95) / 255,
         lambda x: x,
     ],
-    ids=["all of it gray", "another in each channel", "blurred", "enlarged", "the rounding of a JPEG", "none"],
+    ids=[
+        "all of it gray",
+        "most of it gray",
+        "another in each channel",
+        "blurred",
+        "enlarged",
+        "the rounding of a JPEG",
+        "none",
+    ],
 )
 def test_differences_of_colours_tell_nothing_of_other_noise(made):
     assert noise.by_colours(rounded(made(stained()))) == math.inf

@@ -56,6 +56,7 @@ def measured(clean: np.ndarray, method: str, options: argparse.Namespace) -> dic
     task = dip.Denoise(y, noise="gaussian")
     if method == "before":
         task.at_most = lambda left, y: task.spectrum  # type: ignore[assignment,method-assign]
+        task.independent = lambda left, y: None  # type: ignore[method-assign]
     with nullcontext() if method == "fast" else patch.object(dip.noise.level, "of_colours", lambda *_: math.inf):
         fit = dip.Fit(task, preset="fast", seed=options.seed, progress=False)
     first = fit._code

@@ -272,7 +272,7 @@ def test_detail_that_is_taken_for_noise_is_measured(tmp_path):
     report = json.loads(out.read_text())
     before, doubting, fast = (report[f"immunohistochemistry, {method}"] for method in methods)
     assert before["levels"][0] == before["levels"][1] == doubting["levels"][0] > 12
-    assert 3 < doubting["levels"][1] < 0.8 * doubting["levels"][0]
+    assert 3 < doubting["levels"][1] < 0.8 * doubting["levels"][0]  # what is left is independent
     assert fast["levels"][0] == fast["levels"][1] == pytest.approx(1.2 * 3, rel=0.15)
     assert before["noisy"] == fast["noisy"] == pytest.approx(38.6, abs=0.3)
 

@@ -7,7 +7,8 @@
 The middle pixels of the pictures of a set (in DATA), or of photographs that scikit-image carries, are reduced by a
 factor, get independent normal noise, and are kept as 8 bits. Each is denoised by a fit that goes on to believe a
 spectrum that it finds (`dip.noise.spectrum`) and does not ask the differences of colours (`dip.noise.by_colours`), as
-it was ("before"); by one that does not ask them, but doubts ("doubts alone"); by "fast"; and by BM3D, told the level.
+it was ("before"); by one that does not ask them, but asks what it leaves ("doubts alone"); by "fast"; and by BM3D,
+told the level.
 "levels" are those at first and in the end, of 255.
 """
 

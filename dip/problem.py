@@ -74,7 +74,7 @@ class Correcting(Protocol):
 
 @runtime_checkable
 class Unbiased(Protocol):
-    """A task of which a fit comes to another mean than x, and that knows the way back."""
+    """A task of which a fit comes to another mean than x, or leaves some of it, and that knows the way back."""
 
     def unbiased(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the x of which the fit of y has come to this one."""

@@ -305,7 +305,7 @@ def test_noise_is_no_stronger_than_what_is_left(masked):
         left[..., ~there] = 9.0
     found = noise.at_most(left, y, there if masked else None)
     expected = torch.from_numpy(1.5 * by_hand(0.1)).float().expand(3, 64)
-    torch.testing.assert_close(found[:, 1:], expected[:, 1:], rtol=0.15, atol=0.002)
+    torch.testing.assert_close(found[:, 1:], expected[:, 1:], rtol=0.1, atol=0.002)
     assert torch.equal(found[:, 0], found[:, [1, 8]].amax(1))
 
 

@@ -166,9 +166,10 @@ class Denoised(_Renewed):
         if iteration > last:
             return self
         found = torch.minimum(self.spectrum, task.at_most(rest, y))
-        if total(found) >= much_less * total(self.spectrum):
+        left = total(found)
+        if left >= much_less * total(self.spectrum):
             return self
-        return replace(self, level=max(total(found), 1e-6), spectrum=found, doubted=True)
+        return replace(self, level=max(left, 1e-6), spectrum=found, doubted=True)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what is known of the noise by now."""

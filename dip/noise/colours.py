@@ -40,7 +40,7 @@ def without_structure(squares: Tensor) -> Tensor:
     variances = fifth / 0.2533**2  # of the square of a normal value a fifth is below that
     for _ in range(_ROUNDS):
         sums = (squares / variances.clamp(min=_TINY)[..., None]).sum((0, 1))
-        flattest = sums.kthvalue(min(_LEAST, len(sums))).values  # so many at least
+        flattest = sums.kthvalue(_LEAST).values  # so many at least
         before, variances = variances, squares[..., sums <= flattest.clamp(min=limit)].mean(2)
         if float((variances / before.clamp(min=_TINY) - 1).abs().mean()) < 5e-3:
             break

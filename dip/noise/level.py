@@ -210,15 +210,18 @@ def by_patches(picture: Tensor, known: Tensor | None = None) -> float:
 def by_colours(picture: Tensor, known: Tensor | None = None) -> float:
     """Return the third estimate of `noise_level`, as it is found; infinity where it tells nothing."""
     picture = picture.detach().to("cpu", torch.float32)
-    patches = patches_of(picture, known=known, side=PATCH) if picture.shape[1] == 3 else None
-    if patches is None or cut_share(picture, known, PATCH) > 0.5:  # by chance some are whole
+    if picture.shape[1] != 3 or min(picture.shape[2:]) < PATCH:
         return math.inf
-    return math.sqrt(of_colours(patches, picture if known is None else picture[..., known]))
+    patches, values = all_patches(picture, PATCH, MOST, known)
+    whole = ~_cut(patches, values)
+    if whole.sum() < max(len(whole) / 2, _ENOUGH * _SIDE**2):  # of few, chance decides which are whole
+        return math.inf
+    return math.sqrt(of_colours(patches[:, whole].reshape(3, PATCH**2, -1), values))
 
 
-def cut_share(picture: Tensor, known: Tensor | None = None, side: int = _SIDE) -> float:
+def cut_share(picture: Tensor, known: Tensor | None = None) -> float:
     """Return in what share of the patches noise was cut off."""
-    return float(_cut(*all_patches(picture, side, MOST, known)).float().mean())
+    return float(_cut(*all_patches(picture, _SIDE, MOST, known)).float().mean())
 
 
 def flat_variances(patches: Tensor, rough: Tensor, together: bool) -> tuple[Tensor, Tensor | None]:

@@ -56,7 +56,7 @@ def more_than_noise(rest: Tensor, sigma: float | Tensor, known: Tensor | None = 
     # Since the weights are the same everywhere, all of that is a convolution.
     basis = cosines().to(power).reshape(-1, 1, PATCH, PATCH)
     rim = PATCH - 1
-    correlations = torch.cat([F.conv2d(F.pad(one[None], (rim,) * 4), one[None])[0] for one in basis]) / PATCH**2
+    correlations = F.conv2d(F.pad(basis.transpose(0, 1), (rim,) * 4), basis, groups=len(basis))[0] / PATCH**2
     kernel = torch.einsum("ck,kij->cij", weights, correlations)[:, None].to(rest)
     colours = opponent(len(weights)).to(rest)
     found = torch.einsum("ij,bjhw->bihw", colours, rest)
